@@ -1,0 +1,91 @@
+"""resnet_zoo: fifteen residual networks whose every number can be checked.
+
+Importing the package imports neither torch nor anything else heavy; a name that needs torch brings it when it is
+first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from resnet_zoo.errors import (
+    ArgumentError,
+    CheckpointError,
+    DatasetError,
+    DownloadError,
+    IntegrityError,
+    ManifestError,
+    UnknownLayerError,
+    UnknownModelError,
+    UnknownWeightsError,
+    UnsafeCheckpointError,
+    WeightsMismatchError,
+    WeightsUnavailableError,
+    ZooError,
+)
+from resnet_zoo.manifest import get_entry, list_models
+
+if TYPE_CHECKING:
+    from resnet_zoo.checkpoint import load_checkpoint
+    from resnet_zoo.complexity import count_flops, count_params
+    from resnet_zoo.convert import convert_checkpoint
+    from resnet_zoo.evaluation import evaluate
+    from resnet_zoo.prediction import predict
+    from resnet_zoo.preprocess import create_transform
+    from resnet_zoo.verification import verify
+    from resnet_zoo.zoo import create_model
+
+__version__ = "0.1.0"
+
+_TORCH_BOUND = {
+    "convert_checkpoint": "convert",
+    "count_flops": "complexity",
+    "count_params": "complexity",
+    "create_model": "zoo",
+    "create_transform": "preprocess",
+    "evaluate": "evaluation",
+    "load_checkpoint": "checkpoint",
+    "predict": "prediction",
+    "verify": "verification",
+}
+"""The module of each public name that needs torch."""
+
+__all__ = [
+    "ArgumentError",
+    "CheckpointError",
+    "DatasetError",
+    "DownloadError",
+    "IntegrityError",
+    "ManifestError",
+    "UnknownLayerError",
+    "UnknownModelError",
+    "UnknownWeightsError",
+    "UnsafeCheckpointError",
+    "WeightsMismatchError",
+    "WeightsUnavailableError",
+    "ZooError",
+    "convert_checkpoint",
+    "count_flops",
+    "count_params",
+    "create_model",
+    "create_transform",
+    "evaluate",
+    "get_entry",
+    "list_models",
+    "load_checkpoint",
+    "predict",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _TORCH_BOUND:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_TORCH_BOUND[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

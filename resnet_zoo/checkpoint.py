@@ -1,0 +1,201 @@
+"""Checkpoints of any layout, read without running code."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from resnet_zoo.errors import CheckpointError, IntegrityError, UnsafeCheckpointError, WeightsUnavailableError
+from resnet_zoo.files import sha256_of
+from resnet_zoo.layouts import Layout, is_deep, openmmlab_to_ours, renamed
+from resnet_zoo.manifest import packaged_manifest
+from resnet_zoo.records import UpstreamOrigin
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint file holds.
+
+    Attributes:
+        tensors: The state dict under our keys; floating-point tensors in float32.
+        layout: The layout the file was written in.
+        path: The file.
+        sha256: Of the file's bytes, 64 hex digits.
+        header: The text metadata of a safetensors file, empty for others.
+    """
+
+    tensors: dict[str, Tensor]
+    layout: Layout
+    path: Path
+    sha256: str
+    header: Mapping[str, str]
+
+
+def load_checkpoint(path: str | os.PathLike[str], *, sha256: str | None = None) -> Checkpoint:
+    """Read a checkpoint of any known layout without running code.
+
+    Safetensors, and PyTorch files (zip and legacy pickle) as OpenMMLab 0.x and 1.x, torchvision and timm write them,
+    always with ``weights_only=True``. A file under the name of a published upstream checkpoint must also carry that
+    checkpoint's hash.
+
+    Args:
+        path: A .safetensors file, or any PyTorch checkpoint.
+        sha256: What the file's sha256 must be, or its leading digits.
+
+    Raises:
+        WeightsUnavailableError: There is no such file, or it cannot be opened.
+        IntegrityError: The file's sha256 is not the expected one; nothing of the file was parsed.
+        UnsafeCheckpointError: The file wants to run code; the error names what it wanted.
+        CheckpointError: The file is empty, damaged, or holds no state dict.
+    """
+    path = Path(path)
+    actual = _sha256_of(path)
+    expected = sha256 or _upstream_hashes().get(path.name)
+    if expected is not None and not actual.startswith(expected):
+        raise IntegrityError(path, expected, actual)
+    if path.stat().st_size == 0:
+        raise CheckpointError(path, "the file is empty. Fetch it again.")
+    if path.suffix == ".safetensors":
+        tensors, header = _read_safetensors(path)
+    else:
+        tensors, header = _state_dict(_read_pickle(path), path), {}
+    tensors = _without_wrapper_prefix(tensors)
+    layout = _layout_of(tensors, header)
+    if layout == "openmmlab":
+        tensors = renamed(tensors, openmmlab_to_ours(tensors))
+    return Checkpoint({key: _as_float32(key, tensor, path) for key, tensor in tensors.items()}, layout, path, actual, header)
+
+
+def _sha256_of(path: Path) -> str:
+    try:
+        return sha256_of(path)
+    except IsADirectoryError:
+        raise WeightsUnavailableError("", str(path), "that is a folder; pass the path of a file.") from None
+    except OSError as error:
+        raise WeightsUnavailableError("", str(path), f"{error.strerror}. Check the path.") from error
+
+
+@functools.cache
+def _upstream_hashes() -> dict[str, str]:
+    """Return the leading sha256 digits of every published upstream checkpoint, by file name."""
+    origins = (weights.origin for entry in packaged_manifest().models for weights in entry.weights.values())
+    return {origin.file_name: origin.sha256_prefix for origin in origins if isinstance(origin, UpstreamOrigin)}
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, ValueError, OSError) as error:
+        raise CheckpointError(path, f"it is not valid safetensors ({error}). Fetch it again.") from error
+
+
+class _Ignored:
+    """Stands in for the training state of an OpenMMLab 1.x checkpoint while it is read: takes all, does nothing."""
+
+    def __init__(self, *args: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+_IGNORED_GLOBALS = [
+    (_Ignored, name)
+    for name in (
+        "builtins.getattr",  # mmengine's HistoryBuffer pickles its methods through it
+        "mmengine.logging.history_buffer.HistoryBuffer",
+        "numpy.dtype",
+        "numpy.ndarray",
+        "numpy._core.multiarray._reconstruct",
+        "numpy._core.multiarray.scalar",
+        "numpy.core.multiarray._reconstruct",
+        "numpy.core.multiarray.scalar",
+    )
+]
+"""Names that honest OpenMMLab files carry beside the weights. None is looked up: each becomes an `_Ignored`."""
+
+_WANTED = re.compile(
+    r"GLOBAL (\S+) (?:was not|whose)|unrecognized function (.+?)(?: |$)|but got <class '([\w.]+)'>", re.MULTILINE
+)
+"""How torch's restricted unpickler says what it refused."""
+
+
+def _read_pickle(path: Path) -> Any:
+    _check_archive(path)
+    try:
+        with torch.serialization.safe_globals(_IGNORED_GLOBALS):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # hostile bytes can raise anything; whatever it is, the file was refused
+        wanted = _WANTED.search(str(error))
+        if wanted:
+            raise UnsafeCheckpointError(path, next(filter(None, wanted.groups()))) from error
+        why = "it is neither a PyTorch checkpoint nor safetensors, or it is damaged. Fetch it again."
+        raise CheckpointError(path, why) from error
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse a zip that is a program, or that would unpack to more than its own size (torch stores uncompressed)."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise CheckpointError(path, f"it is a damaged zip archive ({error}). Fetch it again.") from error
+    if any(member.filename.endswith("/constants.pkl") for member in members):
+        raise UnsafeCheckpointError(path, "TorchScript code")
+    if sum(member.file_size for member in members) > path.stat().st_size:
+        raise CheckpointError(path, "it unpacks to more than its own size, which no torch.save does. Do not use it.")
+
+
+def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
+    """Find the state dict: the file itself, or under ``state_dict`` (OpenMMLab, timm) or ``model`` (torchvision)."""
+    for candidate in [content[key] for key in ("state_dict", "model") if _has_key(content, key)] or [content]:
+        if isinstance(candidate, Mapping) and candidate and all(isinstance(key, str) for key in candidate):
+            strays = [key for key, value in candidate.items() if not isinstance(value, Tensor)]
+            if not strays:
+                return dict(candidate)
+    found = ", ".join(map(str, list(content)[:5])) if isinstance(content, Mapping) else type(content).__name__
+    raise CheckpointError(path, f"expected a state dict of tensors, got {found or 'nothing'}. Save model.state_dict().")
+
+
+def _has_key(content: Any, key: str) -> bool:
+    return isinstance(content, Mapping) and isinstance(content.get(key), Mapping)
+
+
+def _without_wrapper_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Take off what DistributedDataParallel and torch.compile put before every key."""
+    for prefix in ("_orig_mod.", "module.", "_orig_mod."):
+        if tensors and all(key.startswith(prefix) for key in tensors):
+            tensors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}
+    return tensors
+
+
+def _layout_of(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> Layout:
+    if any(key.startswith("backbone.") for key in tensors):
+        return "openmmlab"
+    if "source_sha256" in header:
+        return "resnet_zoo"
+    return "timm" if is_deep(tensors) else "torchvision"
+
+
+def _as_float32(key: str, tensor: Tensor, path: Path) -> Tensor:
+    """Widen half precision (the fp16 row's file stores it; lossless); keep integers; refuse the rest."""
+    if tensor.layout != torch.strided or tensor.is_quantized:
+        raise CheckpointError(path, f"{key} is not a dense tensor. Save the model without sparsity or quantisation.")
+    if tensor.dtype in (torch.float16, torch.bfloat16):
+        return tensor.float()
+    if tensor.dtype not in (torch.float32, torch.int64):
+        raise CheckpointError(path, f"{key} is {tensor.dtype}; expected float32, float16, bfloat16 or int64.")
+    return tensor.detach()

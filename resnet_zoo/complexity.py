@@ -1,0 +1,150 @@
+"""Parameters and FLOPs.
+
+The table's FLOPs column counts one multiply-accumulate as one operation, module by module, with the classifier left
+out. The rule is that of mmcv's counter as ``tools/get_flops.py`` of OpenMMLab called it (it swaps ``forward`` for
+the feature extractor); with it all fifteen published values are met to the printed digit. For ResNet-50 at 224x224
+the usual counters disagree as follows:
+
+===========================  =======  ==============================================================================
+rule here                    G        what is counted
+===========================  =======  ==============================================================================
+``openmmlab``                4.120    conv, batch-norm 2 per input value, ReLU 1 per output value and call, pooling 1
+                                      per input value; linear layers not; the residual addition not
+``openmmlab_with_head``      4.122    the same and the linear layer, without its bias
+``macs``                     4.089    conv and linear only: torchvision's published figures, ptflops, and (times two)
+                                      ``torch.utils.flop_counter``
+(mmengine, fvcore)           4.112    conv, linear, batch-norm and the adaptive pool, but no ReLU and no other pool
+===========================  =======  ==============================================================================
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from resnet_zoo.errors import ArgumentError
+
+FlopsRule = Literal["openmmlab", "openmmlab_with_head", "macs"]
+
+RULES: dict[FlopsRule, tuple[str, ...]] = {
+    "openmmlab": ("conv", "batch_norm", "relu", "pool"),
+    "openmmlab_with_head": ("conv", "batch_norm", "relu", "pool", "linear"),
+    "macs": ("conv", "linear"),
+}
+"""The kinds of module that each rule counts."""
+
+
+def count_params(model: nn.Module) -> int:
+    """Return the number of parameters, trainable or not; buffers (batch-norm statistics) are no parameters."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def count_flops(model: nn.Module, input_size: Sequence[int], *, rule: FlopsRule = "openmmlab") -> int:
+    """Count the operations of one forward pass of one image, on the meta device.
+
+    Nothing is computed and the model is left as it was. Only modules are seen: an operation called as a function
+    (``F.relu``) counts nothing, as upstream.
+
+    Args:
+        model: A network of convolution, batch-norm, ReLU, pooling and linear modules.
+        input_size: (C, H, W) of the image.
+        rule: ``openmmlab`` (the table's), ``openmmlab_with_head`` or ``macs``; see the module's docstring.
+
+    Raises:
+        ArgumentError: The rule is not one of the three.
+    """
+    if rule not in RULES:
+        raise ArgumentError(f"Expected a rule of {', '.join(RULES)}, got {rule!r}.")
+    return flops_by_rule(tally_operations(model, input_size), rule)
+
+
+def flops_by_rule(tally: Mapping[str, int], rule: FlopsRule) -> int:
+    """Sum a tally of `tally_operations` by a rule."""
+    return sum(tally[kind] for kind in RULES[rule])
+
+
+def tally_operations(model: nn.Module, input_size: Sequence[int]) -> Counter[str]:
+    """Count the operations of one forward pass of one image (C, H, W) by kind of module, on the meta device."""
+    tally: Counter[str] = Counter()
+
+    def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        kind, operations = _operations(module, inputs[0], output)
+        tally[kind] += operations
+
+    with _hooked(model, add):
+        dry_run(model, input_size)
+    return tally
+
+
+def dry_run(model: nn.Module, input_size: Sequence[int]) -> Any:
+    """Run the model on one image of meta values and return its output: a shape without values.
+
+    Nothing is computed, and the model and its tensors are left as they were.
+    """
+    tensors = {name: tensor.to("meta") for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+    image = torch.empty(1, *input_size, device="meta")
+    with _shapes_only(model), _evaluating(model), torch.no_grad():
+        return torch.func.functional_call(model, tensors, (image,))
+
+
+def _operations(module: nn.Module, x: Tensor, output: Tensor) -> tuple[str, int]:
+    """Kind and operations of one call of one module. Source: mmcv's ``flops_counter.py`` (the arithmetic)."""
+    if isinstance(module, nn.Conv2d):
+        height, width = module.kernel_size
+        return "conv", output.numel() * height * width * module.in_channels // module.groups
+    if isinstance(module, nn.Linear):
+        return "linear", output.numel() * module.in_features
+    if isinstance(module, nn.BatchNorm2d):
+        return "batch_norm", 2 * x.numel()
+    if isinstance(module, nn.ReLU):
+        return "relu", output.numel()
+    if isinstance(module, (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)):
+        return "pool", x.numel()
+    return "other", 0
+
+
+@contextlib.contextmanager
+def _hooked(model: nn.Module, hook: Any) -> Iterator[None]:
+    leaves = [module for module in model.modules() if not any(module.children())]
+    handles: list[RemovableHandle] = [leaf.register_forward_hook(hook) for leaf in leaves]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextlib.contextmanager
+def _shapes_only(model: nn.Module) -> Iterator[None]:
+    """Let batch-norm and ReLU hand their input through: the shape stays, and their meta kernels are slow Python."""
+    kinds = (nn.BatchNorm2d, nn.ReLU)
+    modules = [module for module in model.modules() if isinstance(module, kinds) and "forward" not in vars(module)]
+    for module in modules:
+        vars(module)["forward"] = _unchanged
+    try:
+        yield
+    finally:
+        for module in modules:
+            del vars(module)["forward"]
+
+
+def _unchanged(x: Tensor) -> Tensor:
+    return x
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Put the model in eval mode (a batch of one cannot be normalised in training) and every module back after."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

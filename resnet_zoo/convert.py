@@ -1,0 +1,139 @@
+"""Checkpoints rewritten: from any layout to deterministic safetensors, and back to the layouts of others."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from resnet_zoo.checkpoint import Checkpoint, load_checkpoint
+from resnet_zoo.errors import ArgumentError
+from resnet_zoo.files import sha256_of, write_atomically
+from resnet_zoo.fit import check_fit, expected_shapes, fitting_rows, nearest_row, with_counters
+from resnet_zoo.layouts import LAYOUTS, Layout, is_deep, ours_to_openmmlab, renamed
+from resnet_zoo.manifest import get_entry, packaged_manifest
+from resnet_zoo.records import UpstreamOrigin
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What `convert_checkpoint` wrote.
+
+    Attributes:
+        source: File name of the source.
+        source_sha256: Its sha256.
+        source_layout: Its layout.
+        target: The file written.
+        sha256: Its sha256.
+        size_bytes: Its size.
+        layout: Its layout.
+        name: The row the weights fit.
+    """
+
+    source: str
+    source_sha256: str
+    source_layout: Layout
+    target: str
+    sha256: str
+    size_bytes: int
+    layout: Layout
+    name: str
+
+
+def convert_checkpoint(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    layout: Layout = "resnet_zoo",
+    overwrite: bool = False,
+) -> Conversion:
+    """Rewrite a checkpoint as safetensors, the same bytes every time.
+
+    Half-precision tensors become float32. The header names the row, the source and the source's sha256.
+
+    Args:
+        source: A checkpoint of any known layout, see `load_checkpoint`.
+        target: The file to write: ``.safetensors``; or ``.pth`` for programs that read nothing else (a plain state
+            dict, for OpenMMLab under ``state_dict``).
+        name: The row it must fit. ``None``: the row whose published checkpoint has the source's file name, else the
+            first row of the table that fits.
+        layout: Key layout to write: ``resnet_zoo``, ``torchvision``, ``timm`` or ``openmmlab``.
+        overwrite: Replace a target that exists.
+
+    Raises:
+        ArgumentError: Unknown layout or target suffix, the target exists, or torchvision's layout for a ResNetV1D.
+        UnknownModelError: No row is called ``name``.
+        WeightsMismatchError: The checkpoint fits no row, or not the one named.
+        OSError: The target cannot be written; nothing is left behind.
+        WeightsUnavailableError, IntegrityError, UnsafeCheckpointError, CheckpointError: As `load_checkpoint`.
+    """
+    source, target = Path(source), Path(target)
+    _check_target(target, layout, overwrite=overwrite)
+    checkpoint = load_checkpoint(source)
+    entry = get_entry(name or _row_of(checkpoint))
+    check_fit(entry.name, expected_shapes(entry.name), checkpoint)
+    tensors = with_counters(checkpoint.tensors)
+    if layout == "torchvision" and is_deep(tensors):
+        raise ArgumentError(f"torchvision has no {entry.architecture}. Write layout timm or openmmlab instead.")
+    if layout == "openmmlab":
+        tensors = renamed(tensors, ours_to_openmmlab(tensors))
+    header = {"format": "pt", "model": entry.name, "source": source.name, "source_sha256": checkpoint.sha256}
+    if target.suffix == ".pth":
+        content = {"meta": header, "state_dict": tensors} if layout == "openmmlab" else tensors
+        write_atomically(target, lambda path: torch.save(content, path))
+    else:
+        data = safetensors_bytes(tensors, header)
+        write_atomically(target, lambda path: path.write_bytes(data))
+    return Conversion(
+        source=source.name,
+        source_sha256=checkpoint.sha256,
+        source_layout=checkpoint.layout,
+        target=str(target),
+        sha256=sha256_of(target),
+        size_bytes=target.stat().st_size,
+        layout=layout,
+        name=entry.name,
+    )
+
+
+def safetensors_bytes(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> bytes:
+    """Serialise tensors so that equal content gives equal bytes.
+
+    The library writes the tensors in a fixed order but the metadata in a random one; so its JSON header is put in
+    order here (keys sorted, padded with spaces to 8 bytes as the format wants).
+    """
+    separate = {key: tensor.clone(memory_format=torch.contiguous_format) for key, tensor in tensors.items()}
+    data = safetensors.torch.save(separate, metadata=dict(header))
+    (length,) = struct.unpack("<Q", data[:8])
+    ordered = json.dumps(json.loads(data[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    ordered += b" " * (-len(ordered) % 8)
+    return struct.pack("<Q", len(ordered)) + ordered + data[8 + length :]
+
+
+def _check_target(target: Path, layout: str, *, overwrite: bool) -> None:
+    if layout not in LAYOUTS:
+        raise ArgumentError(f"Expected a layout of {', '.join(LAYOUTS)}, got {layout!r}.")
+    if target.suffix not in (".safetensors", ".pth"):
+        raise ArgumentError(f"{target}: expected a target that ends in .safetensors or .pth.")
+    if target.is_dir():
+        raise ArgumentError(f"{target} is a folder; pass the path of the file to write.")
+    if target.exists() and not overwrite:
+        raise ArgumentError(f"{target} exists already. Choose another target, or allow it to be replaced (--force).")
+
+
+def _row_of(checkpoint: Checkpoint) -> str:
+    """Return the row a checkpoint belongs to: by its published file name, else the first that fits."""
+    for entry in packaged_manifest().models:
+        for weights in entry.weights.values():
+            if isinstance(weights.origin, UpstreamOrigin) and weights.origin.file_name == checkpoint.path.name:
+                return entry.name
+    fits = fitting_rows(checkpoint.tensors)
+    return fits[0] if fits else nearest_row(checkpoint.tensors)

@@ -1,0 +1,252 @@
+"""Labelled test images: CIFAR from the official archives or a class tree, ImageNet from class folders or val.txt.
+
+Labels are positions in the row's list of class names. That order is checked, not assumed: a folder that is no class,
+a class without images, or a list in another order is an error.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from resnet_zoo.decode import Pixels
+from resnet_zoo.errors import DatasetError
+from resnet_zoo.manifest import class_folders
+from resnet_zoo.preprocess import Transform
+from resnet_zoo.records import Entry
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"})
+
+_SPLIT_FOLDERS = {"cifar10": "test", "cifar100": "test", "in1k": "val"}
+_NUM_TEST_IMAGES = {"cifar10": 10_000, "cifar100": 10_000, "in1k": 50_000}
+_ARCHIVE_FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
+
+_KNOWN_LABELS = {
+    "ILSVRC2012_val_00000001.JPEG": 65,
+    "ILSVRC2012_val_00000002.JPEG": 970,
+    "ILSVRC2012_val_00000003.JPEG": 230,
+}
+"""Labels of three validation images in WordNet-id order, to recognise a list in another order (the devkit's)."""
+
+
+@dataclass
+class Batch:
+    """Images as the network's preprocessing leaves them, before normalisation.
+
+    Attributes:
+        pixels: (N, 3, H, W) uint8.
+        labels: (N,) int64.
+        bad: What was wrong with each image that was left out.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    bad: list[str] = field(default_factory=list)
+
+
+class LabelledImages(Dataset[Batch]):
+    """A test set: ``variant`` says what it is, an item is a `Batch` of one image (or of none, if it is bad).
+
+    Args:
+        variant: ``cifar10``, ``cifar100`` or ``in1k`` for the complete official set, else a name that says how it
+            differs: ``cifar10-jpeg``, ``in1k-100of1000classes``.
+        images: Paths, or (N, H, W, 3) uint8 arrays.
+        labels: One per image.
+        pixels: Turns an image into (H, W, 3) uint8 of the network's size.
+        skip_bad: Leave out images that cannot be read instead of raising.
+    """
+
+    def __init__(
+        self,
+        variant: str,
+        images: list[Path] | Pixels,
+        labels: npt.NDArray[np.int64],
+        pixels: Callable[..., Pixels],
+        *,
+        skip_bad: bool = False,
+    ) -> None:
+        self.variant, self.images, self.labels, self.pixels, self.skip_bad = variant, images, labels, pixels, skip_bad
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Batch:
+        try:
+            pixels = self.pixels(self.images[index])
+        except DatasetError as error:
+            if not self.skip_bad:
+                raise
+            return Batch(torch.empty(0), torch.empty(0, dtype=torch.int64), [str(error)])
+        return Batch(torch.from_numpy(pixels).permute(2, 0, 1)[None], torch.from_numpy(self.labels[index : index + 1]))
+
+
+def open_test_set(
+    entry: Entry,
+    root: str | os.PathLike[str],
+    *,
+    skip_bad: bool = False,
+    partial: bool = False,
+    download: bool = False,
+) -> LabelledImages:
+    """Find the test images of a row's data set in a folder.
+
+    CIFAR: the official archive (packed or unpacked; every file's md5 is checked), or ``test/<class>/*.png|jpg``.
+    ImageNet: ``val/<wnid>/*.JPEG``, or a flat ``val/`` with upstream's ``meta/val.txt``. The folder itself may also
+    be the ``test`` or ``val`` folder.
+
+    Args:
+        entry: The row.
+        root: The folder.
+        skip_bad: Leave out unreadable images instead of raising.
+        partial: Accept a tree in which classes are missing.
+        download: CIFAR only: fetch the official archive into the folder if it is not there.
+
+    Raises:
+        DatasetError: The folder is missing, holds no such data set, lacks classes, or has folders that are no class.
+    """
+    root = Path(root)
+    if not root.is_dir() and not download:
+        raise DatasetError(f"{root} is not a folder; pass the folder that holds {entry.dataset}.")
+    transform = Transform(entry.preprocess, entry.input_size)
+    if entry.dataset in _ARCHIVE_FOLDERS:
+        archive = _read_archive(entry.dataset, root, download=download)
+        if archive is not None:
+            return LabelledImages(entry.dataset, *archive, transform.pixels, skip_bad=skip_bad)
+    elif download:
+        raise DatasetError(f"{entry.dataset} cannot be downloaded without an account; get it from image-net.org.")
+    folder = root / _SPLIT_FOLDERS[entry.dataset]
+    folder = folder if folder.is_dir() else root
+    labels_file = next((file for file in (root / "meta" / "val.txt", folder / "val.txt") if file.is_file()), None)
+    if entry.dataset == "in1k" and labels_file is not None:
+        paths, labels = _read_list(labels_file, folder, entry.num_classes)
+    else:
+        paths, labels = _read_tree(folder, class_folders(entry.classes), partial=partial)
+    variant = _variant(entry, paths, labels)
+    return LabelledImages(variant, paths, np.array(labels, dtype=np.int64), transform.pixels, skip_bad=skip_bad)
+
+
+def batches(
+    images: LabelledImages, batch_size: int, *, num_workers: int = 0, pin_memory: bool = False
+) -> Iterator[Batch]:
+    """Yield the images in order, in batches, the last one possibly smaller.
+
+    Raises:
+        DatasetError: An image cannot be read (without ``skip_bad``); the message names the file.
+    """
+    loader = DataLoader(
+        images, batch_size, num_workers=num_workers, collate_fn=_join, pin_memory=pin_memory, shuffle=False
+    )
+    return iter(loader)
+
+
+def _join(items: list[Batch]) -> Batch:
+    good = [item for item in items if not item.bad]
+    return Batch(
+        torch.cat([item.pixels for item in good]) if good else torch.empty(0),
+        torch.cat([item.labels for item in items]),
+        [reason for item in items for reason in item.bad],
+    )
+
+
+def _read_archive(dataset: str, root: Path, *, download: bool) -> tuple[Pixels, npt.NDArray[np.int64]] | None:
+    """Read the official archive with torchvision, which checks md5 sums; ``None`` if it is not there."""
+    from torchvision import datasets
+
+    kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[dataset]
+    packed = root / kind.filename
+    if not (download or packed.is_file() or (root / _ARCHIVE_FOLDERS[dataset]).is_dir()):
+        return None
+    try:
+        # With the archive at hand, "download" only checks and unpacks it.
+        images = kind(str(root), train=False, download=download or packed.is_file())
+    except Exception as error:  # torchvision raises RuntimeError, OSError, pickle and urllib errors alike
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DatasetError(f"{root}: the {dataset} archive cannot be used: {reason} Fetch it again.") from error
+    names = class_folders(dataset)
+    if list(images.classes) != names:
+        raise DatasetError(f"{root}: the {dataset} archive lists its classes in another order than {names[:3]}….")
+    return images.data, np.array(images.targets, dtype=np.int64)
+
+
+def _read_tree(folder: Path, classes: list[str], *, partial: bool) -> tuple[list[Path], list[int]]:
+    """List ``<class>/<image>`` in the order of classes, then names."""
+    found = {item.name for item in os.scandir(folder) if item.is_dir() and not item.name.startswith(".")}
+    strays = sorted(found - set(classes))
+    if strays and not found & set(classes):
+        raise DatasetError(f"{folder} has no class folders; expected folders such as {classes[0]} and {classes[-1]}.")
+    if strays:
+        raise DatasetError(f"{folder} has folders that are no class: {_some(strays)}. Move them out of it.")
+    paths: list[Path] = []
+    labels: list[int] = []
+    empty: list[str] = []
+    for label, name in enumerate(classes):
+        images = _images_in(folder / name) if name in found else []
+        paths += images
+        labels += [label] * len(images)
+        if not images:
+            empty.append(name)
+    if not paths:
+        raise DatasetError(f"{folder} holds no images; expected {classes[0]}/*.jpg or *.png and so on.")
+    if empty and not partial:
+        raise DatasetError(
+            f"{folder} has no images for {len(empty)} of {len(classes)} classes ({_some(empty)}). Complete it, or pass "
+            "partial=True (--partial) to use what is there."
+        )
+    return paths, labels
+
+
+def _images_in(folder: Path) -> list[Path]:
+    names = sorted(item.name for item in os.scandir(folder) if Path(item.name).suffix.lower() in IMAGE_SUFFIXES)
+    return [folder / name for name in names]
+
+
+def _read_list(labels_file: Path, folder: Path, num_classes: int) -> tuple[list[Path], list[int]]:
+    """Read upstream's ``val.txt``: a file name and a label a line."""
+    paths: list[Path] = []
+    labels: list[int] = []
+    for number, line in enumerate(labels_file.read_text(encoding="utf-8").splitlines(), start=1):
+        name, _, label = line.strip().rpartition(" ")
+        if not (name and label.isdigit() and int(label) < num_classes):
+            raise DatasetError(
+                f"{labels_file}, line {number}: expected a file name and a label below {num_classes}, got {line!r}."
+            )
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise DatasetError(f"{labels_file}, line {number}: {name} points outside {folder}.")
+        if _KNOWN_LABELS.get(name, int(label)) != int(label):
+            raise DatasetError(
+                f"{labels_file} lists labels in another order: {name} is {_KNOWN_LABELS[name]}, got {label}. "
+                "Use the list in WordNet-id order (upstream's meta/val.txt)."
+            )
+        paths.append(folder / name)
+        labels.append(int(label))
+    if not paths:
+        raise DatasetError(f"{labels_file} is empty; expected a file name and a label a line.")
+    missing = [path.name for path in paths if not path.is_file()]
+    if missing:
+        raise DatasetError(f"{folder} lacks {len(missing)} of {len(paths)} listed images ({_some(missing)}).")
+    return paths, labels
+
+
+def _variant(entry: Entry, paths: list[Path], labels: list[int]) -> str:
+    """Name what the images are, so that a number measured on them is never taken for one on the official set."""
+    num_present = len(set(labels))
+    classes = "" if num_present == entry.num_classes else f"-{num_present}of{entry.num_classes}classes"
+    if entry.dataset == "in1k":
+        complete = len(paths) == _NUM_TEST_IMAGES["in1k"] and not classes
+        return "in1k" if complete else f"in1k{classes or f'-{len(paths)}images'}"
+    suffixes = {path.suffix.lower().replace("jpeg", "jpg") for path in paths}
+    kind = {".jpg": "jpeg", ".png": "png"}.get(suffixes.pop(), "images") if len(suffixes) == 1 else "images"
+    count = "" if len(paths) == _NUM_TEST_IMAGES[entry.dataset] else f"-{len(paths)}images"
+    return f"{entry.dataset}-{kind}{classes or count}"
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")

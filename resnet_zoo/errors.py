@@ -1,0 +1,271 @@
+"""Every error of the package.
+
+A constructor takes facts and hands all of them to ``super().__init__`` so that the error survives
+pickling (data-loader workers, process pools); ``__str__`` makes the sentence a person reads: the fact,
+expected against got, and one next step. ``exit_code`` is what the ``resnet-zoo`` command ends with:
+1 checked and wrong, 2 wrong usage, 3 could not be checked.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from os import PathLike
+from typing import ClassVar
+
+WRONG, USAGE, NOT_CHECKED = 1, 2, 3
+
+_SHOWN_KEYS = 5
+"""How many keys of each kind an error message lists before it counts the rest."""
+
+
+class ZooError(Exception):
+    """Base of every error that resnet_zoo raises on purpose."""
+
+    exit_code: ClassVar[int] = WRONG
+
+
+class ArgumentError(ZooError, ValueError):
+    """An argument outside of what it may be. Made from one sentence."""
+
+    exit_code = USAGE
+
+
+class UnknownModelError(ZooError, LookupError):
+    """A name that no row of the manifest carries.
+
+    Attributes:
+        name: The name asked for.
+        known: The names and aliases there are.
+    """
+
+    exit_code = USAGE
+
+    def __init__(self, name: str, known: Iterable[str] = ()) -> None:
+        self.name, self.known = name, tuple(known)
+        super().__init__(self.name, self.known)
+
+    def __str__(self) -> str:
+        return f"There is no model {self.name!r}.{_suggestion(self.name, self.known)} `resnet-zoo list` shows all."
+
+
+class UnknownWeightsError(ZooError, LookupError):
+    """A tag that the row has no weight set for, and that is no file either.
+
+    Attributes:
+        name: The row.
+        tag: The tag or path asked for.
+        known: The tags of the row.
+    """
+
+    exit_code = USAGE
+
+    def __init__(self, name: str, tag: str, known: Iterable[str] = ()) -> None:
+        self.name, self.tag, self.known = name, tag, tuple(known)
+        super().__init__(self.name, self.tag, self.known)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name} has no weights {self.tag!r}, and no file has that path."
+            f"{_suggestion(self.tag, self.known)} Pass one of the tags ({', '.join(self.known)}) "
+            "or the path of a .safetensors or .pth file."
+        )
+
+
+class UnknownLayerError(ZooError, LookupError):
+    """A layer name that the network does not have.
+
+    Attributes:
+        layer: The name asked for.
+        known: The names there are.
+    """
+
+    exit_code = USAGE
+
+    def __init__(self, layer: str, known: Iterable[str] = ()) -> None:
+        self.layer, self.known = layer, tuple(known)
+        super().__init__(self.layer, self.known)
+
+    def __str__(self) -> str:
+        return f"There is no layer {self.layer!r}.{_suggestion(self.layer, self.known)} Known: {', '.join(self.known)}."
+
+
+class ManifestError(ZooError, ValueError):
+    """A manifest that cannot be read, or says something it must not.
+
+    Attributes:
+        path: The manifest file.
+        row: Name or index of the row, empty for the manifest itself.
+        field: Dotted name of the field within the row.
+        why: What is wrong, expected against got.
+    """
+
+    def __init__(self, path: str | PathLike[str], row: str, field: str, why: str) -> None:
+        self.path, self.row, self.field, self.why = str(path), row, field, why
+        super().__init__(self.path, row, field, why)
+
+    def __str__(self) -> str:
+        place = ", ".join(f"{kind} {name}" for kind, name in (("row", self.row), ("field", self.field)) if name)
+        return f"{self.path}: {place + ': ' if place else ''}{self.why}"
+
+
+class WeightsUnavailableError(ZooError):
+    """Weights that were asked for and cannot be had. A network with random values is never returned instead.
+
+    Attributes:
+        name: The row; empty where a file was asked for without one.
+        tag: The weight set, or the path of the file.
+        why: Why it cannot be had, and what to do.
+    """
+
+    exit_code = NOT_CHECKED
+
+    def __init__(self, name: str, tag: str, why: str) -> None:
+        self.name, self.tag, self.why = name, tag, why
+        super().__init__(name, tag, why)
+
+    def __str__(self) -> str:
+        return f"No weights {self.tag!r}{' for ' + self.name if self.name else ''}: {self.why}"
+
+
+class DownloadError(ZooError):
+    """No source delivered the file.
+
+    Attributes:
+        attempts: For every source tried, in order, what it said.
+    """
+
+    exit_code = NOT_CHECKED
+
+    def __init__(self, attempts: Mapping[str, str]) -> None:
+        self.attempts = dict(attempts)
+        super().__init__(self.attempts)
+
+    def __str__(self) -> str:
+        tried = "; ".join(f"{source}: {answer}" for source, answer in self.attempts.items())
+        return f"Every source failed ({tried})."
+
+
+class IntegrityError(DownloadError):
+    """Bytes that are not the bytes they should be.
+
+    Attributes:
+        path: The file.
+        expected: The sha256, or the leading digits of it, that was expected.
+        actual: The sha256 of the bytes.
+    """
+
+    exit_code = WRONG
+
+    def __init__(self, path: str | PathLike[str], expected: str, actual: str) -> None:
+        self.path, self.expected, self.actual = str(path), expected, actual
+        self.attempts = {self.path: "wrong sha256"}
+        ZooError.__init__(self, self.path, expected, actual)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} is not the file it should be: expected sha256 {self.expected}, got {self.actual}. "
+            "Fetch it again from its source; nothing of it was used."
+        )
+
+
+class CheckpointError(ZooError, ValueError):
+    """A file that cannot be read as a checkpoint.
+
+    Attributes:
+        path: The file.
+        why: What is wrong with it, and what to do.
+    """
+
+    def __init__(self, path: str | PathLike[str], why: str) -> None:
+        self.path, self.why = str(path), why
+        super().__init__(self.path, why)
+
+    def __str__(self) -> str:
+        return f"{self.path} cannot be read as a checkpoint: {self.why}"
+
+
+class UnsafeCheckpointError(CheckpointError):
+    """A pickle that wants more than tensors and plain values. Nothing of it was run.
+
+    Attributes:
+        path: The file.
+        found: The name of what it wanted, for example ``posix.system``.
+    """
+
+    def __init__(self, path: str | PathLike[str], found: str) -> None:
+        super().__init__(path, found)
+        self.found = found
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} was refused: it asks for {self.found!r}, and a checkpoint may hold only tensors and plain "
+            "values. Nothing of it was run. Get the weights from a source you trust."
+        )
+
+
+class WeightsMismatchError(ZooError, RuntimeError):
+    """A checkpoint that does not fit the network.
+
+    Attributes:
+        name: The row (or network) the weights were meant for.
+        source: Where the weights came from.
+        missing: Keys the network has and the checkpoint lacks.
+        unexpected: Keys the checkpoint has and the network lacks.
+        shapes: For a key whose shape differs: (shape in the network, shape in the checkpoint).
+        fits: Rows that the checkpoint does fit.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        source: str,
+        missing: Iterable[str],
+        unexpected: Iterable[str],
+        shapes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]],
+        fits: Iterable[str] = (),
+    ) -> None:
+        self.name, self.source = name, source
+        self.missing, self.unexpected, self.shapes = tuple(missing), tuple(unexpected), dict(shapes)
+        self.fits = tuple(fits)
+        super().__init__(name, source, self.missing, self.unexpected, self.shapes, self.fits)
+
+    def __str__(self) -> str:
+        shapes = [
+            f"{key} (expected {list(want)}, got {list(got)})" for key, (want, got) in self.shapes.items()
+        ]
+        parts = [
+            f"{title}: {_shortened(items)}"
+            for title, items in (
+                ("missing", self.missing),
+                ("unexpected", self.unexpected),
+                ("wrong shape", shapes),
+            )
+            if items
+        ]
+        advice = (
+            f"The file fits {' and '.join(self.fits)}: load it under that name."
+            if self.fits
+            else "It fits no other row either: check which network it was saved from, and `num_classes`."
+        )
+        return f"{self.source} does not fit {self.name} ({'; '.join(parts)}). {advice}"
+
+
+class DatasetError(ZooError):
+    """A data set or an image that is missing, unreadable, or not what it should be.
+
+    Made from one string, because a data-loader worker's error is raised again that way.
+    """
+
+    exit_code = NOT_CHECKED
+
+
+def _suggestion(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    return f" Did you mean {' or '.join(close)}?" if close else ""
+
+
+def _shortened(items: Iterable[str]) -> str:
+    items = list(items)
+    rest = len(items) - _SHOWN_KEYS
+    return ", ".join(items[:_SHOWN_KEYS]) + (f" and {rest} more" if rest > 0 else "")

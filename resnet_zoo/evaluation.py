@@ -1,0 +1,246 @@
+"""Top-1 and top-5 accuracy, counted as upstream counts them."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from resnet_zoo.data import Batch, LabelledImages, batches, open_test_set
+from resnet_zoo.environment import device_title, versions
+from resnet_zoo.errors import ArgumentError, DatasetError
+from resnet_zoo.manifest import get_entry
+from resnet_zoo.preprocess import Transform
+from resnet_zoo.zoo import assign_weights, open_weights, resolve_device
+
+Precision = Literal["float32", "bfloat16"]
+Progress = Callable[[int, int], None]
+
+TOP_K = (1, 5)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A measured accuracy and everything it depends on.
+
+    Attributes:
+        name: The row.
+        dataset: What was evaluated on; the bare name of a data set means its complete official test set.
+        num_images: Images counted.
+        correct1: Images whose label is the best class.
+        correct5: Images whose label is among the five best classes.
+        top1_interval: 95% Wilson score interval of top-1, in percent.
+        top5_interval: The same of top-5.
+        num_skipped: Images left out because they could not be read.
+        skipped: What was wrong with them.
+        images_per_s: Images per second, reading and preprocessing included.
+        precision: ``float32`` or ``bfloat16``.
+        device: The device's name.
+        weights: File name of the weights, empty for a model passed in.
+        weights_sha256: Sha256 of that file.
+        versions: Of Python and the packages that make the numbers.
+    """
+
+    name: str
+    dataset: str
+    num_images: int
+    correct1: int
+    correct5: int
+    top1_interval: tuple[float, float]
+    top5_interval: tuple[float, float]
+    num_skipped: int
+    skipped: tuple[str, ...]
+    images_per_s: float
+    precision: Precision
+    device: str
+    weights: str
+    weights_sha256: str
+    versions: dict[str, str]
+
+    @property
+    def top1(self) -> float:
+        """Top-1 accuracy in percent."""
+        return 100 * self.correct1 / self.num_images
+
+    @property
+    def top5(self) -> float:
+        """Top-5 accuracy in percent."""
+        return 100 * self.correct5 / self.num_images
+
+
+def evaluate(
+    name: str,
+    data: str | os.PathLike[str],
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    model: nn.Module | None = None,
+    device: torch.device | str = "auto",
+    precision: Precision = "float32",
+    batch_size: int = 64,
+    num_workers: int | None = None,
+    skip_bad: bool = False,
+    partial: bool = False,
+    download: bool = False,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Measure top-1 and top-5 of a row on its test set, as upstream does.
+
+    The row's own preprocessing; every image once; softmax, then the k best; a class counts only with a probability
+    above zero (fidelity to upstream's metric: it matters where half precision underflows).
+
+    Args:
+        name: A row or alias.
+        data: The folder of the test images, see `open_test_set`.
+        weights: A tag or path, as in `create_model`; ``None`` means the row's default weights.
+        model: A network to evaluate instead of loading ``weights``.
+        device: ``auto`` (CUDA, MPS, then CPU) or a torch device.
+        precision: ``float32`` (TF32 off), or ``bfloat16`` for speed.
+        batch_size: Images per forward pass.
+        num_workers: Processes that decode images; ``None``: none on a CPU, up to 8 beside an accelerator.
+        skip_bad: Count and report unreadable images instead of raising.
+        partial: Accept a tree in which classes are missing.
+        download: CIFAR only: fetch the official archive if it is not there.
+        progress: Called with (images done, images in all) after every batch.
+
+    Raises:
+        UnknownModelError, UnknownWeightsError, WeightsUnavailableError, WeightsMismatchError, IntegrityError,
+            UnsafeCheckpointError, CheckpointError: As `create_model`.
+        DatasetError: The images are missing, incomplete or unreadable.
+        ArgumentError: A device that is not there, an unknown precision, or a batch size that is not positive.
+    """
+    entry = get_entry(name)
+    device = resolve_device(device)
+    _check_arguments(precision, batch_size)
+    images = open_test_set(entry, data, skip_bad=skip_bad, partial=partial, download=download)
+    weights_name = weights_sha256 = ""
+    if model is None:
+        checkpoint = open_weights(entry, entry.default_weights if weights is None else weights)
+        weights_name, weights_sha256 = checkpoint.path.name, checkpoint.sha256
+        model = assign_weights(entry, checkpoint)
+    if num_workers is None:
+        num_workers = 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
+    transform = Transform(entry.preprocess, entry.input_size)
+    count = count_correct(
+        model,
+        batches(images, batch_size, num_workers=num_workers, pin_memory=device.type == "cuda"),
+        transform.normalise,
+        device=device,
+        precision=precision,
+        progress=(lambda done: progress(done, len(images))) if progress else None,
+    )
+    if not count.num_images:
+        raise DatasetError(f"{data}: none of the {len(images)} images can be read; first: {count.skipped[0]}")
+    return Evaluation(
+        name=entry.name,
+        dataset=images.variant,
+        num_images=count.num_images,
+        correct1=count.correct[0],
+        correct5=count.correct[1],
+        top1_interval=wilson_interval(count.correct[0], count.num_images),
+        top5_interval=wilson_interval(count.correct[1], count.num_images),
+        num_skipped=len(count.skipped),
+        skipped=tuple(count.skipped),
+        images_per_s=count.num_images / count.seconds,
+        precision=precision,
+        device=device_title(device),
+        weights=weights_name,
+        weights_sha256=weights_sha256,
+        versions=versions(),
+    )
+
+
+@dataclass(frozen=True)
+class Count:
+    """How many of ``num_images`` were right among the best 1 and the best 5."""
+
+    num_images: int
+    correct: tuple[int, ...]
+    skipped: list[str]
+    seconds: float
+
+
+def count_correct(
+    model: nn.Module,
+    loader: Iterator[Batch],
+    normalise: Callable[[Tensor], Tensor],
+    *,
+    device: torch.device,
+    precision: Precision = "float32",
+    progress: Callable[[int], None] | None = None,
+) -> Count:
+    """Run the model over batches of pixels and count.
+
+    The model is moved to the device and put in eval mode; for another precision than float32 a copy of it.
+    """
+    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+    memory_format = torch.contiguous_format if precision == "float32" else torch.channels_last
+    model = model if dtype == torch.float32 else copy.deepcopy(model)
+    model = model.to(device, dtype, memory_format=memory_format).eval()  # type: ignore[call-overload]
+    num_images, skipped = 0, list[str]()
+    correct = torch.zeros(len(TOP_K), dtype=torch.int64, device=device)
+    start = time.perf_counter()
+    with torch.inference_mode(), _exact_float32(device):
+        for batch in loader:
+            skipped += batch.bad
+            num_images += len(batch.labels)
+            if len(batch.labels):
+                x = normalise(batch.pixels.to(device, non_blocking=True)).to(dtype, memory_format=memory_format)
+                correct += correct_in_top_k(model(x), batch.labels.to(device, non_blocking=True))
+            if progress:
+                progress(num_images + len(skipped))
+    counts = tuple(correct.tolist())
+    return Count(num_images, counts, skipped, time.perf_counter() - start)
+
+
+def correct_in_top_k(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return how many of N labels are among the 1 and the 5 best classes: a (2,) int64 tensor.
+
+    Args:
+        logits: (N, K).
+        labels: (N,).
+    """
+    scores, classes = logits.float().softmax(dim=1).topk(min(max(TOP_K), logits.shape[1]), dim=1)
+    hits = (classes == labels[:, None]) & (scores > 0)
+    return torch.stack([hits[:, :k].sum() for k in TOP_K])
+
+
+def wilson_interval(correct: int, total: int) -> tuple[float, float]:
+    """Return the 95% Wilson score interval of a proportion, in percent (Wilson 1927)."""
+    z = 1.959963984540054
+    proportion = correct / total
+    centre = proportion + z * z / (2 * total)
+    margin = z * math.sqrt(proportion * (1 - proportion) / total + z * z / (4 * total * total))
+    scale = 100 / (1 + z * z / total)
+    return max(0.0, (centre - margin) * scale), min(100.0, (centre + margin) * scale)
+
+
+def _check_arguments(precision: str, batch_size: int) -> None:
+    if precision not in ("float32", "bfloat16"):
+        raise ArgumentError(f"Expected precision float32 or bfloat16, got {precision!r}.")
+    if batch_size < 1:
+        raise ArgumentError(f"Expected a positive batch size, got {batch_size}.")
+
+
+@contextlib.contextmanager
+def _exact_float32(device: torch.device) -> Iterator[None]:
+    """Keep cuDNN from rounding float32 convolutions to TF32 (its default), which changes the last digits."""
+    if device.type != "cuda":
+        yield
+        return
+    backends: Any = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [backend.allow_tf32 for backend in backends]
+    try:
+        for backend in backends:
+            backend.allow_tf32 = False
+        yield
+    finally:
+        for backend, value in zip(backends, before, strict=True):
+            backend.allow_tf32 = value

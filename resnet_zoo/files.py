@@ -1,0 +1,43 @@
+"""Files: their sha256, and writing them so that nobody ever sees half of one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+_BLOCK_BYTES = 1 << 20
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file's bytes, 64 hex digits.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_atomically(target: Path, write: Callable[[Path], object]) -> None:
+    """Write a file beside the target, flush it to disk, and move it into place.
+
+    Args:
+        target: Where the file ends up; what is there is replaced.
+        write: Writes the file at the path it is given.
+
+    Raises:
+        OSError: The file cannot be written; the target is as it was and nothing is left behind.
+    """
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        write(part)
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,92 @@
+"""Does a checkpoint fit a row, and which row does it fit?"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from resnet_zoo.checkpoint import Checkpoint
+from resnet_zoo.errors import CheckpointError, WeightsMismatchError
+from resnet_zoo.manifest import get_entry, packaged_manifest
+from resnet_zoo.records import Entry
+from resnet_zoo.resnet import ARCHITECTURES, ResNet
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def build_on_meta(entry: Entry, *, num_classes: int | None = None, in_channels: int = 3) -> ResNet:
+    """Return the row's network without values (meta tensors): for shapes, counts, and to be assigned weights."""
+    with torch.device("meta"):
+        return build(entry, num_classes=num_classes, in_channels=in_channels)
+
+
+def build(entry: Entry, *, num_classes: int | None = None, in_channels: int = 3) -> ResNet:
+    """Return the row's network with fresh values."""
+    return ResNet(
+        ARCHITECTURES[entry.architecture],
+        stem=entry.stem,
+        num_classes=entry.num_classes if num_classes is None else num_classes,
+        in_channels=in_channels,
+    )
+
+
+@functools.cache
+def expected_shapes(name: str) -> Shapes:
+    """Return key and shape of every tensor in a row's state dict."""
+    return shapes_of(build_on_meta(get_entry(name)).state_dict())
+
+
+def shapes_of(tensors: Mapping[str, Tensor]) -> Shapes:
+    """Return key and shape of every tensor."""
+    return {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+
+
+def fitting_rows(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return the rows whose state dict has exactly these keys and shapes, in table order."""
+    shapes = shapes_of(with_counters(tensors))
+    return [entry.name for entry in packaged_manifest().models if expected_shapes(entry.name) == shapes]
+
+
+def with_counters(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Add the batch counters (``num_batches_tracked``) that files older than PyTorch 0.4.1 lack."""
+    full = dict(tensors)
+    for key in tensors:
+        if key.endswith(".running_var"):
+            full.setdefault(key.replace("running_var", "num_batches_tracked"), torch.tensor(0))
+    return full
+
+
+def check_fit(name: str, shapes: Shapes, checkpoint: Checkpoint) -> None:
+    """Check that a checkpoint has exactly the tensors a network needs.
+
+    Args:
+        name: What the network is called in the error.
+        shapes: Key and shape of every tensor the network needs.
+        checkpoint: The checkpoint, under our keys.
+
+    Raises:
+        WeightsMismatchError: Lists missing, unexpected and misshapen keys, and the rows the file does fit.
+    """
+    tensors = with_counters(checkpoint.tensors)
+    missing = [key for key in shapes if key not in tensors]
+    unexpected = [key for key in tensors if key not in shapes]
+    wrong = {
+        key: (shape, tuple(tensors[key].shape))
+        for key, shape in shapes.items()
+        if key in tensors and tuple(tensors[key].shape) != shape
+    }
+    if missing or unexpected or wrong:
+        raise WeightsMismatchError(name, str(checkpoint.path), missing, unexpected, wrong, fitting_rows(tensors))
+    for key in shapes:
+        if tensors[key].is_floating_point() == key.endswith("num_batches_tracked"):
+            raise CheckpointError(checkpoint.path, f"{key} is {tensors[key].dtype}, which it cannot be.")
+
+
+def nearest_row(tensors: Mapping[str, Tensor]) -> str:
+    """Return the row that shares most keys and shapes, for an error that is short."""
+    shapes = shapes_of(tensors).items()
+    names = [entry.name for entry in packaged_manifest().models]
+    return max(names, key=lambda name: 2 * len(expected_shapes(name).items() & shapes) - len(expected_shapes(name)))

@@ -1,0 +1,276 @@
+"""The manifest: every fact about a row, written once in ``weights_manifest.json`` and read strictly.
+
+The records in ``records.py`` are the schema. A missing or unknown field, a wrong type, a short hash or a duplicate
+name is a ``ManifestError`` with row and field; there are no defaults for facts. ``weights_manifest.schema.json``
+documents the same for other programs, and a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import keyword
+import re
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from resnet_zoo.errors import ManifestError, UnknownModelError
+from resnet_zoo.records import Entry, Measured, Preprocess, UpstreamOrigin, WeightSet
+from resnet_zoo.strict import Place, WrongValueError, decode, expect, object_without_duplicates
+
+SCHEMA_VERSION = 1
+
+PACKAGE = Path(__file__).parent
+MANIFEST_NAME = "weights_manifest.json"
+
+@dataclass(frozen=True)
+class Manifest:
+    """All rows, in table order."""
+
+    schema_version: int
+    base_urls: tuple[str, ...]
+    preprocess: dict[str, Preprocess]
+    models: tuple[Entry, ...]
+
+    def find(self, name: str) -> Entry:
+        """Return the row with this name or alias.
+
+        Raises:
+            UnknownModelError: No row is called so.
+        """
+        for entry in self.models:
+            if name == entry.name or name in entry.aliases:
+                return entry
+        raise UnknownModelError(name, [known for entry in self.models for known in (entry.name, *entry.aliases)])
+
+
+def manifest_path() -> Path:
+    """Return the manifest that comes with the package: inside it in a wheel, one folder up in a checkout."""
+    packaged = PACKAGE / MANIFEST_NAME
+    return packaged if packaged.exists() else PACKAGE.parent / MANIFEST_NAME
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read and check a manifest file.
+
+    Raises:
+        ManifestError: The file is missing, is not JSON, or breaks a rule of the schema.
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=object_without_duplicates)
+    except OSError as error:
+        raise ManifestError(path, "", "", f"cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ManifestError(path, "", "", f"is not valid JSON: {error}") from error
+    try:
+        manifest: Manifest = decode(Manifest, _resolve_preprocess(raw), ())
+        _check(manifest)
+    except WrongValueError as wrong:
+        row, field = _place(raw, wrong.where)
+        raise ManifestError(path, row, field, wrong.why) from None
+    return manifest
+
+
+@functools.cache
+def packaged_manifest() -> Manifest:
+    """Return the manifest that comes with the package, read once."""
+    return read_manifest(manifest_path())
+
+
+def get_entry(name: str) -> Entry:
+    """Return the row with this name or alias.
+
+    Raises:
+        UnknownModelError: No row is called so; the message carries near matches.
+        ManifestError: The manifest is broken.
+    """
+    return packaged_manifest().find(name)
+
+
+def list_models(pattern: str | None = None, *, dataset: str | None = None) -> list[str]:
+    """Return row names in table order.
+
+    Args:
+        pattern: Shell wildcards (``resnet*_cifar10``), compared with names and aliases; without a wildcard, a part
+            of the name. ``None`` means all.
+        dataset: Only rows of this data set (``cifar10``, ``cifar100``, ``in1k``).
+
+    Raises:
+        ManifestError: The manifest is broken.
+    """
+    return [
+        entry.name
+        for entry in packaged_manifest().models
+        if _matches(entry, pattern) and dataset in (None, entry.dataset)
+    ]
+
+
+def class_names(classes: str) -> list[str]:
+    """Return the names of a list of classes, in label order (ImageNet: all synonyms, comma-separated)."""
+    return [line.split("\t")[-1] for line in _class_lines(classes)]
+
+
+def class_folders(classes: str) -> list[str]:
+    """Return the folder name of each class, in label order: the WordNet id for ImageNet, else the class name."""
+    return [line.split("\t")[0] for line in _class_lines(classes)]
+
+
+def _class_lines(classes: str) -> list[str]:
+    return (PACKAGE / "classes" / f"{classes}.tsv").read_text(encoding="utf-8").splitlines()
+
+
+def _matches(entry: Entry, pattern: str | None) -> bool:
+    if pattern is None:
+        return True
+    if not any(character in pattern for character in "*?["):
+        pattern = f"*{pattern}*"
+    return any(fnmatchcase(name, pattern) for name in (entry.name, *entry.aliases))
+
+
+# --- strict reading -----------------------------------------------------------------------------------------------
+
+
+def _place(raw: Any, where: Place) -> tuple[str, str]:
+    """Turn ("models", 3, "exact", "params") into the row's name and "exact.params"."""
+    if len(where) >= 2 and where[0] == "models":
+        row = raw["models"][where[1]]
+        name = row.get("name") if isinstance(row, dict) else None
+        return str(name or where[1]), ".".join(map(str, where[2:]))
+    return "", ".".join(map(str, where))
+
+
+def _resolve_preprocess(raw: Any) -> Any:
+    """Put the named preprocessing block in the place of its name in each row."""
+    if not (isinstance(raw, dict) and isinstance(raw.get("models"), list) and isinstance(raw.get("preprocess"), dict)):
+        return raw  # decode says what is wrong with it
+    rows = []
+    for index, row in enumerate(raw["models"]):
+        if isinstance(row, dict) and "preprocess" in row:
+            name = row["preprocess"]
+            if not isinstance(name, str) or name not in raw["preprocess"]:
+                known = ", ".join(raw["preprocess"])
+                raise WrongValueError(("models", index, "preprocess"), f"expected one of {known}, got {name!r}")
+            row = {**row, "preprocess": raw["preprocess"][name]}
+        rows.append(row)
+    return {**raw, "models": rows}
+
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_PREFIX = re.compile(r"[0-9a-f]{8,64}")
+_DECIMAL = re.compile(r"\d+\.\d{1,2}")
+_TAG = re.compile(r"[a-z0-9][a-z0-9_-]*")
+
+
+def _check(manifest: Manifest) -> None:
+    """Check what types cannot say: versions, names, patterns, references, addresses."""
+    expect(manifest.schema_version == SCHEMA_VERSION, str(SCHEMA_VERSION), manifest.schema_version, ("schema_version",))
+    for index, url in enumerate(manifest.base_urls):
+        _check_base_url(url, ("base_urls", index))
+    for name, preprocess in manifest.preprocess.items():
+        _check_preprocess(preprocess, ("preprocess", name))
+    expect(bool(manifest.models), "at least one row", [], ("models",))
+    taken: set[str] = set()
+    for row, entry in enumerate(manifest.models):
+        names = (("name",), entry.name), *((("aliases", index), alias) for index, alias in enumerate(entry.aliases))
+        for place, name in names:
+            where = ("models", row, *place)
+            expect(name.isidentifier() and not keyword.iskeyword(name), "a Python identifier", name, where)
+            expect(name not in taken, "a name no other row has", name, where)
+            taken.add(name)
+        _check_entry(entry, ("models", row))
+
+
+def _check_entry(entry: Entry, row: Place) -> None:
+    expect(entry.num_classes > 0, "a positive integer", entry.num_classes, (*row, "num_classes"))
+    size = entry.input_size
+    expect(len(size) == 3 and all(n > 0 for n in size), "[channels, height, width]", size, (*row, "input_size"))
+    known = sorted(path.stem for path in (PACKAGE / "classes").glob("*.tsv"))
+    expect(entry.classes in known, f"one of {', '.join(known)}", entry.classes, (*row, "classes"))
+    for field in ("top1", "top5", "params_m", "flops_g"):
+        printed = getattr(entry.published, field)
+        expect(bool(_DECIMAL.fullmatch(printed)), "a decimal as printed", printed, (*row, "published", field))
+    for field in ("config_url", "log_url"):
+        _check_url(getattr(entry.published, field), (*row, "published", field))
+    for field in ("params", "flops", "flops_with_head", "macs"):
+        count = getattr(entry.exact, field)
+        expect(count > 0, "a positive integer", count, (*row, "exact", field))
+    _check_sha256(entry.exact.state_dict_sha256, (*row, "exact", "state_dict_sha256"))
+    known_tags = ", ".join(entry.weights)
+    expect(entry.default_weights in entry.weights, f"one of {known_tags}", entry.default_weights, (*row, "default_weights"))
+    for tag, weight_set in entry.weights.items():
+        expect(bool(_TAG.fullmatch(tag)), "a tag of lower-case letters, digits, - and _", tag, (*row, "weights", tag))
+        _check_weight_set(weight_set, (*row, "weights", tag))
+
+
+def _check_weight_set(weight_set: WeightSet, where: Place) -> None:
+    expect(bool(weight_set.license.strip()), "a licence", weight_set.license, (*where, "license"))
+    if weight_set.file is not None:
+        file = weight_set.file
+        _check_relative_path(file.path, (*where, "file", "path"))
+        _check_sha256(file.sha256, (*where, "file", "sha256"))
+        expect(file.size_bytes > 0, "a positive integer", file.size_bytes, (*where, "file", "size_bytes"))
+    if isinstance(weight_set.origin, UpstreamOrigin):
+        origin = weight_set.origin
+        _check_url(origin.url, (*where, "origin", "url"))
+        prefix = origin.sha256_prefix
+        expect(bool(_PREFIX.fullmatch(prefix)), "8 to 64 hex digits", prefix, (*where, "origin", "sha256_prefix"))
+    if weight_set.measured is not None:
+        _check_measured(weight_set.measured, (*where, "measured"))
+
+
+def _check_measured(measured: Measured, where: Place) -> None:
+    for field in ("top1", "top5"):
+        percent = getattr(measured, field)
+        expect(0 <= percent <= 100, "percent", percent, (*where, field))
+    expect(measured.num_images > 0, "a positive integer", measured.num_images, (*where, "num_images"))
+
+
+def _check_preprocess(preprocess: Preprocess, where: Place) -> None:
+    sizes = (preprocess.short_edge, preprocess.crop)
+    for field, size in zip(("short_edge", "crop"), sizes, strict=True):
+        if preprocess.resize_backend is None:
+            expect(size is None, "null, because nothing is resized", size, (*where, field))
+        else:
+            expect(size is not None and size > 0, "a positive integer", size, (*where, field))
+    if preprocess.short_edge and preprocess.crop:
+        expect(preprocess.crop <= preprocess.short_edge, "at most short_edge", preprocess.crop, (*where, "crop"))
+    for field in ("mean", "std"):
+        values = getattr(preprocess, field)
+        good = len(values) == 3 and all(0 < value < 256 for value in values)
+        expect(good, "three numbers between 0 and 256", list(values), (*where, field))
+
+
+def _check_sha256(digest: str, where: Place) -> None:
+    expect(bool(_SHA256.fullmatch(digest)), "64 hex digits", digest, where)
+
+
+def _check_url(url: str, where: Place) -> None:
+    parts = urlsplit(url)
+    expect(parts.scheme == "https" and bool(parts.hostname), "an https URL", url, where)
+
+
+def _check_base_url(url: str, where: Place) -> None:
+    if url.startswith("hf://"):
+        expect(bool(re.fullmatch(r"hf://[\w.-]+/[\w.-]+@[\w.-]+", url)), "hf://owner/repo@revision", url, where)
+    elif "://" in url:
+        _check_url(url, where)
+    else:
+        _check_relative_path(url, where)
+
+
+def _check_relative_path(path: str, where: Place) -> None:
+    parts = path.split("/")
+    safe = all(part not in ("", ".", "..") for part in parts) and not any(c in path for c in "\\:\0")
+    expect(safe, "a relative path with forward slashes that stays inside its folder", path, where)
+
+
+_SHORT_LIST = re.compile(r"\[\s+([^\[\]{}]*?)\s+\]")
+
+
+def format_manifest(content: Any) -> str:
+    """Return the manifest's text for its parsed content: two-space JSON, lists of plain values on one line."""
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    return _SHORT_LIST.sub(lambda match: "[" + re.sub(r"\s*\n\s*", " ", match[1]) + "]", text) + "\n"

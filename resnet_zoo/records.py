@@ -1,0 +1,191 @@
+"""The records of the manifest: one row, and everything it says. The types are the schema."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from resnet_zoo.errors import UnknownWeightsError
+
+ResizeBackend = Literal["cv2", "pillow"]
+Stem = Literal["imagenet", "cifar", "deep"]
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How an image gets into a network: resize, centre crop, normalise; RGB, 0..255 scale.
+
+    Attributes:
+        resize_backend: Whose bilinear filter, bit for bit: ``cv2`` (two taps, no antialiasing) or ``pillow``
+            (antialiased). ``None``: images are used at their own size.
+        short_edge: Pixels of the short edge after the resize.
+        crop: Pixels of the square centre crop.
+        mean: Per-channel mean.
+        std: Per-channel standard deviation.
+    """
+
+    resize_backend: ResizeBackend | None
+    short_edge: int | None
+    crop: int | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Published:
+    """What the source printed, as strings exactly as printed, and the links beside them.
+
+    Attributes:
+        label: The name in the source's table (two rows share one: never a key).
+        top1: Top-1 accuracy in percent.
+        top5: Top-5 accuracy in percent.
+        params_m: Millions of parameters.
+        flops_g: Billions of multiply-accumulates, by the rule of `count_flops`.
+        source: The table the row stands in.
+        config_url: Training configuration.
+        log_url: Training log.
+    """
+
+    label: str
+    top1: str
+    top5: str
+    params_m: str
+    flops_g: str
+    source: str
+    config_url: str
+    log_url: str
+
+
+@dataclass(frozen=True)
+class Exact:
+    """Integers counted by ``scripts/sync_manifest.py``, never typed.
+
+    Attributes:
+        params: Number of parameters.
+        flops: By the table's rule (head off).
+        flops_with_head: The same with the classifier.
+        macs: Convolutions and linear layers only.
+        state_dict_sha256: Fingerprint of the state dict's keys, dtypes and shapes.
+    """
+
+    params: int
+    flops: int
+    flops_with_head: int
+    macs: int
+    state_dict_sha256: str
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A published safetensors file: relative POSIX path, sha256 of 64 hex digits, size."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class UpstreamOrigin:
+    """The checkpoint a weight set was converted from; upstream names carry 8 digits of the sha256."""
+
+    url: str
+    sha256_prefix: str
+
+    @property
+    def file_name(self) -> str:
+        """The checkpoint's own file name."""
+        return PurePosixPath(urlsplit(self.url).path).name
+
+
+@dataclass(frozen=True)
+class RunOrigin:
+    """The recipe and run folder a weight set was trained with."""
+
+    recipe: str
+    run: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a command measured with a weight set: accuracy in percent, and everything it depended on."""
+
+    top1: float
+    top5: float
+    num_images: int
+    dataset: str
+    date: str
+    versions: dict[str, str]
+    device: str
+
+
+@dataclass(frozen=True)
+class WeightSet:
+    """One set of weights for a row; what does not exist yet is ``None``."""
+
+    file: WeightsFile | None
+    origin: UpstreamOrigin | RunOrigin
+    measured: Measured | None
+    license: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of the zoo.
+
+    Attributes:
+        name: Unique; a Python identifier.
+        aliases: Other names of the row.
+        architecture: Key of ``resnet.ARCHITECTURES``.
+        stem: ``imagenet`` (7x7, pooled), ``cifar`` (3x3, not pooled) or ``deep`` (three 3x3, pooled).
+        dataset: ``cifar10``, ``cifar100`` or ``in1k``.
+        num_classes: Width of the classifier.
+        input_size: Channels, height, width.
+        preprocess: How an image gets in.
+        recipe: Key of ``recipes.RECIPES``.
+        classes: Name of the list of class names, in label order.
+        published: What the source printed.
+        exact: What is counted.
+        weights: Weight sets by tag.
+        default_weights: The tag that ``pretrained=True`` stands for.
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+    architecture: str
+    stem: Stem
+    dataset: str
+    num_classes: int
+    input_size: tuple[int, ...]
+    preprocess: Preprocess
+    recipe: str
+    classes: str
+    published: Published
+    exact: Exact
+    weights: dict[str, WeightSet]
+    default_weights: str
+
+    def weight_set(self, tag: str) -> WeightSet:
+        """Return the weight set of a tag.
+
+        Raises:
+            UnknownWeightsError: The row has no such tag.
+        """
+        try:
+            return self.weights[tag]
+        except KeyError:
+            raise UnknownWeightsError(self.name, tag, self.weights) from None
+
+
+def to_json(record: Any) -> Any:
+    """Turn a manifest record into plain JSON values."""
+    if dataclasses.is_dataclass(record) and not isinstance(record, type):
+        return {field.name: to_json(getattr(record, field.name)) for field in dataclasses.fields(record)}
+    if isinstance(record, Mapping):
+        return {key: to_json(value) for key, value in record.items()}
+    if isinstance(record, (list, tuple)):
+        return [to_json(value) for value in record]
+    return record

@@ -1,0 +1,99 @@
+"""Checks and reports: what was published, what was found, and whether they agree."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+from xml.etree import ElementTree
+
+from resnet_zoo.errors import NOT_CHECKED, WRONG
+
+Status = Literal["passed", "failed", "not checked"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One fact held against what was published.
+
+    Attributes:
+        name: What was checked.
+        status: ``not checked`` is never ``passed``.
+        published: What it should be, as printed.
+        measured: What it is.
+        detail: How it was measured, or why it was not.
+    """
+
+    name: str
+    status: Status
+    published: str | None = None
+    measured: str | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """All checks of one row."""
+
+    name: str
+    checks: tuple[Check, ...]
+
+    def check(self, name: str) -> Check:
+        """Return the check of that name."""
+        return next(check for check in self.checks if check.name == name)
+
+    @property
+    def failed(self) -> bool:
+        """Whether any check failed."""
+        return any(check.status == "failed" for check in self.checks)
+
+
+def compare(name: str, published: str, measured: str, detail: str = "") -> Check:
+    """Return a check that passes only if both texts are equal."""
+    return Check(name, "passed" if published == measured else "failed", published, measured, detail)
+
+
+def count_statuses(reports: Iterable[Report]) -> Counter[str]:
+    """Count the checks of all reports by status."""
+    return Counter(check.status for report in reports for check in report.checks)
+
+
+def exit_code(reports: Sequence[Report], *, asked: Iterable[str] = ()) -> int:
+    """Return 1 if a check failed, 3 if a check that was asked for could not be made, else 0."""
+    if any(report.failed for report in reports):
+        return WRONG
+    asked = set(asked)
+    missed = any(check.status == "not checked" and check.name in asked for report in reports for check in report.checks)
+    return NOT_CHECKED if missed else 0
+
+
+def reports_as_json(reports: Sequence[Report]) -> dict[str, Any]:
+    """Return reports as plain JSON values."""
+    return {"summary": dict(count_statuses(reports)), "reports": [asdict(report) for report in reports]}
+
+
+def reports_as_junit(reports: Sequence[Report]) -> str:
+    """Return reports as JUnit XML: a suite per row, ``not checked`` as skipped."""
+    statuses = count_statuses(reports)
+    root = ElementTree.Element("testsuites", name="resnet-zoo verify", **_junit_counts(statuses))
+    for report in reports:
+        suite = ElementTree.SubElement(root, "testsuite", name=report.name, **_junit_counts(count_statuses([report])))
+        for check in report.checks:
+            case = ElementTree.SubElement(suite, "testcase", classname=report.name, name=check.name)
+            sentence = f"published {check.published}, measured {check.measured}; {check.detail}"
+            if check.status == "failed":
+                ElementTree.SubElement(case, "failure", message=sentence)
+            elif check.status == "not checked":
+                ElementTree.SubElement(case, "skipped", message=check.detail)
+    ElementTree.indent(root)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode")
+
+
+def _junit_counts(statuses: Counter[str]) -> dict[str, str]:
+    return {
+        "tests": str(statuses.total()),
+        "failures": str(statuses["failed"]),
+        "errors": "0",
+        "skipped": str(statuses["not checked"]),
+    }

@@ -1,0 +1,230 @@
+"""ResNet and ResNetV1D, in the papers' order.
+
+ResNet: He et al., "Deep Residual Learning for Image Recognition", https://arxiv.org/abs/1512.03385.
+ResNetV1D: He et al., "Bag of Tricks for Image Classification with CNNs", https://arxiv.org/abs/1812.01187.
+
+A bottleneck strides in its 3x3 convolution (torchvision's "v1.5"), as every row of the table does. State-dict keys
+are torchvision's; for ResNetV1D, which torchvision lacks, timm's.
+
+Shapes: N batch, C channels, H W height and width, K classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+STAGE_WIDTHS = (64, 128, 256, 512)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions; the first strides. (N, C, H, W) to (N, width, H/stride, W/stride)."""
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, width: int, stride: int, shortcut: nn.Module | None) -> None:
+        super().__init__()
+        self.conv1 = conv3x3(in_channels, width, stride)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = conv3x3(width, width)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.downsample = shortcut
+
+    @property
+    def last_bn(self) -> nn.BatchNorm2d:
+        """The batch-norm before the addition, whose weight starts at zero."""
+        return self.bn2
+
+    def forward(self, x: Tensor) -> Tensor:
+        identity = x if self.downsample is None else self.downsample(x)
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        out += identity
+        out: Tensor = self.relu(out)
+        return out
+
+
+class Bottleneck(nn.Module):
+    """1x1 down, 3x3 with the stride, 1x1 up. (N, C, H, W) to (N, 4 * width, H/stride, W/stride)."""
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, width: int, stride: int, shortcut: nn.Module | None) -> None:
+        super().__init__()
+        self.conv1 = conv1x1(in_channels, width)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = conv3x3(width, width, stride)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = conv1x1(width, width * self.expansion)
+        self.bn3 = nn.BatchNorm2d(width * self.expansion)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = shortcut
+
+    @property
+    def last_bn(self) -> nn.BatchNorm2d:
+        """The batch-norm before the addition, whose weight starts at zero."""
+        return self.bn3
+
+    def forward(self, x: Tensor) -> Tensor:
+        identity = x if self.downsample is None else self.downsample(x)
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.relu(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        out += identity
+        out: Tensor = self.relu(out)
+        return out
+
+
+def plain_shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
+    """Return the projection of the first paper: a 1x1 convolution that strides."""
+    return nn.Sequential(conv1x1(in_channels, out_channels, stride), nn.BatchNorm2d(out_channels))
+
+
+def pooled_shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
+    """Return the projection of ResNetV1D: average-pool by the stride, then a 1x1 convolution.
+
+    ``ceil_mode`` keeps odd maps as large as the strided main branch makes them. Without a stride an identity holds
+    the pool's place, so that the keys are the same in every stage (timm's keys).
+    """
+    pool = nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False) if stride > 1 else nn.Identity()
+    return nn.Sequential(pool, conv1x1(in_channels, out_channels), nn.BatchNorm2d(out_channels))
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network without its stem and classifier: the block, how many per stage, and the shortcut."""
+
+    block: type[BasicBlock] | type[Bottleneck]
+    depths: tuple[int, int, int, int]
+    shortcut: Literal["plain", "pooled"] = "plain"
+
+
+ARCHITECTURES = {
+    "resnet18": Architecture(BasicBlock, (2, 2, 2, 2)),
+    "resnet34": Architecture(BasicBlock, (3, 4, 6, 3)),
+    "resnet50": Architecture(Bottleneck, (3, 4, 6, 3)),
+    "resnet101": Architecture(Bottleneck, (3, 4, 23, 3)),
+    "resnet152": Architecture(Bottleneck, (3, 8, 36, 3)),
+    "resnetv1d50": Architecture(Bottleneck, (3, 4, 6, 3), "pooled"),
+    "resnetv1d101": Architecture(Bottleneck, (3, 4, 23, 3), "pooled"),
+    "resnetv1d152": Architecture(Bottleneck, (3, 8, 36, 3), "pooled"),
+}
+
+
+def stem_convolutions(stem: str, in_channels: int) -> nn.Module:
+    """Return the convolutions in front of ``bn1``: 64 channels out.
+
+    Args:
+        stem: ``imagenet`` (7x7, stride 2), ``cifar`` (3x3, stride 1) or ``deep`` (three 3x3, the first strides).
+        in_channels: Channels of the images.
+    """
+    if stem == "imagenet":
+        return nn.Conv2d(in_channels, 64, kernel_size=7, stride=2, padding=3, bias=False)
+    if stem == "cifar":
+        return conv3x3(in_channels, 64)
+    if stem == "deep":
+        return nn.Sequential(
+            conv3x3(in_channels, 32, stride=2),
+            nn.BatchNorm2d(32),
+            nn.ReLU(inplace=True),
+            conv3x3(32, 32),
+            nn.BatchNorm2d(32),
+            nn.ReLU(inplace=True),
+            conv3x3(32, 64),
+        )
+    raise ValueError(f"expected a stem of imagenet, cifar or deep, got {stem!r}")
+
+
+class ResNet(nn.Module):
+    """A residual network: stem, four stages, global average pool, linear classifier.
+
+    Args:
+        architecture: A value of `ARCHITECTURES`.
+        stem: ``imagenet``, ``cifar`` or ``deep``.
+        num_classes: K.
+        in_channels: Channels of the images.
+    """
+
+    def __init__(
+        self, architecture: Architecture, *, stem: str = "imagenet", num_classes: int = 1000, in_channels: int = 3
+    ) -> None:
+        super().__init__()
+        self.conv1 = stem_convolutions(stem, in_channels)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.Identity() if stem == "cifar" else nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+        channels = 64
+        for stage, (width, depth) in enumerate(zip(STAGE_WIDTHS, architecture.depths, strict=True), start=1):
+            blocks = build_stage(architecture, channels, width, depth, stride=1 if stage == 1 else 2)
+            self.add_module(f"layer{stage}", blocks)
+            channels = width * architecture.block.expansion
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(channels, num_classes)
+        self.initialise()
+
+    def initialise(self) -> None:
+        """Draw fresh values as upstream does.
+
+        Convolutions: Kaiming normal, fan-out. Batch-norm: weight 1, bias 0, but weight 0 for the last one of each
+        block, which starts as the identity. Classifier: N(0, 0.01), bias 0. (torchvision differs in both last points.)
+        """
+        if self.fc.weight.is_meta:
+            return
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, (BasicBlock, Bottleneck)):
+                nn.init.zeros_(module.last_bn.weight)
+        initialise_classifier(self.fc)
+
+    def stages(self, x: Tensor) -> dict[str, Tensor]:
+        """Return the feature maps of the stem and of each stage.
+
+        Args:
+            x: Normalised images (N, C, H, W).
+
+        Returns:
+            ``stem`` and ``stage1`` to ``stage4``, each (N, C', H', W').
+        """
+        maps = {"stem": self.maxpool(self.relu(self.bn1(self.conv1(x))))}
+        x = maps["stem"]
+        for stage in range(1, len(STAGE_WIDTHS) + 1):
+            x = self.get_submodule(f"layer{stage}")(x)
+            maps[f"stage{stage}"] = x
+        return maps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (N, K) for normalised images (N, C, H, W)."""
+        x = self.stages(x)["stage4"]
+        logits: Tensor = self.fc(torch.flatten(self.avgpool(x), 1))
+        return logits
+
+
+def build_stage(architecture: Architecture, in_channels: int, width: int, depth: int, *, stride: int) -> nn.Sequential:
+    """Return the blocks of one stage; the first changes stride and channels, and has a shortcut where it does."""
+    block = architecture.block
+    out_channels = width * block.expansion
+    project = pooled_shortcut if architecture.shortcut == "pooled" else plain_shortcut
+    needs_shortcut = stride != 1 or in_channels != out_channels
+    first = block(in_channels, width, stride, project(in_channels, out_channels, stride) if needs_shortcut else None)
+    return nn.Sequential(first, *(block(out_channels, width, 1, None) for _ in range(depth - 1)))
+
+
+def initialise_classifier(classifier: nn.Linear) -> None:
+    """Draw fresh values for a classifier: weight N(0, 0.01), bias 0."""
+    nn.init.normal_(classifier.weight, 0.0, 0.01)
+    nn.init.zeros_(classifier.bias)
+
+
+def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
+    """Return a 3x3 convolution that keeps the map's size divided by the stride."""
+    return nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1, bias=False)
+
+
+def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
+    """Return a 1x1 convolution."""
+    return nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False)

@@ -1,0 +1,96 @@
+"""Strict decoding of parsed JSON into dataclasses: no unknown field, no missing field, no wrong type, no default."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import types
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+Place = tuple[str | int, ...]
+"""The keys and indices that lead to a value."""
+
+
+class WrongValueError(Exception):
+    """A value that breaks a rule. The reader turns it into an error that names its file."""
+
+    def __init__(self, where: Place, why: str) -> None:
+        super().__init__(where, why)
+        self.where, self.why = where, why
+
+
+def object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse a key given twice, of which JSON readers silently keep the last; for ``object_pairs_hook``."""
+    keys = [key for key, _ in pairs]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise ValueError(f"the key {key!r} is given twice")
+    return dict(pairs)
+
+
+def decode(kind: Any, value: Any, where: Place) -> Any:
+    """Build a value of type ``kind`` (dataclass, union, literal, tuple, dict, str, int, float) from parsed JSON.
+
+    Raises:
+        WrongValueError: A value is not of its type.
+    """
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return _decode_record(kind, value, where)
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        return _decode_union(arguments, value, where)
+    if origin is Literal:
+        if value not in arguments:
+            raise WrongValueError(where, f"expected one of {', '.join(map(str, arguments))}, got {value!r}")
+        return value
+    if origin is tuple:
+        expect(isinstance(value, list), "a list", value, where)
+        return tuple(decode(arguments[0], item, (*where, index)) for index, item in enumerate(value))
+    if origin is dict:
+        expect(isinstance(value, dict), "an object", value, where)
+        return {key: decode(arguments[1], item, (*where, key)) for key, item in value.items()}
+    if kind is float:
+        expect(isinstance(value, (int, float)) and not isinstance(value, bool), "a number", value, where)
+        return float(value)
+    expect(type(value) is kind, {str: "a string", int: "an integer"}[kind], value, where)
+    return value
+
+
+def _decode_record(kind: type, value: Any, where: Place) -> Any:
+    expect(isinstance(value, dict), "an object", value, where)
+    hints = _hints(kind)
+    for key in value:
+        if key not in hints:
+            raise WrongValueError((*where, key), f"unknown field; expected {', '.join(hints)}")
+    for key in hints:
+        if key not in value:
+            raise WrongValueError((*where, key), "missing field")
+    return kind(**{key: decode(hint, value[key], (*where, key)) for key, hint in hints.items()})
+
+
+def _decode_union(kinds: tuple[Any, ...], value: Any, where: Place) -> Any:
+    """Decode ``X | None``, or a union of records, which are told apart by their fields."""
+    if value is None and type(None) in kinds:
+        return None
+    kinds = tuple(kind for kind in kinds if kind is not type(None))
+    if len(kinds) > 1:
+        expect(isinstance(value, dict), "an object", value, where)
+        kinds = tuple(sorted(kinds, key=lambda kind: -len(_hints(kind).keys() & value.keys())))
+    return decode(kinds[0], value, where)
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def expect(fact: bool, expected: str, value: Any, where: Place) -> None:
+    """Raise unless the fact holds.
+
+    Raises:
+        WrongValueError: Names what was expected and what is there.
+    """
+    if not fact:
+        raise WrongValueError(where, f"expected {expected}, got {value!r}")
+
+
