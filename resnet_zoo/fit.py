@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from resnet_zoo.checkpoint import Checkpoint
-from resnet_zoo.errors import CheckpointError, WeightsMismatchError
-from resnet_zoo.manifest import get_entry, packaged_manifest
+from resnet_zoo.errors import CheckpointError, ManifestError, WeightsMismatchError
+from resnet_zoo.manifest import get_entry, manifest_path, packaged_manifest
 from resnet_zoo.records import Entry
 from resnet_zoo.resnet import ARCHITECTURES, ResNet
 
@@ -24,7 +24,14 @@ def build_on_meta(entry: Entry, *, num_classes: int | None = None, in_channels: 
 
 
 def build(entry: Entry, *, num_classes: int | None = None, in_channels: int = 3) -> ResNet:
-    """Return the row's network with fresh values."""
+    """Return the row's network with fresh values.
+
+    Raises:
+        ManifestError: The row names an architecture that `ARCHITECTURES` lacks.
+    """
+    if entry.architecture not in ARCHITECTURES:
+        why = f"expected one of {', '.join(ARCHITECTURES)}, got {entry.architecture!r}"
+        raise ManifestError(manifest_path(), entry.name, "architecture", why)
     return ResNet(
         ARCHITECTURES[entry.architecture],
         stem=entry.stem,

@@ -18,7 +18,6 @@ from resnet_zoo.manifest import class_folders, get_entry, list_models
 from resnet_zoo.recipes import RECIPES
 from resnet_zoo.records import Entry, Exact, UpstreamOrigin
 from resnet_zoo.report import Check, Report, compare
-from resnet_zoo.resnet import ARCHITECTURES
 from resnet_zoo.zoo import open_weights
 
 ACCURACY_TOLERANCE_PCT = 0.1
@@ -138,7 +137,6 @@ def _check_manifest(entry: Entry) -> Check:
     origins = [weights.origin for weights in entry.weights.values() if isinstance(weights.origin, UpstreamOrigin)]
     facts = {
         f"recipe {entry.recipe} exists": entry.recipe in RECIPES,
-        f"architecture {entry.architecture} exists": entry.architecture in ARCHITECTURES,
         f"{entry.num_classes} class names": len(set(class_folders(entry.classes))) == entry.num_classes,
         "upstream file names carry their hash": all(o.sha256_prefix[:8] in o.file_name for o in origins),
         "top-1 is at most top-5": float(entry.published.top1) <= float(entry.published.top5),

@@ -1,0 +1,126 @@
+"""The table of rows: its facts, filtered, sorted, and written as JSON, CSV or Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+import operator
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from resnet_zoo.errors import ArgumentError
+from resnet_zoo.records import Entry, UpstreamOrigin
+
+Facts = dict[str, Any]
+
+DATASET_TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "in1k": "ImageNet-1k"}
+
+PRINTED = ("params_m", "flops_g", "top1", "top5")
+"""The facts that the source printed; kept as its digits in tables, numbers in JSON and comparisons."""
+
+_OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
+    "<=": operator.le,
+    ">=": operator.ge,
+    "!=": operator.ne,
+    "==": operator.eq,
+    "=": operator.eq,
+    "<": operator.lt,
+    ">": operator.gt,
+}
+_CONDITION = re.compile(r"\s*(\w+)\s*(<=|>=|!=|==|=|<|>)\s*(.*?)\s*")
+
+
+def facts(entry: Entry) -> Facts:
+    """Return what a list shows of a row, as plain JSON values."""
+    return {
+        "name": entry.name,
+        "aliases": list(entry.aliases),
+        "architecture": entry.architecture,
+        "dataset": entry.dataset,
+        "num_classes": entry.num_classes,
+        "input_size": list(entry.input_size),
+        **{key: float(getattr(entry.published, key)) for key in PRINTED},
+        "params": entry.exact.params,
+        "flops": entry.exact.flops,
+        "macs": entry.exact.macs,
+        "weights": [tag for tag, weights in entry.weights.items() if weights.file is not None],
+    }
+
+
+def select(entries: Iterable[Entry], where: Iterable[str] = (), sort: str | None = None) -> list[Entry]:
+    """Return the entries that meet all conditions, sorted if asked.
+
+    Args:
+        entries: The rows.
+        where: Conditions such as ``params_m<25`` or ``dataset=cifar10``, on the names of `facts`.
+        sort: A name of `facts`, with ``:desc`` for the largest first.
+
+    Raises:
+        ArgumentError: A condition or key that cannot be understood.
+    """
+    entries = list(entries)
+    for condition in where:
+        entries = [entry for entry in entries if _holds(condition, facts(entry))]
+    if sort is not None:
+        key, _, order = sort.partition(":")
+        if order not in ("", "asc", "desc"):
+            raise ArgumentError(f"Expected --sort KEY, KEY:asc or KEY:desc, got {sort!r}.")
+        if entries:
+            _check_key(key, facts(entries[0]))
+        entries.sort(key=lambda entry: facts(entry)[key], reverse=order == "desc")
+    return entries
+
+
+def _holds(condition: str, row: Facts) -> bool:
+    match = _CONDITION.fullmatch(condition)
+    if match is None:
+        raise ArgumentError(f"Expected a condition such as params_m<25 or dataset=cifar10, got {condition!r}.")
+    key, symbol, text = match.groups()
+    value = _check_key(key, row)
+    if isinstance(value, str):
+        return _OPERATORS[symbol](value, text)
+    try:
+        return _OPERATORS[symbol](value, float(text))
+    except ValueError:
+        raise ArgumentError(f"Expected a number after {key}{symbol}, got {text!r}.") from None
+
+
+def _check_key(key: str, row: Facts) -> Any:
+    scalar = [name for name, value in row.items() if not isinstance(value, list)]
+    if key not in scalar:
+        raise ArgumentError(f"There is no key {key!r} to filter or sort by; there are {', '.join(scalar)}.")
+    return row[key]
+
+
+def as_csv(entries: Iterable[Entry]) -> str:
+    """Return the rows as CSV with a header; lists are joined by spaces, printed digits kept."""
+    rows = [facts(entry) | {key: getattr(entry.published, key) for key in PRINTED} for entry in entries]
+    joined = [{key: " ".join(map(str, v)) if isinstance(v, list) else v for key, v in row.items()} for row in rows]
+    text = io.StringIO()
+    if joined:
+        writer = csv.DictWriter(text, list(joined[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(joined)
+    return text.getvalue()
+
+
+def as_markdown(entries: Iterable[Entry]) -> str:
+    """Return the rows as a Markdown table, with the links the source's table had."""
+    header = ("Model", "Data set", "Params (M)", "FLOPs (G)", "Top-1 (%)", "Top-5 (%)", "Upstream")
+    lines = [_markdown_row(header), "| --- | --- | ---: | ---: | ---: | ---: | --- |"]
+    for entry in entries:
+        published = entry.published
+        links = [f"[config]({published.config_url})"]
+        origins = [weights.origin for weights in entry.weights.values()]
+        links += [f"[checkpoint]({origin.url})" for origin in origins if isinstance(origin, UpstreamOrigin)]
+        links.append(f"[log]({published.log_url})")
+        printed = (getattr(published, key) for key in PRINTED)
+        lines.append(
+            _markdown_row((f"`{entry.name}`", DATASET_TITLES[entry.dataset], *printed, " · ".join(links)))
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
