@@ -1,0 +1,80 @@
+"""Fixtures shared by all tests: small real files, made on the spot."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from resnet_zoo.manifest import packaged_manifest
+
+ENTRIES = packaged_manifest().models
+NAMES = [entry.name for entry in ENTRIES]
+
+_DATA_VARIABLE = "RESNET_ZOO_TEST_DATA"
+"""Folder with cifar10-jpeg.tar.gz and imagenet-samples.tar, for the tests on real images."""
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The folder of real test images; tests that need it are skipped, and say so, where it is not given."""
+    folder = os.environ.get(_DATA_VARIABLE)
+    if not folder:
+        pytest.skip(f"{_DATA_VARIABLE} does not name a folder of real images")
+    return Path(folder)
+
+
+def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Give every batch-norm tensor and the classifier's bias random values.
+
+    With initial values alone each block is an identity (zero-initialised last batch-norm) and the bias is zero, so
+    most mistakes would not show.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(tensor: Tensor, low: float, high: float) -> None:
+        tensor.copy_(torch.rand(tensor.shape, generator=generator) * (high - low) + low)
+
+    with torch.no_grad():
+        for name, module in model.named_modules():
+            if isinstance(module, nn.BatchNorm2d):
+                is_last = name.rpartition(".")[2] in ("bn2", "bn3")
+                uniform(module.weight, *((0.1, 0.4) if is_last else (0.5, 1.5)))
+                uniform(module.bias, -0.2, 0.2)
+                uniform(module.running_mean, -0.2, 0.2)  # type: ignore[arg-type]
+                uniform(module.running_var, 0.5, 1.5)  # type: ignore[arg-type]
+            elif isinstance(module, nn.Linear):
+                uniform(module.bias, -0.5, 0.5)
+    return model
+
+
+def smooth_image(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Return an (H, W, 3) uint8 image with structure at several scales."""
+    random = np.random.default_rng(seed)
+    coarse = random.integers(0, 256, (max(2, height // 16), max(2, width // 16), 3), dtype=np.uint8)
+    smooth = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)).astype(np.int16)
+    return (smooth + random.integers(-20, 21, (height, width, 3))).clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def class_tree(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that makes a ``<root>/<split>/<class>/<image>`` tree of small images."""
+
+    def make(
+        classes: list[str], *, split: str = "test", per_class: int = 1, size: int = 32, suffix: str = ".png"
+    ) -> Path:
+        for label, name in enumerate(classes):
+            folder = tmp_path / "tree" / split / name
+            folder.mkdir(parents=True)
+            for index in range(per_class):
+                image = Image.fromarray(smooth_image(size, size, seed=1000 * label + index))
+                image.save(folder / f"{index:04}{suffix}")
+        return tmp_path / "tree"
+
+    return make
