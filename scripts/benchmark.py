@@ -1,0 +1,163 @@
+"""Measure this package beside its peers, in one run, as ratios (above 1: we are faster).
+
+Parts: startup (the list command against importing timm and torchvision), load (ResNet-50 from a file, ours with its
+sha256 checked), preprocess (one core) and evaluate (against the bare network). All by default. Contestants take
+turns, and the median of the rounds is printed. timm comes with the extra `peers`.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+PARTS = ("startup", "load", "preprocess", "evaluate")
+
+Contestants = dict[str, Callable[[], Any]]
+
+
+@click.command(help=__doc__)
+@click.argument("parts", nargs=-1, type=click.Choice(PARTS))
+@click.option("--images", type=click.Path(exists=True, file_okay=False), help="Folder of ImageNet JPEG files.")
+@click.option("--cifar10", type=click.Path(exists=True, file_okay=False), help="CIFAR-10: archive or test/<class>/.")
+@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
+def main(parts: tuple[str, ...], images: str | None, cifar10: str | None, rounds: int) -> None:
+    for part in parts or PARTS:
+        if part == "startup":
+            compare("resnet-zoo list, whole process", startup_contestants(), rounds)
+        elif part == "load":
+            with tempfile.TemporaryDirectory() as folder:
+                compare("ResNet-50: create and load", load_contestants(Path(folder)), rounds)
+        elif part == "preprocess":
+            if images is None:
+                click.echo("preprocess: not measured (give --images DIR)\n")
+                continue
+            paths = sorted(path for path in Path(images).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
+            torch.set_num_threads(1)
+            compare(f"Preprocess {len(paths)} JPEG files, one core", preprocess_contestants(paths), rounds, len(paths))
+            torch.set_num_threads(torch.get_num_interop_threads())
+        else:
+            if cifar10 is None:
+                click.echo("evaluate: not measured (give --cifar10 DIR)\n")
+                continue
+            contestants, num_images = evaluate_contestants(Path(cifar10))
+            compare(f"ResNet-18 on {num_images} CIFAR-10 images", contestants, rounds, num_images)
+
+
+def compare(title: str, contestants: Contestants, rounds: int, num_images: int = 0) -> None:
+    """Let the contestants take turns and print their medians; the first is ours."""
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for name, run in contestants.items():
+        run()  # warm caches, imports and lazy initialisation
+    for _ in range(rounds):
+        for name, run in contestants.items():
+            start = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - start)
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    ours = next(iter(medians.values()))
+    click.echo(title)
+    for name, median in medians.items():
+        rate = f"{num_images / median:9.1f} images/s" if num_images else ""
+        spread = f"{min(seconds[name]) * 1e3:.0f} to {max(seconds[name]) * 1e3:.0f}"
+        click.echo(f"  {name:44} {median * 1e3:9.1f} ms  (of {rounds}: {spread}) {rate}  ratio {median / ours:5.2f}")
+    click.echo()
+
+
+def startup_contestants() -> Contestants:
+    def run(*arguments: str) -> Callable[[], Any]:
+        return lambda: subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
+
+    return {
+        "resnet-zoo list": run("-m", "resnet_zoo", "list"),
+        "import torchvision": run("-c", "import torchvision"),
+        "import timm": run("-c", "import timm"),
+    }
+
+
+def load_contestants(folder: Path) -> Contestants:
+    import timm
+    import torchvision
+
+    from resnet_zoo import convert_checkpoint, create_model
+    from resnet_zoo.checkpoint import load_checkpoint
+    from resnet_zoo.files import sha256_of
+    from resnet_zoo.manifest import get_entry
+    from resnet_zoo.zoo import assign_weights
+
+    pickled, ours = folder / "resnet50.pth", folder / "resnet50.safetensors"
+    torch.save(create_model("resnet50").state_dict(), pickled)
+    convert_checkpoint(pickled, ours, name="resnet50")
+    sha256, entry = sha256_of(ours), get_entry("resnet50")
+
+    def torchvision_load() -> Any:
+        model = torchvision.models.resnet50()
+        model.load_state_dict(torch.load(pickled, weights_only=True))
+        return model
+
+    return {
+        "resnet_zoo, safetensors, full sha256": lambda: assign_weights(entry, load_checkpoint(ours, sha256=sha256)),
+        "timm, safetensors, unchecked": lambda: timm.create_model(
+            "resnet50", pretrained=True, pretrained_cfg_overlay={"file": str(ours)}
+        ),
+        "torchvision, .pth, unchecked": torchvision_load,
+    }
+
+
+def preprocess_contestants(paths: list[Path]) -> Contestants:
+    from PIL import Image
+    from torchvision import transforms
+
+    from resnet_zoo import create_transform
+
+    peer = transforms.Compose(
+        [
+            transforms.Resize(256),
+            transforms.CenterCrop(224),
+            transforms.ToTensor(),
+            transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+        ]
+    )
+    plain, v1d = create_transform("resnet50"), create_transform("resnetv1d50")
+    return {
+        "resnet_zoo, resnet50 (cv2 resize)": lambda: [plain(path) for path in paths],
+        "resnet_zoo, resnetv1d50 (pillow resize)": lambda: [v1d(path) for path in paths],
+        "torchvision, PIL": lambda: [peer(Image.open(path).convert("RGB")) for path in paths],
+    }
+
+
+def evaluate_contestants(root: Path, num_images: int = 2048, batch_size: int = 64) -> tuple[Contestants, int]:
+    """The same network over the same batches: all of `evaluate`'s work against forward passes alone."""
+    from resnet_zoo import create_model
+    from resnet_zoo.data import batches, open_test_set
+    from resnet_zoo.evaluation import count_correct
+    from resnet_zoo.manifest import get_entry
+    from resnet_zoo.preprocess import create_transform
+
+    entry = get_entry("resnet18_cifar10")
+    images = open_test_set(entry, root)
+    images.images, images.labels = images.images[:num_images], images.labels[:num_images]
+    model, transform = create_model(entry.name).eval(), create_transform(entry.name)
+    ready = [transform.normalise(batch.pixels) for batch in batches(images, batch_size)]
+
+    def bare() -> None:
+        with torch.inference_mode():
+            for x in ready:
+                model(x)
+
+    def whole() -> None:
+        count_correct(model, batches(images, batch_size), transform.normalise, device=torch.device("cpu"))
+
+    return {"evaluate: read, decode, normalise, run, count": whole, "the bare network": bare}, len(images)
+
+
+if __name__ == "__main__":
+    main()
