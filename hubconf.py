@@ -33,9 +33,10 @@ def _entry_point(name: str, entry: _Entry) -> _Any:
 
     published, channels = entry.published, "x".join(map(str, entry.input_size))
     load.__name__ = load.__qualname__ = name
-    load.__doc__ = f"""{published.label} for {entry.dataset}: {published.params_m} M parameters, {published.flops_g} GFLOPs.
+    load.__doc__ = f"""{published.label} for {entry.dataset}.
 
-    Published accuracy: top-1 {published.top1} %, top-5 {published.top5} % ({published.source}).
+    Published: {published.params_m} M parameters, {published.flops_g} GFLOPs, top-1 {published.top1} %,
+    top-5 {published.top5} % ({published.source}).
     Input: {channels}, normalised by resnet_zoo.create_transform({entry.name!r}).
 
     Args:

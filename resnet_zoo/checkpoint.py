@@ -6,7 +6,7 @@ import functools
 import os
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,9 @@ def load_checkpoint(path: str | os.PathLike[str], *, sha256: str | None = None) 
     layout = _layout_of(tensors, header)
     if layout == "openmmlab":
         tensors = renamed(tensors, openmmlab_to_ours(tensors))
-    return Checkpoint({key: _as_float32(key, tensor, path) for key, tensor in tensors.items()}, layout, path, actual, header)
+    return Checkpoint(
+        {key: _as_float32(key, tensor, path) for key, tensor in tensors.items()}, layout, path, actual, header
+    )
 
 
 def _sha256_of(path: Path) -> str:
@@ -110,7 +112,7 @@ class _Ignored:
         pass
 
 
-_IGNORED_GLOBALS = [
+_IGNORED_GLOBALS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     (_Ignored, name)
     for name in (
         "builtins.getattr",  # mmengine's HistoryBuffer pickles its methods through it

@@ -6,30 +6,32 @@ torch and rich are imported only by the commands that need them.
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import errno
-import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from resnet_zoo import __version__
-from resnet_zoo.errors import NOT_CHECKED, ZooError
-from resnet_zoo.listing import DATASET_TITLES, as_csv, as_markdown, facts, select
+from resnet_zoo.errors import NOT_CHECKED, DatasetError, ZooError
+from resnet_zoo.listing import DATASET_TITLES, as_csv, as_markdown, describe, facts, select
 from resnet_zoo.manifest import get_entry, list_models
-from resnet_zoo.records import UpstreamOrigin, to_json
-from resnet_zoo.report import Check, Report, count_statuses, exit_code, reports_as_json, reports_as_junit
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from resnet_zoo.errors import DatasetError
-    from resnet_zoo.evaluation import Evaluation
+from resnet_zoo.recipes import RECIPES
+from resnet_zoo.records import to_json
+from resnet_zoo.report import exit_code, reports_as_json, reports_as_junit
+from resnet_zoo.terminal import (
+    echo_entries,
+    echo_evaluation,
+    echo_json,
+    echo_predictions,
+    echo_record,
+    echo_reports,
+    progress_bar,
+)
 
 SIGINT_EXIT, SIGPIPE_EXIT = 130, 141
 """What shells report for a program ended by Ctrl-C and by a closed pipe (128 + signal number)."""
@@ -40,17 +42,17 @@ class Failure(click.ClickException):
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
-        self.exit_code = code
+        self.exit_code: int = code  # type: ignore[misc]  # click declares it for the class only
 
 
 class ZooGroup(click.Group):
     """A group that turns our errors into sentences and exit codes, and suggests commands for misspelt ones."""
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: click.Context) -> None:
+        """Run the command; see the class."""
         try:
-            result = super().invoke(ctx)
+            super().invoke(ctx)
             sys.stdout.flush()
-            return result
         except ZooError as error:
             if ctx.params["debug"]:
                 raise
@@ -70,6 +72,7 @@ class ZooGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; see the class."""
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
             close = difflib.get_close_matches(args[0], self.list_commands(ctx), n=2)
             hint = f" Did you mean {' or '.join(close)}?" if close else ""
@@ -159,18 +162,7 @@ def list_command(
     elif form == "markdown":
         click.echo(as_markdown(entries), nl=False)
     else:
-        table = new_table("Model", "Data set", *(">" + t for t in ("Params (M)", "FLOPs (G)", "Top-1 (%)", "Top-5 (%)")))
-        for entry in entries:
-            printed = entry.published
-            table.add_row(
-                entry.name,
-                DATASET_TITLES[entry.dataset],
-                printed.params_m,
-                printed.flops_g,
-                printed.top1,
-                printed.top5,
-            )
-        echo_table(table)
+        echo_entries(entries)
 
 
 @main.command(epilog=examples("show resnet50", "show resnetv1d50 --format json"))
@@ -178,47 +170,11 @@ def list_command(
 @format_option("table", "json")
 def show(name: str, form: str) -> None:
     """Show everything the manifest says about a row, and its training recipe."""
-    from resnet_zoo.recipes import RECIPES
-
     entry = get_entry(name)
-    recipe = asdict(RECIPES[entry.recipe])
     if form == "json":
-        echo_json({**to_json(entry), "training": recipe})
-        return
-    table = new_table("", "")
-    table.show_header = False
-    rules = entry.preprocess
-    resize = f"short edge {rules.short_edge} ({rules.resize_backend} bilinear), centre crop {rules.crop}"
-    published, exact = entry.published, entry.exact
-    lines: dict[str, object] = {
-        "name": entry.name,
-        "aliases": ", ".join(entry.aliases) or "-",
-        "architecture": f"{entry.architecture}, {entry.stem} stem",
-        "data set": f"{DATASET_TITLES[entry.dataset]}, {entry.num_classes} classes",
-        "input": "x".join(map(str, entry.input_size)),
-        "resize and crop": resize if rules.resize_backend else "none: images are used at their own size",
-        "mean, std (RGB, 0..255)": f"{list(rules.mean)}, {list(rules.std)}",
-        "parameters": f"{exact.params:,} (published {published.params_m} M)",
-        "FLOPs": f"{exact.flops:,} (published {published.flops_g} G); with head {exact.flops_with_head:,}",
-        "MACs (conv and linear)": f"{exact.macs:,}",
-        "top-1, top-5 (%)": f"{published.top1}, {published.top5} (published; `resnet-zoo verify` measures)",
-        "source": f"{published.label} in {published.source}",
-        "config": published.config_url,
-        "log": published.log_url,
-        "recipe": ", ".join(f"{key} {value}" for key, value in recipe.items()),
-    }
-    for tag, weights in entry.weights.items():
-        default = " (default)" if tag == entry.default_weights else ""
-        lines[f"weights {tag}{default}"] = f"{weights.file.path}, sha256 {weights.file.sha256}" if weights.file else "-"
-        if isinstance(weights.origin, UpstreamOrigin):
-            lines["  from"] = f"{weights.origin.url} (sha256 begins {weights.origin.sha256_prefix})"
-        else:
-            lines["  from"] = f"recipe {weights.origin.recipe}, run {weights.origin.run}"
-        lines["  licence"] = weights.license
-        lines["  measured"] = json.dumps(to_json(weights.measured)) if weights.measured else "not checked"
-    for key, value in lines.items():
-        table.add_row(key, str(value))
-    echo_table(table)
+        echo_json({**to_json(entry), "training": asdict(RECIPES[entry.recipe])})
+    else:
+        echo_record(describe(entry))
 
 
 @main.command(
@@ -345,13 +301,8 @@ def predict(
     predictions = predict_images(name, images, weights=weights, top_k=top_k, device=device, on_bad=on_bad)
     if form == "json":
         echo_json([asdict(prediction) for prediction in predictions])
-        return
-    table = new_table("Image", ">Probability", ">Label", "Class")
-    for prediction in predictions:
-        for rank, found in enumerate(prediction.classes):
-            title = prediction.image if rank == 0 else ""
-            table.add_row(title, f"{found.probability:.4f}", str(found.label), found.name)
-    echo_table(table)
+    else:
+        echo_predictions(predictions)
 
 
 @main.command(
@@ -399,146 +350,8 @@ def env(form: str) -> None:
     if form == "json":
         echo_json(found)
     else:
-        echo_record({key: value for group in found.values() if isinstance(group, dict) for key, value in group.items()})
-
-
-# --- output -------------------------------------------------------------------------------------------------------
-
-
-def echo_json(value: Any) -> None:
-    """Write JSON to stdout."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def new_table(*headers: str) -> Table:
-    """Return a table; a header that begins with ``>`` makes its column right-aligned."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for header in headers:
-        right = header.startswith(">")
-        table.add_column(header.removeprefix(">"), justify="right" if right else "left", overflow="fold")
-    return table
-
-
-def echo_table(table: Table) -> None:
-    """Write a table to stdout: colours and the terminal's width on a terminal, neither in a pipe."""
-    from rich.console import Console
-
-    console = Console(highlight=False, emoji=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, emoji=False, width=10_000, no_color=True)
-    console.print(table)
-
-
-def echo_record(record: dict[str, Any]) -> None:
-    """Write one record as a table of two columns."""
-    table = new_table("", "")
-    table.show_header = False
-    for key, value in record.items():
-        table.add_row(key, ", ".join(map(str, value)) if isinstance(value, list) else str(value))
-    echo_table(table)
-
-
-def echo_reports(reports: Sequence[Report]) -> None:
-    """Write reports as a table: published beside measured, and what was not checked marked so."""
-    table = new_table(
-        "Model", "Architecture", "Manifest", "Params (M)", "FLOPs (G)", "MACs", "Weights", "Top-1 (%)", "Top-5 (%)"
-    )
-    for report in reports:
-        flops = [report.check("flops"), report.check("flops_with_head")]
-        cells = [
-            _mark([report.check("architecture")]),
-            _mark([report.check("manifest")]),
-            _numbers([report.check("params")]),
-            _numbers(flops),
-            _mark([report.check("macs")]),
-            _mark([report.check("weights")]),
-            _numbers([report.check("top1")]),
-            _numbers([report.check("top5")]),
-        ]
-        table.add_row(report.name, *cells)
-    echo_table(table)
-    statuses = count_statuses(reports)
-    rows = "row" if len(reports) == 1 else "rows"
-    click.echo(f"{len(reports)} {rows}: " + ", ".join(f"{statuses[s]} {s}" for s in ("passed", "failed", "not checked")))
-    for report in reports:
-        for check in report.checks:
-            if check.status == "failed":
-                numbers = f"published {check.published}, measured {check.measured}; " if check.published else ""
-                click.echo(f"FAILED {report.name} {check.name}: {numbers}{check.detail}")
-    reasons = {check.detail for report in reports for check in report.checks if check.status == "not checked"}
-    if len(reports) == 1:
-        for reason in sorted(reasons):
-            click.echo(f"Not checked: {reason}", err=True)
-    elif reasons:
-        click.echo("Not checked: `resnet-zoo verify NAME` says why for a row; --format json for all.", err=True)
-
-
-def _numbers(checks: list[Check]) -> str:
-    """Return ``published = measured`` of the first check with the mark of the worst."""
-    first = checks[0]
-    if first.measured is None:
-        return f"{first.published} {_mark(checks)}"
-    sign = "=" if first.published == first.measured else "/"
-    return f"{first.published} {sign} {first.measured} {_mark(checks)}"
-
-
-def _mark(checks: list[Check]) -> str:
-    statuses = [check.status for check in checks]
-    if "failed" in statuses:
-        return "[red]✗ FAILED[/red]"
-    if "not checked" in statuses:
-        return "[dim]not checked[/dim]"
-    return "[green]✓[/green]"
-
-
-def echo_evaluation(result: Evaluation) -> None:
-    """Write an evaluation as a table, published numbers beside the measured ones."""
-    published = get_entry(result.name).published
-    record = {
-        "model": result.name,
-        "weights": f"{result.weights}, sha256 {result.weights_sha256}",
-        "data set": f"{result.dataset}, {result.num_images} images, {result.num_skipped} skipped",
-        "top-1 (%)": _accuracy(result.top1, result.correct1, result.top1_interval, published.top1),
-        "top-5 (%)": _accuracy(result.top5, result.correct5, result.top5_interval, published.top5),
-        "speed": f"{result.images_per_s:.1f} images/s, {result.precision} on {result.device}",
-    }
-    if result.dataset != get_entry(result.name).dataset:
-        record["note"] = f"{result.dataset} is not the complete official test set: not comparable with the published"
-    echo_record(record)
-
-
-def _accuracy(measured: float, correct: int, interval: tuple[float, float], published: str) -> str:
-    low, high = interval
-    return f"{measured:.2f} ({correct} correct; 95% interval {low:.2f} to {high:.2f}); published {published}"
-
-
-@contextlib.contextmanager
-def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """Yield a function of (title, done, total) that draws a bar on stderr, if that is a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda title, done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns: Iterable[Any] = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        tasks: dict[str, Any] = {}
-
-        def draw(title: str, done: int, total: int) -> None:
-            if title not in tasks:
-                tasks[title] = bars.add_task(title)
-            bars.update(tasks[title], completed=done, total=total)
-
-        yield draw
+        flat = {f"{group} {key}": value for group, values in found.items() for key, value in values.items()}
+        echo_record(flat)
 
 
 if __name__ == "__main__":

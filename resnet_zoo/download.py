@@ -45,7 +45,9 @@ def weights_path(entry: Entry, tag: str) -> Path:
                 raise IntegrityError(path, weights.file.sha256, actual)
             return path
     looked = ", ".join(map(str, _local_folders()))
-    raise WeightsUnavailableError(entry.name, tag, f"{weights.file.path} is in none of {looked}. Put it in one of them.")
+    raise WeightsUnavailableError(
+        entry.name, tag, f"{weights.file.path} is in none of {looked}. Put it in one of them."
+    )
 
 
 def _local_folders() -> list[Path]:

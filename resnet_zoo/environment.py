@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnet_zoo.download import cache_path
@@ -46,8 +47,8 @@ def environment() -> dict[str, Any]:
     cache = cache_path()
     return {
         "versions": versions(),
-        "platform": platform.platform(),
         "devices": {
+            "platform": platform.platform(),
             "cpu": device_title(torch.device("cpu")),
             "cpu_threads": torch.get_num_threads(),
             "cuda": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
@@ -61,7 +62,7 @@ def environment() -> dict[str, Any]:
 
 def _processor() -> str:
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
             for line in file:
                 if line.startswith("model name"):
                     return line.split(":", 1)[1].strip()

@@ -231,9 +231,7 @@ class WeightsMismatchError(ZooError, RuntimeError):
         super().__init__(name, source, self.missing, self.unexpected, self.shapes, self.fits)
 
     def __str__(self) -> str:
-        shapes = [
-            f"{key} (expected {list(want)}, got {list(got)})" for key, (want, got) in self.shapes.items()
-        ]
+        shapes = [f"{key} (expected {list(want)}, got {list(got)})" for key, (want, got) in self.shapes.items()]
         parts = [
             f"{title}: {_shortened(items)}"
             for title, items in (

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from resnet_zoo.data import Batch, LabelledImages, batches, open_test_set
+from resnet_zoo.data import Batch, batches, open_test_set
 from resnet_zoo.environment import device_title, versions
 from resnet_zoo.errors import ArgumentError, DatasetError
 from resnet_zoo.manifest import get_entry

@@ -40,18 +40,23 @@ _DEEP_PREFIXES = (
 
 
 def is_deep(keys: Iterable[str]) -> bool:
+    """Tell whether keys, ours or OpenMMLab's, have the deep stem of ResNetV1D."""
     return any(key.startswith(("conv1.0.", "backbone.stem.")) for key in keys)
 
 
 def ours_to_openmmlab(keys: Iterable[str]) -> list[tuple[str, str]]:
+    """Return (old, new) beginnings that turn our keys into OpenMMLab's."""
     return list(_DEEP_PREFIXES if is_deep(keys) else _PREFIXES)
 
 
 def openmmlab_to_ours(keys: Iterable[str]) -> list[tuple[str, str]]:
+    """Return (old, new) beginnings that turn OpenMMLab's keys into ours."""
     return [(theirs, ours) for ours, theirs in ours_to_openmmlab(keys)]
 
 
 def renamed(tensors: Mapping[str, Tensor], prefixes: list[tuple[str, str]]) -> dict[str, Tensor]:
+    """Return the tensors under keys whose beginning is exchanged: the first (old, new) pair that matches."""
+
     def rename(key: str) -> str:
         for old, new in prefixes:
             if key.startswith(old):

@@ -7,10 +7,12 @@ import io
 import operator
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from typing import Any
 
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.records import Entry, UpstreamOrigin
+from resnet_zoo.recipes import RECIPES
+from resnet_zoo.records import Entry, RunOrigin, UpstreamOrigin, to_json
 
 Facts = dict[str, Any]
 
@@ -46,6 +48,42 @@ def facts(entry: Entry) -> Facts:
         "macs": entry.exact.macs,
         "weights": [tag for tag, weights in entry.weights.items() if weights.file is not None],
     }
+
+
+def describe(entry: Entry) -> dict[str, str]:
+    """Return what a person wants to know of a row, title by title."""
+    rules, published, exact = entry.preprocess, entry.published, entry.exact
+    resize = f"short edge {rules.short_edge} ({rules.resize_backend} bilinear), centre crop {rules.crop}"
+    lines = {
+        "name": entry.name,
+        "aliases": ", ".join(entry.aliases) or "-",
+        "architecture": f"{entry.architecture}, {entry.stem} stem",
+        "data set": f"{DATASET_TITLES[entry.dataset]}, {entry.num_classes} classes",
+        "input": "x".join(map(str, entry.input_size)),
+        "resize and crop": resize if rules.resize_backend else "none: images are used at their own size",
+        "mean, std (RGB, 0..255)": f"{list(rules.mean)}, {list(rules.std)}",
+        "parameters": f"{exact.params:,} (published {published.params_m} M)",
+        "FLOPs": f"{exact.flops:,} (published {published.flops_g} G); {exact.flops_with_head:,} with the head",
+        "MACs (conv and linear)": f"{exact.macs:,}",
+        "top-1, top-5 (%)": f"{published.top1}, {published.top5} (published; `resnet-zoo verify` measures)",
+        "source": f"{published.label} in {published.source}",
+        "config": published.config_url,
+        "log": published.log_url,
+        "recipe": ", ".join(f"{key} {value}" for key, value in asdict(RECIPES[entry.recipe]).items()),
+    }
+    for tag, weights in entry.weights.items():
+        title = f"weights {tag}{' (default)' if tag == entry.default_weights else ''}"
+        lines[title] = f"{weights.file.path}, sha256 {weights.file.sha256}" if weights.file else "no file yet"
+        lines[f"{tag}: from"] = _describe_origin(weights.origin)
+        lines[f"{tag}: licence"] = weights.license
+        lines[f"{tag}: measured"] = str(to_json(weights.measured)) if weights.measured else "not checked"
+    return lines
+
+
+def _describe_origin(origin: UpstreamOrigin | RunOrigin) -> str:
+    if isinstance(origin, UpstreamOrigin):
+        return f"{origin.url} (sha256 begins {origin.sha256_prefix})"
+    return f"recipe {origin.recipe}, run {origin.run}"
 
 
 def select(entries: Iterable[Entry], where: Iterable[str] = (), sort: str | None = None) -> list[Entry]:
@@ -116,9 +154,7 @@ def as_markdown(entries: Iterable[Entry]) -> str:
         links += [f"[checkpoint]({origin.url})" for origin in origins if isinstance(origin, UpstreamOrigin)]
         links.append(f"[log]({published.log_url})")
         printed = (getattr(published, key) for key in PRINTED)
-        lines.append(
-            _markdown_row((f"`{entry.name}`", DATASET_TITLES[entry.dataset], *printed, " · ".join(links)))
-        )
+        lines.append(_markdown_row((f"`{entry.name}`", DATASET_TITLES[entry.dataset], *printed, " · ".join(links))))
     return "\n".join(lines) + "\n"
 
 

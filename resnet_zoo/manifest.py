@@ -26,6 +26,7 @@ SCHEMA_VERSION = 1
 PACKAGE = Path(__file__).parent
 MANIFEST_NAME = "weights_manifest.json"
 
+
 @dataclass(frozen=True)
 class Manifest:
     """All rows, in table order."""
@@ -199,7 +200,9 @@ def _check_entry(entry: Entry, row: Place) -> None:
         expect(count > 0, "a positive integer", count, (*row, "exact", field))
     _check_sha256(entry.exact.state_dict_sha256, (*row, "exact", "state_dict_sha256"))
     known_tags = ", ".join(entry.weights)
-    expect(entry.default_weights in entry.weights, f"one of {known_tags}", entry.default_weights, (*row, "default_weights"))
+    expect(
+        entry.default_weights in entry.weights, f"one of {known_tags}", entry.default_weights, (*row, "default_weights")
+    )
     for tag, weight_set in entry.weights.items():
         expect(bool(_TAG.fullmatch(tag)), "a tag of lower-case letters, digits, - and _", tag, (*row, "weights", tag))
         _check_weight_set(weight_set, (*row, "weights", tag))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -78,7 +79,7 @@ def predict(
     model = model.to(device).eval()
     transform = Transform(entry.preprocess, entry.input_size, any_size=True)
     names = class_names(entry.classes)
-    sources = list(images) if isinstance(images, (list, tuple)) else [images]
+    sources: list[Any] = list(images) if isinstance(images, (list, tuple)) else [images]
     predictions: list[Prediction] = []
     for titles, inputs in _input_batches(sources, transform, batch_size, on_bad):
         with torch.inference_mode():

@@ -76,9 +76,11 @@ def reports_as_json(reports: Sequence[Report]) -> dict[str, Any]:
 def reports_as_junit(reports: Sequence[Report]) -> str:
     """Return reports as JUnit XML: a suite per row, ``not checked`` as skipped."""
     statuses = count_statuses(reports)
-    root = ElementTree.Element("testsuites", name="resnet-zoo verify", **_junit_counts(statuses))
+    root = ElementTree.Element("testsuites", {"name": "resnet-zoo verify"} | _junit_counts(statuses))
     for report in reports:
-        suite = ElementTree.SubElement(root, "testsuite", name=report.name, **_junit_counts(count_statuses([report])))
+        suite = ElementTree.SubElement(
+            root, "testsuite", {"name": report.name} | _junit_counts(count_statuses([report]))
+        )
         for check in report.checks:
             case = ElementTree.SubElement(suite, "testcase", classname=report.name, name=check.name)
             sentence = f"published {check.published}, measured {check.measured}; {check.detail}"

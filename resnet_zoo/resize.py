@@ -28,7 +28,7 @@ def crop_start(length: int, crop: int) -> int:
 
 def resize_crop_like_pillow(pixels: Pixels, short_edge: int, crop: int) -> Pixels:
     """Resize with Pillow's antialiased bilinear filter and take the centre crop: (H, W, 3) to (crop, crop, 3)."""
-    height, width = resized_size(*pixels.shape[:2], short_edge)
+    height, width = resized_size(pixels.shape[0], pixels.shape[1], short_edge)
     _check_resized_size(height, width)
     image = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)
     left, top = crop_start(width, crop), crop_start(height, crop)
@@ -62,7 +62,8 @@ def resize_crop_like_cv2(pixels: Pixels, short_edge: int, crop: int) -> Pixels:
     upper += lower
     upper += 2
     upper >>= 2
-    return upper.astype(np.uint8).reshape(crop, crop, 3)
+    cropped: Pixels = upper.astype(np.uint8).reshape(crop, crop, 3)
+    return cropped
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,8 @@ def _shrink_by_two_or_copy(pixels: Pixels, short_edge: int, crop: int) -> Pixels
     if ratio == 1:
         return window.copy()
     blocks = window.reshape(crop, 2, crop, 2, 3).astype(np.uint16)
-    return ((blocks.sum(axis=(1, 3), dtype=np.uint16) + 2) >> 2).astype(np.uint8)
+    means: Pixels = ((blocks.sum(axis=(1, 3), dtype=np.uint16) + 2) >> 2).astype(np.uint8)
+    return means
 
 
 def _check_resized_size(height: int, width: int) -> None:

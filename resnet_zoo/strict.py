@@ -92,5 +92,3 @@ def expect(fact: bool, expected: str, value: Any, where: Place) -> None:
     """
     if not fact:
         raise WrongValueError(where, f"expected {expected}, got {value!r}")
-
-

@@ -177,7 +177,9 @@ def _check_weights(entry: Entry, weights: str | os.PathLike[str] | None) -> tupl
         return None, Check("weights", "not checked", None, None, str(error))
     unfinite = [key for key, tensor in checkpoint.tensors.items() if not bool(torch.isfinite(tensor).all())]
     if unfinite:
-        return None, Check("weights", "failed", "finite values", f"NaN or infinity in {unfinite[0]}", str(checkpoint.path))
+        return None, Check(
+            "weights", "failed", "finite values", f"NaN or infinity in {unfinite[0]}", str(checkpoint.path)
+        )
     detail = f"{checkpoint.path.name}: {len(checkpoint.tensors)} tensors, keys and shapes fit, all finite"
     return checkpoint, Check("weights", "passed", None, f"sha256 {checkpoint.sha256}", detail)
 

@@ -95,7 +95,7 @@ def assign_weights(
         key = "conv1.weight" if "conv1.weight" in tensors else "conv1.0.weight"
         tensors[key] = adapt_input(tensors[key], in_channels)
     if num_classes not in (None, _classes_of(checkpoint)):
-        fresh = torch.nn.utils.skip_init(torch.nn.Linear, tensors["fc.weight"].shape[1], num_classes)
+        fresh = torch.nn.Linear(tensors["fc.weight"].shape[1], model.fc.out_features)
         initialise_classifier(fresh)
         tensors |= dict(zip(_HEAD, (fresh.weight.detach(), fresh.bias.detach()), strict=True))
     model.load_state_dict(tensors, assign=True)
@@ -128,7 +128,9 @@ def resolve_device(device: torch.device | str) -> torch.device:
         resolved = torch.device(device)
         torch.empty(1, device=resolved)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ArgumentError(f"The device {str(device)!r} is not there. Pass auto, cpu, or one of this machine's.") from error
+        raise ArgumentError(
+            f"The device {str(device)!r} is not there. Pass auto, cpu, or one of this machine's."
+        ) from error
     return resolved
 
 

@@ -55,7 +55,7 @@ def main(parts: tuple[str, ...], images: str | None, cifar10: str | None, rounds
 def compare(title: str, contestants: Contestants, rounds: int, num_images: int = 0) -> None:
     """Let the contestants take turns and print their medians; the first is ours."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for name, run in contestants.items():
+    for run in contestants.values():
         run()  # warm caches, imports and lazy initialisation
     for _ in range(rounds):
         for name, run in contestants.items():

@@ -1,0 +1,175 @@
+"""What the ``resnet-zoo`` command writes: data on stdout, progress on stderr. rich is imported when it is needed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from resnet_zoo.listing import DATASET_TITLES, PRINTED
+from resnet_zoo.manifest import get_entry
+from resnet_zoo.records import Entry
+from resnet_zoo.report import Check, Report, count_statuses
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from resnet_zoo.evaluation import Evaluation
+    from resnet_zoo.prediction import Prediction
+
+Draw = Callable[[str, int, int], None]
+
+
+def echo_json(value: Any) -> None:
+    """Write JSON to stdout."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def new_table(*headers: str) -> Table:
+    """Return a table; a header that begins with ``>`` makes its column right-aligned."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for header in headers:
+        right = header.startswith(">")
+        table.add_column(header.removeprefix(">"), justify="right" if right else "left", overflow="fold")
+    return table
+
+
+def echo_table(table: Table) -> None:
+    """Write a table to stdout: colours and the terminal's width on a terminal, neither in a pipe."""
+    from rich.console import Console
+
+    console = Console(highlight=False, emoji=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, emoji=False, width=10_000, no_color=True)
+    console.print(table)
+
+
+def echo_record(record: Mapping[str, Any]) -> None:
+    """Write one record as a table of two columns."""
+    from rich.text import Text
+
+    table = new_table("", "")
+    table.show_header = False
+    for key, value in record.items():
+        table.add_row(key, Text(", ".join(map(str, value)) if isinstance(value, list) else str(value)))
+    echo_table(table)
+
+
+def echo_entries(entries: Sequence[Entry]) -> None:
+    """Write rows as the published table."""
+    table = new_table("Model", "Data set", ">Params (M)", ">FLOPs (G)", ">Top-1 (%)", ">Top-5 (%)")
+    for entry in entries:
+        printed = (getattr(entry.published, key) for key in PRINTED)
+        table.add_row(entry.name, DATASET_TITLES[entry.dataset], *printed)
+    echo_table(table)
+
+
+def echo_predictions(predictions: Sequence[Prediction]) -> None:
+    """Write predictions as a table, a line per class."""
+    from rich.text import Text  # a path may hold what markup would take for a tag
+
+    table = new_table("Image", ">Probability", ">Label", "Class")
+    for prediction in predictions:
+        for rank, found in enumerate(prediction.classes):
+            title = "" if rank else prediction.image
+            table.add_row(Text(title), f"{found.probability:.4f}", str(found.label), found.name)
+    echo_table(table)
+
+
+def echo_reports(reports: Sequence[Report]) -> None:
+    """Write reports as a table: published beside measured, and what was not checked marked so."""
+    table = new_table("Model", "Network", "Params (M)", "FLOPs (G)", "Weights", "Top-1 (%)", "Top-5 (%)")
+    for report in reports:
+        network = [report.check(name) for name in ("manifest", "architecture", "macs")]
+        table.add_row(
+            report.name,
+            _mark(network),
+            _numbers(report.check("params")),
+            _numbers(report.check("flops"), [report.check("flops_with_head")]),
+            _mark([report.check("weights")]),
+            _numbers(report.check("top1")),
+            _numbers(report.check("top5")),
+        )
+    echo_table(table)
+    statuses = count_statuses(reports)
+    rows = "row" if len(reports) == 1 else "rows"
+    click.echo(
+        f"{len(reports)} {rows}: " + ", ".join(f"{statuses[s]} {s}" for s in ("passed", "failed", "not checked"))
+    )
+    for report in reports:
+        for check in report.checks:
+            if check.status == "failed":
+                numbers = f"published {check.published}, measured {check.measured}; " if check.published else ""
+                click.echo(f"FAILED {report.name} {check.name}: {numbers}{check.detail}")
+    reasons = {check.detail for report in reports for check in report.checks if check.status == "not checked"}
+    if len(reports) == 1:
+        for reason in sorted(reasons):
+            click.echo(f"Not checked: {reason}", err=True)
+    elif reasons:
+        click.echo("Not checked: `resnet-zoo verify NAME` says why for a row; --format json for all.", err=True)
+
+
+def _numbers(check: Check, others: Sequence[Check] = ()) -> str:
+    """Return ``published = measured`` of a check, with the mark of the worst of it and the others."""
+    mark = _mark([check, *others])
+    if check.measured is None:
+        return f"{check.published} {mark}"
+    return f"{check.published} {'=' if check.published == check.measured else '/'} {check.measured} {mark}"
+
+
+def _mark(checks: Sequence[Check]) -> str:
+    statuses = [check.status for check in checks]
+    if "failed" in statuses:
+        return "[red]✗ FAILED[/red]"
+    if "not checked" in statuses:
+        return "[dim]not checked[/dim]"
+    return "[green]✓[/green]"
+
+
+def echo_evaluation(result: Evaluation) -> None:
+    """Write an evaluation as a table, published numbers beside the measured ones."""
+    published = get_entry(result.name).published
+    record = {
+        "model": result.name,
+        "weights": f"{result.weights}, sha256 {result.weights_sha256}",
+        "data set": f"{result.dataset}, {result.num_images} images, {result.num_skipped} skipped",
+        "top-1 (%)": _accuracy(result.top1, result.correct1, result.top1_interval, published.top1),
+        "top-5 (%)": _accuracy(result.top5, result.correct5, result.top5_interval, published.top5),
+        "speed": f"{result.images_per_s:.1f} images/s, {result.precision} on {result.device}",
+    }
+    if result.dataset != get_entry(result.name).dataset:
+        record["note"] = f"{result.dataset} is not the complete official test set: not comparable with the published"
+    echo_record(record)
+
+
+def _accuracy(measured: float, correct: int, interval: tuple[float, float], published: str) -> str:
+    low, high = interval
+    return f"{measured:.2f} ({correct} correct; 95% interval {low:.2f} to {high:.2f}); published {published}"
+
+
+@contextlib.contextmanager
+def progress_bar() -> Iterator[Draw]:
+    """Yield a function of (title, done, total) that draws a bar on stderr, if that is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda *_: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def draw(title: str, done: int, total: int) -> None:
+            if title not in tasks:
+                tasks[title] = bars.add_task(title)
+            bars.update(tasks[title], completed=done, total=total)
+
+        yield draw
