@@ -60,12 +60,12 @@ def load_checkpoint(path: str | os.PathLike[str], *, sha256: str | None = None) 
     """
     path = Path(path)
     actual = _sha256_of(path)
-    expected = sha256 or _upstream_hashes().get(path.name)
-    if expected is not None and not actual.startswith(expected):
+    expected = (sha256 or _upstream_hashes().get(path.name, "")).lower()
+    if not actual.startswith(expected):
         raise IntegrityError(path, expected, actual)
     if path.stat().st_size == 0:
         raise CheckpointError(path, "the file is empty. Fetch it again.")
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors" or _looks_like_safetensors(path):
         tensors, header = _read_safetensors(path)
     else:
         tensors, header = _state_dict(_read_pickle(path), path), {}
@@ -100,6 +100,13 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, ValueError, OSError) as error:
         raise CheckpointError(path, f"it is not valid safetensors ({error}). Fetch it again.") from error
+
+
+def _looks_like_safetensors(path: Path) -> bool:
+    """Tell whether a file begins as safetensors do: eight bytes of length, then a JSON object that ends in time."""
+    with path.open("rb") as file:
+        head = file.read(9)
+    return len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
 
 
 class _Ignored:
@@ -148,9 +155,9 @@ def _read_pickle(path: Path) -> Any:
 
 def _check_archive(path: Path) -> None:
     """Refuse a zip that is a program, or that would unpack to more than its own size (torch stores uncompressed)."""
-    if not zipfile.is_zipfile(path):
-        return
     try:
+        if not zipfile.is_zipfile(path):
+            return
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
@@ -163,13 +170,14 @@ def _check_archive(path: Path) -> None:
 
 def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
     """Find the state dict: the file itself, or under ``state_dict`` (OpenMMLab, timm) or ``model`` (torchvision)."""
-    for candidate in [content[key] for key in ("state_dict", "model") if _has_key(content, key)] or [content]:
-        if isinstance(candidate, Mapping) and candidate and all(isinstance(key, str) for key in candidate):
-            strays = [key for key, value in candidate.items() if not isinstance(value, Tensor)]
-            if not strays:
-                return dict(candidate)
-    found = ", ".join(map(str, list(content)[:5])) if isinstance(content, Mapping) else type(content).__name__
-    raise CheckpointError(path, f"expected a state dict of tensors, got {found or 'nothing'}. Save model.state_dict().")
+    found = next((content[key] for key in ("state_dict", "model") if _has_key(content, key)), content)
+    if not isinstance(found, Mapping) or not found:
+        raise CheckpointError(path, f"expected a state dict, got {type(found).__name__}. Save model.state_dict().")
+    strays = [str(key) for key, value in found.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
+    if strays:
+        some = ", ".join(strays[:5])
+        raise CheckpointError(path, f"expected a state dict of tensors, but {some} is none. Save model.state_dict().")
+    return dict(found)
 
 
 def _has_key(content: Any, key: str) -> bool:
@@ -194,8 +202,10 @@ def _layout_of(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> Layo
 
 def _as_float32(key: str, tensor: Tensor, path: Path) -> Tensor:
     """Widen half precision (the fp16 row's file stores it; lossless); keep integers; refuse the rest."""
-    if tensor.layout != torch.strided or tensor.is_quantized:
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
         raise CheckpointError(path, f"{key} is not a dense tensor. Save the model without sparsity or quantisation.")
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise CheckpointError(path, f"{key} claims more values than the file holds for it. Do not use the file.")
     if tensor.dtype in (torch.float16, torch.bfloat16):
         return tensor.float()
     if tensor.dtype not in (torch.float32, torch.int64):

@@ -6,8 +6,10 @@ torch and rich are imported only by the commands that need them.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -48,11 +50,21 @@ class Failure(click.ClickException):
 class ZooGroup(click.Group):
     """A group that turns our errors into sentences and exit codes, and suggests commands for misspelt ones."""
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Read the command line, and print the help if asked to; see the class."""
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # a path or a tick that the pipe's encoding lacks
+        with contextlib.suppress(BrokenPipeError):
+            return super().make_context(*args, **kwargs)
+        _discard_stdout()
+        raise click.exceptions.Exit(SIGPIPE_EXIT)
+
     def invoke(self, ctx: click.Context) -> None:
         """Run the command; see the class."""
         try:
             super().invoke(ctx)
-            sys.stdout.flush()
+            if sys.stdout is not None:  # none at all, if the shell closed it
+                sys.stdout.flush()
         except ZooError as error:
             if ctx.params["debug"]:
                 raise
@@ -61,8 +73,7 @@ class ZooGroup(click.Group):
             raise Failure("Interrupted.", SIGINT_EXIT) from error
         except OSError as error:
             if error.errno == errno.EPIPE:
-                # Whoever read our output has enough; nothing may be written to it at exit either.
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                _discard_stdout()
                 ctx.exit(SIGPIPE_EXIT)
             if ctx.params["debug"]:
                 raise
@@ -78,6 +89,11 @@ class ZooGroup(click.Group):
             hint = f" Did you mean {' or '.join(close)}?" if close else ""
             raise click.UsageError(f"There is no command {args[0]!r}.{hint}", ctx)
         return super().resolve_command(ctx, args)
+
+
+def _discard_stdout() -> None:
+    """Whoever read our output has enough; nothing may be written to it at exit either."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def format_option(*formats: str) -> Callable[[Any], Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import struct
@@ -88,7 +89,7 @@ def convert_checkpoint(
     header = {"format": "pt", "model": entry.name, "source": source.name, "source_sha256": checkpoint.sha256}
     if target.suffix == ".pth":
         content = {"meta": header, "state_dict": tensors} if layout == "openmmlab" else tensors
-        write_atomically(target, lambda path: torch.save(content, path))
+        write_atomically(target, lambda path: _save(content, path))
     else:
         data = safetensors_bytes(tensors, header)
         write_atomically(target, lambda path: path.write_bytes(data))
@@ -102,6 +103,15 @@ def convert_checkpoint(
         layout=layout,
         name=entry.name,
     )
+
+
+def _save(content: object, path: Path) -> None:
+    """Write a PyTorch file; to an open file, because given a path torch.save writes its name into the archive."""
+    try:
+        with path.open("wb") as file:
+            torch.save(content, file)
+    except RuntimeError as error:  # what torch makes of a full disk
+        raise OSError(errno.EIO, f"torch.save failed: {error}", str(path)) from error
 
 
 def safetensors_bytes(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> bytes:

@@ -6,6 +6,7 @@ a class without images, or a list in another order is an error.
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -141,10 +142,13 @@ def batches(
     Raises:
         DatasetError: An image cannot be read (without ``skip_bad``); the message names the file.
     """
-    loader = DataLoader(
-        images, batch_size, num_workers=num_workers, collate_fn=_join, pin_memory=pin_memory, shuffle=False
-    )
-    return iter(loader)
+    lenient = copy.copy(images)
+    lenient.skip_bad = True  # workers report bad images instead of raising, which would bring their traceback along
+    loader = DataLoader(lenient, batch_size, num_workers=num_workers, collate_fn=_join, pin_memory=pin_memory)
+    for batch in loader:
+        if batch.bad and not images.skip_bad:
+            raise DatasetError(batch.bad[0])
+        yield batch
 
 
 def _join(items: list[Batch]) -> Batch:
@@ -159,13 +163,16 @@ def _join(items: list[Batch]) -> Batch:
 def _read_archive(dataset: str, root: Path, *, download: bool) -> tuple[Pixels, npt.NDArray[np.int64]] | None:
     """Read the official archive with torchvision, which checks md5 sums; ``None`` if it is not there."""
     from torchvision import datasets
+    from torchvision.datasets.utils import check_integrity
 
     kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[dataset]
     packed = root / kind.filename
     if not (download or packed.is_file() or (root / _ARCHIVE_FOLDERS[dataset]).is_dir()):
         return None
+    if packed.is_file() and not download and not check_integrity(str(packed), kind.tgz_md5):
+        raise DatasetError(f"{packed} is damaged: its md5 is not {kind.tgz_md5}. Fetch it again.")
     try:
-        # With the archive at hand, "download" only checks and unpacks it.
+        # With an intact archive at hand, "download" only unpacks it.
         images = kind(str(root), train=False, download=download or packed.is_file())
     except Exception as error:  # torchvision raises RuntimeError, OSError, pickle and urllib errors alike
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -204,17 +211,21 @@ def _read_tree(folder: Path, classes: list[str], *, partial: bool) -> tuple[list
 
 
 def _images_in(folder: Path) -> list[Path]:
-    names = sorted(item.name for item in os.scandir(folder) if Path(item.name).suffix.lower() in IMAGE_SUFFIXES)
-    return [folder / name for name in names]
+    names = (item.name for item in os.scandir(folder) if not item.name.startswith("."))
+    return [folder / name for name in sorted(names) if Path(name).suffix.lower() in IMAGE_SUFFIXES]
 
 
 def _read_list(labels_file: Path, folder: Path, num_classes: int) -> tuple[list[Path], list[int]]:
     """Read upstream's ``val.txt``: a file name and a label a line."""
     paths: list[Path] = []
     labels: list[int] = []
-    for number, line in enumerate(labels_file.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = labels_file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{labels_file} cannot be read as a list of file names and labels: {error}.") from error
+    for number, line in enumerate(lines, start=1):
         name, _, label = line.strip().rpartition(" ")
-        if not (name and label.isdigit() and int(label) < num_classes):
+        if not (name and label.isascii() and label.isdecimal() and int(label) < num_classes):
             raise DatasetError(
                 f"{labels_file}, line {number}: expected a file name and a label below {num_classes}, got {line!r}."
             )

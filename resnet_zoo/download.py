@@ -59,5 +59,5 @@ def _local_folders() -> list[Path]:
 def _how_to_get(origin: object) -> str:
     advice = "no source of checked weights is configured for it yet."
     if isinstance(origin, UpstreamOrigin):
-        advice += f" Download {origin.url} yourself and pass that file: weights='PATH'."
+        advice += f" Download {origin.url} yourself and pass its path as weights (--weights PATH)."
     return advice

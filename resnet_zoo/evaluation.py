@@ -114,11 +114,11 @@ def evaluate(
         UnknownModelError, UnknownWeightsError, WeightsUnavailableError, WeightsMismatchError, IntegrityError,
             UnsafeCheckpointError, CheckpointError: As `create_model`.
         DatasetError: The images are missing, incomplete or unreadable.
-        ArgumentError: A device that is not there, an unknown precision, or a batch size that is not positive.
+        ArgumentError: A device that is not there, an unknown precision, or a number below what it may be.
     """
     entry = get_entry(name)
     device = resolve_device(device)
-    _check_arguments(precision, batch_size)
+    _check_arguments(precision, batch_size, num_workers)
     images = open_test_set(entry, data, skip_bad=skip_bad, partial=partial, download=download)
     weights_name = weights_sha256 = ""
     if model is None:
@@ -222,11 +222,13 @@ def wilson_interval(correct: int, total: int) -> tuple[float, float]:
     return max(0.0, (centre - margin) * scale), min(100.0, (centre + margin) * scale)
 
 
-def _check_arguments(precision: str, batch_size: int) -> None:
+def _check_arguments(precision: str, batch_size: int, num_workers: int | None) -> None:
     if precision not in ("float32", "bfloat16"):
         raise ArgumentError(f"Expected precision float32 or bfloat16, got {precision!r}.")
     if batch_size < 1:
         raise ArgumentError(f"Expected a positive batch size, got {batch_size}.")
+    if num_workers is not None and num_workers < 0:
+        raise ArgumentError(f"Expected a num_workers of 0 or more, got {num_workers}.")
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import operator
 import re
 from collections.abc import Callable, Iterable
@@ -11,6 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 from resnet_zoo.errors import ArgumentError
+from resnet_zoo.manifest import packaged_manifest
 from resnet_zoo.recipes import RECIPES
 from resnet_zoo.records import Entry, RunOrigin, UpstreamOrigin, to_json
 
@@ -20,6 +22,10 @@ DATASET_TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "in1k": "Image
 
 PRINTED = ("params_m", "flops_g", "top1", "top5")
 """The facts that the source printed; kept as its digits in tables, numbers in JSON and comparisons."""
+
+_TEXT_KEYS = ("name", "architecture", "dataset")
+_NUMBER_KEYS = ("num_classes", *PRINTED, "params", "flops", "macs")
+"""The facts that can be filtered and sorted by."""
 
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "<=": operator.le,
@@ -97,38 +103,41 @@ def select(entries: Iterable[Entry], where: Iterable[str] = (), sort: str | None
     Raises:
         ArgumentError: A condition or key that cannot be understood.
     """
-    entries = list(entries)
-    for condition in where:
-        entries = [entry for entry in entries if _holds(condition, facts(entry))]
+    conditions = [_parse(condition) for condition in where]
+    kept = [entry for entry in entries if all(holds(facts(entry)) for holds in conditions)]
     if sort is not None:
         key, _, order = sort.partition(":")
+        _check_key(key)
         if order not in ("", "asc", "desc"):
             raise ArgumentError(f"Expected --sort KEY, KEY:asc or KEY:desc, got {sort!r}.")
-        if entries:
-            _check_key(key, facts(entries[0]))
-        entries.sort(key=lambda entry: facts(entry)[key], reverse=order == "desc")
-    return entries
+        kept.sort(key=lambda entry: facts(entry)[key], reverse=order == "desc")
+    return kept
 
 
-def _holds(condition: str, row: Facts) -> bool:
+def _parse(condition: str) -> Callable[[Facts], bool]:
     match = _CONDITION.fullmatch(condition)
     if match is None:
         raise ArgumentError(f"Expected a condition such as params_m<25 or dataset=cifar10, got {condition!r}.")
     key, symbol, text = match.groups()
-    value = _check_key(key, row)
-    if isinstance(value, str):
-        return _OPERATORS[symbol](value, text)
+    _check_key(key)
+    value = text if key in _TEXT_KEYS else _number(text, f"{key}{symbol}")
+    return lambda row: _OPERATORS[symbol](row[key], value)
+
+
+def _number(text: str, after: str) -> float:
     try:
-        return _OPERATORS[symbol](value, float(text))
+        number = float(text)
     except ValueError:
-        raise ArgumentError(f"Expected a number after {key}{symbol}, got {text!r}.") from None
+        number = math.nan
+    if math.isnan(number):
+        raise ArgumentError(f"Expected a number after {after}, got {text!r}.")
+    return number
 
 
-def _check_key(key: str, row: Facts) -> Any:
-    scalar = [name for name, value in row.items() if not isinstance(value, list)]
-    if key not in scalar:
-        raise ArgumentError(f"There is no key {key!r} to filter or sort by; there are {', '.join(scalar)}.")
-    return row[key]
+def _check_key(key: str) -> None:
+    known = (*_TEXT_KEYS, *_NUMBER_KEYS)
+    if key not in known:
+        raise ArgumentError(f"There is no key {key!r} to filter or sort by; there are {', '.join(known)}.")
 
 
 def as_csv(entries: Iterable[Entry]) -> str:
@@ -136,10 +145,9 @@ def as_csv(entries: Iterable[Entry]) -> str:
     rows = [facts(entry) | {key: getattr(entry.published, key) for key in PRINTED} for entry in entries]
     joined = [{key: " ".join(map(str, v)) if isinstance(v, list) else v for key, v in row.items()} for row in rows]
     text = io.StringIO()
-    if joined:
-        writer = csv.DictWriter(text, list(joined[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(joined)
+    writer = csv.DictWriter(text, list(facts(packaged_manifest().models[0])), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(joined)
     return text.getvalue()
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from resnet_zoo.errors import ManifestError, UnknownModelError
+from resnet_zoo.recipes import RECIPES
 from resnet_zoo.records import Entry, Measured, Preprocess, UpstreamOrigin, WeightSet
 from resnet_zoo.strict import Place, WrongValueError, decode, expect, object_without_duplicates
 
@@ -190,6 +191,7 @@ def _check_entry(entry: Entry, row: Place) -> None:
     expect(len(size) == 3 and all(n > 0 for n in size), "[channels, height, width]", size, (*row, "input_size"))
     known = sorted(path.stem for path in (PACKAGE / "classes").glob("*.tsv"))
     expect(entry.classes in known, f"one of {', '.join(known)}", entry.classes, (*row, "classes"))
+    expect(entry.recipe in RECIPES, f"one of {', '.join(RECIPES)}", entry.recipe, (*row, "recipe"))
     for field in ("top1", "top5", "params_m", "flops_g"):
         printed = getattr(entry.published, field)
         expect(bool(_DECIMAL.fullmatch(printed)), "a decimal as printed", printed, (*row, "published", field))
@@ -270,7 +272,7 @@ def _check_relative_path(path: str, where: Place) -> None:
     expect(safe, "a relative path with forward slashes that stays inside its folder", path, where)
 
 
-_SHORT_LIST = re.compile(r"\[\s+([^\[\]{}]*?)\s+\]")
+_SHORT_LIST = re.compile(r"\[\n\s*([^\[\]{}]*?)\n\s*\]")  # only JSON's own brackets stand at a line's end
 
 
 def format_manifest(content: Any) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
 from resnet_zoo.decode import title_of
@@ -15,6 +16,9 @@ from resnet_zoo.errors import ArgumentError, DatasetError
 from resnet_zoo.manifest import class_names, get_entry
 from resnet_zoo.preprocess import ImageSource, Transform
 from resnet_zoo.zoo import create_model, resolve_device
+
+SINGLE = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray)
+"""The types of one image; anything else is taken for several."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Prediction:
 
 def predict(
     name: str,
-    images: ImageSource | Sequence[ImageSource],
+    images: ImageSource | Iterable[ImageSource],
     *,
     weights: str | os.PathLike[str] | None = None,
     model: nn.Module | None = None,
@@ -79,11 +83,16 @@ def predict(
     model = model.to(device).eval()
     transform = Transform(entry.preprocess, entry.input_size, any_size=True)
     names = class_names(entry.classes)
-    sources: list[Any] = list(images) if isinstance(images, (list, tuple)) else [images]
+    sources = [images] if isinstance(images, SINGLE) else list(images)
     predictions: list[Prediction] = []
     for titles, inputs in _input_batches(sources, transform, batch_size, on_bad):
         with torch.inference_mode():
-            scores, labels = model(inputs.to(device)).float().softmax(dim=1).topk(top_k, dim=1)
+            logits = model(inputs.to(device))
+        if logits.shape[1] != entry.num_classes:
+            raise ArgumentError(
+                f"The model has {logits.shape[1]} classes; expected {entry.num_classes}, those of {name}."
+            )
+        scores, labels = logits.float().softmax(dim=1).topk(top_k, dim=1)
         for title, row, probabilities in zip(titles, labels.tolist(), scores.tolist(), strict=True):
             classes = zip(row, probabilities, strict=True)
             found = tuple(ClassScore(label, names[label], probability) for label, probability in classes)

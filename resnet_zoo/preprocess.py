@@ -9,7 +9,6 @@ Shapes: decoded images are (H, W, 3) uint8 RGB arrays, network inputs (3, H, W) 
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
@@ -18,13 +17,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from resnet_zoo.decode import Pixels, decode, title_of
+from resnet_zoo.decode import FileSource, Pixels, decode, title_of
 from resnet_zoo.errors import DatasetError
 from resnet_zoo.manifest import get_entry
 from resnet_zoo.records import Preprocess
 from resnet_zoo.resize import resize_crop_like_cv2, resize_crop_like_pillow
 
-ImageSource = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[Any]
+ImageSource = FileSource | Image.Image | npt.NDArray[Any]
 
 
 class Transform:
@@ -62,23 +61,27 @@ class Transform:
             DatasetError: As for a call.
         """
         decoded = image if isinstance(image, np.ndarray) else decode(image)
-        if decoded.ndim != 3 or decoded.shape[2] != 3 or decoded.dtype != np.uint8:
-            raise DatasetError(
-                f"{title_of(image)}: expected an (H, W, 3) uint8 RGB array, got {decoded.dtype} {decoded.shape}."
-            )
+        try:
+            return self._resized_and_cropped(decoded)
+        except DatasetError as error:
+            raise DatasetError(f"{title_of(image)} {error}") from error
+
+    def _resized_and_cropped(self, decoded: Pixels) -> Pixels:
+        if decoded.ndim != 3 or decoded.shape[2] != 3 or decoded.dtype != np.uint8 or decoded.size == 0:
+            raise DatasetError(f"is a {decoded.dtype} array {decoded.shape}; expected (H, W, 3) uint8 RGB.")
         rules = self.preprocess
         if rules.resize_backend == "cv2" and rules.short_edge and rules.crop:
             return resize_crop_like_cv2(decoded, rules.short_edge, rules.crop)
         if rules.resize_backend == "pillow" and rules.short_edge and rules.crop:
             return resize_crop_like_pillow(decoded, rules.short_edge, rules.crop)
         if decoded.shape[:2] == (self.height, self.width):
-            return decoded
+            return np.ascontiguousarray(decoded)
         if self.any_size:
             return resize_crop_like_pillow(decoded, self.height, self.height)
         height, width = decoded.shape[:2]
         raise DatasetError(
-            f"{title_of(image)} is {width}x{height} pixels, and this model takes {self.width}x{self.height} as they "
-            "are. Resize it, or pass any_size=True to have that done."
+            f"is {width}x{height} pixels, and this model takes {self.width}x{self.height} as they are. Resize it, or "
+            "pass any_size=True to have that done."
         )
 
     def normalise(self, pixels: Tensor) -> Tensor:

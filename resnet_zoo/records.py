@@ -13,6 +13,7 @@ from resnet_zoo.errors import UnknownWeightsError
 
 ResizeBackend = Literal["cv2", "pillow"]
 Stem = Literal["imagenet", "cifar", "deep"]
+Dataset = Literal["cifar10", "cifar100", "in1k"]
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ class Entry:
     aliases: tuple[str, ...]
     architecture: str
     stem: Stem
-    dataset: str
+    dataset: Dataset
     num_classes: int
     input_size: tuple[int, ...]
     preprocess: Preprocess

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from xml.etree import ElementTree
 
 from resnet_zoo.errors import NOT_CHECKED, WRONG
@@ -70,7 +71,9 @@ def exit_code(reports: Sequence[Report], *, asked: Iterable[str] = ()) -> int:
 
 def reports_as_json(reports: Sequence[Report]) -> dict[str, Any]:
     """Return reports as plain JSON values."""
-    return {"summary": dict(count_statuses(reports)), "reports": [asdict(report) for report in reports]}
+    statuses = count_statuses(reports)
+    summary = {status: statuses[status] for status in get_args(Status)}
+    return {"summary": summary, "reports": [asdict(report) for report in reports]}
 
 
 def reports_as_junit(reports: Sequence[Report]) -> str:
@@ -83,13 +86,19 @@ def reports_as_junit(reports: Sequence[Report]) -> str:
         )
         for check in report.checks:
             case = ElementTree.SubElement(suite, "testcase", classname=report.name, name=check.name)
-            sentence = f"published {check.published}, measured {check.measured}; {check.detail}"
+            numbers = f"published {check.published}, measured {check.measured}; " if check.published else ""
+            sentence = _printable(numbers + check.detail)
             if check.status == "failed":
                 ElementTree.SubElement(case, "failure", message=sentence)
             elif check.status == "not checked":
-                ElementTree.SubElement(case, "skipped", message=check.detail)
+                ElementTree.SubElement(case, "skipped", message=_printable(check.detail))
     ElementTree.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode")
+
+
+def _printable(text: str) -> str:
+    """Replace what XML cannot hold, escaped or not: control characters and half surrogates, as paths may have."""
+    return re.sub("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", text)
 
 
 def _junit_counts(statuses: Counter[str]) -> dict[str, str]:

@@ -144,6 +144,6 @@ def _shrink_by_two_or_copy(pixels: Pixels, short_edge: int, crop: int) -> Pixels
 def _check_resized_size(height: int, width: int) -> None:
     if height * width > MAX_PIXELS:
         raise DatasetError(
-            f"The image would become {width}x{height} pixels when its short edge is resized; the limit is "
-            f"{MAX_PIXELS}. Crop it to a less extreme shape first."
+            f"would become {width}x{height} pixels when its short edge is resized; the limit is {MAX_PIXELS}. Crop it "
+            "to a less extreme shape first."
         )

@@ -48,7 +48,9 @@ def echo_table(table: Table) -> None:
     console = Console(highlight=False, emoji=False)
     if not console.is_terminal:
         console = Console(highlight=False, emoji=False, width=10_000, no_color=True)
-    console.print(table)
+    with console.capture() as text:
+        console.print(table)
+    click.echo(text.get(), nl=False)  # not by rich itself, which ends with 1 when a pipe is closed
 
 
 def echo_record(record: Mapping[str, Any]) -> None:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from resnet_zoo.checkpoint import Checkpoint
 from resnet_zoo.complexity import count_params, dry_run, flops_by_rule, tally_operations
-from resnet_zoo.errors import WRONG, ZooError
+from resnet_zoo.errors import WRONG, DatasetError, ZooError
 from resnet_zoo.evaluation import Evaluation, evaluate
 from resnet_zoo.fit import build_on_meta, check_fit, expected_shapes
 from resnet_zoo.manifest import class_folders, get_entry, list_models
-from resnet_zoo.recipes import RECIPES
 from resnet_zoo.records import Entry, Exact, UpstreamOrigin
 from resnet_zoo.report import Check, Report, compare
 from resnet_zoo.zoo import open_weights
@@ -57,7 +57,7 @@ def verify(
         progress: Called with (row, images done, images in all) while evaluating.
 
     Returns:
-        One report per row, in the order of ``names``.
+        One report per row, in the order of ``names``; a row named twice is checked once.
 
     Raises:
         UnknownModelError: No row is called so.
@@ -67,9 +67,11 @@ def verify(
     """
     if names is None:
         names = list_models()
-    entries = [get_entry(name) for name in ([names] if isinstance(names, str) else names)]
+    entries = {get_entry(name).name: get_entry(name) for name in ([names] if isinstance(names, str) else names)}
+    if data is not None and not Path(data).is_dir():
+        raise DatasetError(f"{data} is not a folder; pass the folder that holds the test images.")
     reports = []
-    for entry in entries:
+    for entry in entries.values():
         checks = [*_check_counts(entry)]
         checkpoint, weights_check = _check_weights(entry, weights)
         checks.append(weights_check)
@@ -136,7 +138,6 @@ def _check_manifest(entry: Entry) -> Check:
     """Hold what the row says against itself and against what it refers to."""
     origins = [weights.origin for weights in entry.weights.values() if isinstance(weights.origin, UpstreamOrigin)]
     facts = {
-        f"recipe {entry.recipe} exists": entry.recipe in RECIPES,
         f"{entry.num_classes} class names": len(set(class_folders(entry.classes))) == entry.num_classes,
         "upstream file names carry their hash": all(o.sha256_prefix[:8] in o.file_name for o in origins),
         "top-1 is at most top-5": float(entry.published.top1) <= float(entry.published.top5),

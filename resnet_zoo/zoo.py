@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from resnet_zoo.checkpoint import Checkpoint, load_checkpoint
 from resnet_zoo.download import weights_path
 from resnet_zoo.errors import ArgumentError, UnknownWeightsError
-from resnet_zoo.fit import build, build_on_meta, check_fit, expected_shapes, shapes_of, with_counters
+from resnet_zoo.fit import build, build_on_meta, check_fit, shapes_of, with_counters
 from resnet_zoo.manifest import get_entry
 from resnet_zoo.records import Entry
 from resnet_zoo.resnet import ResNet, initialise_classifier
@@ -36,7 +37,8 @@ def create_model(
         weights: A tag of the row (``openmmlab``), or the path of a .safetensors or .pth file.
         num_classes: Another number of classes: the classifier is freshly initialised, every other tensor kept. A
             file whose classifier already has that many classes is loaded whole.
-        in_channels: Another number of image channels: the first convolution is adapted (see `adapt_input`).
+        in_channels: Another number of image channels: the first convolution is adapted (see `adapt_input`). A file
+            whose first convolution already has that many channels is loaded whole.
         device: Where the network ends up: a torch device, or ``auto``.
 
     Raises:
@@ -87,14 +89,17 @@ def assign_weights(
         CheckpointError: A tensor has a type it cannot have.
     """
     model = build_on_meta(entry, num_classes=num_classes, in_channels=in_channels)
-    has_own_head = num_classes is not None and _classes_of(checkpoint) == num_classes
-    own = build_on_meta(entry, num_classes=num_classes) if has_own_head else None
-    check_fit(entry.name, shapes_of(own.state_dict()) if own else expected_shapes(entry.name), checkpoint)
     tensors = with_counters(checkpoint.tensors)
-    if in_channels != 3:
-        key = "conv1.weight" if "conv1.weight" in tensors else "conv1.0.weight"
-        tensors[key] = adapt_input(tensors[key], in_channels)
-    if num_classes not in (None, _classes_of(checkpoint)):
+    stem = "conv1.weight" if "conv1.weight" in tensors else "conv1.0.weight"
+    has_own_head = num_classes is not None and _size(tensors, "fc.bias", 0) == num_classes
+    has_own_stem = in_channels != 3 and _size(tensors, stem, 1) == in_channels
+    stored = build_on_meta(
+        entry, num_classes=num_classes if has_own_head else None, in_channels=in_channels if has_own_stem else 3
+    )
+    check_fit(entry.name, shapes_of(stored.state_dict()), checkpoint)
+    if in_channels != 3 and not has_own_stem:
+        tensors[stem] = adapt_input(tensors[stem], in_channels)
+    if num_classes not in (None, entry.num_classes) and not has_own_head:
         fresh = torch.nn.Linear(tensors["fc.weight"].shape[1], model.fc.out_features)
         initialise_classifier(fresh)
         tensors |= dict(zip(_HEAD, (fresh.weight.detach(), fresh.bias.detach()), strict=True))
@@ -134,6 +139,6 @@ def resolve_device(device: torch.device | str) -> torch.device:
     return resolved
 
 
-def _classes_of(checkpoint: Checkpoint) -> int | None:
-    bias = checkpoint.tensors.get("fc.bias")
-    return None if bias is None or bias.ndim != 1 else len(bias)
+def _size(tensors: Mapping[str, Tensor], key: str, dim: int) -> int | None:
+    tensor = tensors.get(key)
+    return tensor.shape[dim] if tensor is not None and tensor.ndim > dim else None

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import torch
 
 PARTS = ("startup", "load", "preprocess", "evaluate")
 
@@ -40,10 +39,13 @@ def main(parts: tuple[str, ...], images: str | None, cifar10: str | None, rounds
             if images is None:
                 click.echo("preprocess: not measured (give --images DIR)\n")
                 continue
+            import torch
+
             paths = sorted(path for path in Path(images).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
+            threads = torch.get_num_threads()
             torch.set_num_threads(1)
             compare(f"Preprocess {len(paths)} JPEG files, one core", preprocess_contestants(paths), rounds, len(paths))
-            torch.set_num_threads(torch.get_num_interop_threads())
+            torch.set_num_threads(threads)
         else:
             if cifar10 is None:
                 click.echo("evaluate: not measured (give --cifar10 DIR)\n")
@@ -85,6 +87,7 @@ def startup_contestants() -> Contestants:
 
 def load_contestants(folder: Path) -> Contestants:
     import timm
+    import torch
     import torchvision
 
     from resnet_zoo import convert_checkpoint, create_model
@@ -136,6 +139,8 @@ def preprocess_contestants(paths: list[Path]) -> Contestants:
 
 def evaluate_contestants(root: Path, num_images: int = 2048, batch_size: int = 64) -> tuple[Contestants, int]:
     """The same network over the same batches: all of `evaluate`'s work against forward passes alone."""
+    import torch
+
     from resnet_zoo import create_model
     from resnet_zoo.data import batches, open_test_set
     from resnet_zoo.evaluation import count_correct

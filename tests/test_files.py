@@ -1,0 +1,124 @@
+"""Files: sha256, and writing that leaves all or nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from resnet_zoo.files import sha256_of, write_atomically
+
+
+@pytest.mark.parametrize("size", [0, 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, (1 << 21) + 7])
+def test_the_sha256_is_that_of_all_bytes(tmp_path: Path, size: int) -> None:
+    data = os.urandom(size)
+    path = tmp_path / "data"
+    path.write_bytes(data)
+    assert sha256_of(path) == hashlib.sha256(data).hexdigest()
+
+
+def test_the_sha256_of_abc_is_the_published_test_vector(tmp_path: Path) -> None:
+    path = tmp_path / "abc"
+    path.write_bytes(b"abc")
+    assert sha256_of(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+@pytest.mark.parametrize("name", ["missing", "."])
+def test_what_cannot_be_read_is_an_os_error(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OSError, match=re.escape(str(tmp_path))):
+        sha256_of(tmp_path / name)
+
+
+def test_a_file_is_written(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "new", lambda path: path.write_bytes(b"new"))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"new": b"new"}
+
+
+def test_a_file_is_replaced(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_bytes(b"old")
+    write_atomically(target, lambda path: path.write_bytes(b"new"))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"target": b"new"}
+
+
+def test_the_target_is_whole_and_old_while_the_new_one_is_written(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_bytes(b"old")
+    seen: list[bytes] = []
+
+    def write(path: Path) -> None:
+        path.write_bytes(b"half of the new o")
+        seen.append(target.read_bytes())
+        assert path.parent == target.parent
+
+    write_atomically(target, write)
+    assert seen == [b"old"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("writer"), KeyboardInterrupt()])
+def test_a_failing_writer_leaves_nothing_and_keeps_the_old_target(tmp_path: Path, error: BaseException) -> None:
+    target = tmp_path / "target"
+    target.write_bytes(b"old")
+
+    def write(path: Path) -> None:
+        path.write_bytes(b"half")
+        raise error
+
+    with pytest.raises(type(error)):
+        write_atomically(target, write)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"target": b"old"}
+
+
+def test_a_writer_that_writes_nothing_is_an_os_error_and_keeps_the_old_target(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_bytes(b"old")
+    with pytest.raises(FileNotFoundError):
+        write_atomically(target, lambda path: None)
+    assert target.read_bytes() == b"old"
+
+
+def test_a_folder_in_the_targets_place_is_an_os_error_and_stays(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    with pytest.raises(OSError, match="target"):
+        write_atomically(target, lambda path: path.write_bytes(b"new"))
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_missing_folder_is_an_os_error_and_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        write_atomically(tmp_path / "missing" / "target", lambda path: path.write_bytes(b"new"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_target_below_a_file_is_an_os_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"file")
+    with pytest.raises(NotADirectoryError):
+        write_atomically(tmp_path / "file" / "target", lambda path: path.write_bytes(b"new"))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"file": b"file"}
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="the superuser may write everywhere")
+def test_a_read_only_folder_is_an_os_error_and_stays_empty(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(PermissionError):
+            write_atomically(tmp_path / "target", lambda path: path.write_bytes(b"new"))
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        tmp_path.chmod(0o700)
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="/proc is Linux")
+def test_a_folder_in_which_nobody_may_write_is_an_os_error() -> None:
+    with pytest.raises(OSError, match="/proc/"):
+        write_atomically(Path("/proc/target"), lambda path: path.write_bytes(b"new"))
+
+
+def test_a_long_file_name_is_an_os_error_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="too long"):
+        write_atomically(tmp_path / ("x" * 255), lambda path: path.write_bytes(b"new"))
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from resnet_zoo.errors import ArgumentError, DatasetError, UnknownModelError, WeightsUnavailableError
+from resnet_zoo.fit import build
+from resnet_zoo.manifest import class_names, get_entry
+from resnet_zoo.prediction import Prediction, predict
+from resnet_zoo.preprocess import ImageSource, create_transform
+from resnet_zoo.resnet import ResNet
+from tests.conftest import randomise, smooth_image
+
+NAME = "resnet18_cifar10"
+CLASSES = class_names("cifar10")
+
+
+@pytest.fixture(scope="module")
+def model() -> ResNet:
+    torch.manual_seed(0)
+    network = build(get_entry(NAME))
+    randomise(network)
+    nn.init.normal_(network.fc.weight, std=0.5)
+    return network.eval()
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> list[Path]:
+    found = []
+    for index in range(7):
+        found.append(tmp_path / f"{index}.png")
+        Image.fromarray(smooth_image(32, 32, seed=index)).save(found[-1])
+    return found
+
+
+def labels(prediction: Prediction) -> list[int]:
+    return [score.label for score in prediction.classes]
+
+
+def test_the_best_classes_come_first_with_names_and_probabilities(model: ResNet, paths: list[Path]) -> None:
+    (prediction,) = predict(NAME, paths[0], model=model, device="cpu", top_k=10)
+    with torch.no_grad():
+        expected = model(create_transform(NAME)(paths[0])[None]).softmax(1)[0]
+    assert labels(prediction) == expected.argsort(descending=True).tolist()
+    assert [score.name for score in prediction.classes] == [CLASSES[label] for label in labels(prediction)]
+    assert [score.probability for score in prediction.classes] == pytest.approx(
+        expected.sort(descending=True)[0].tolist()
+    )
+    assert sum(score.probability for score in prediction.classes) == pytest.approx(1)
+    assert prediction.image == str(paths[0])
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 100])
+def test_predictions_come_in_the_order_of_the_images_whatever_the_batch(
+    batch_size: int, model: ResNet, paths: list[Path]
+) -> None:
+    found = predict(NAME, paths, model=model, device="cpu", batch_size=batch_size)
+    assert [prediction.image for prediction in found] == [str(path) for path in paths]
+    alone = [predict(NAME, path, model=model, device="cpu")[0] for path in paths]
+    assert [labels(prediction) for prediction in found] == [labels(prediction) for prediction in alone]
+    assert len({prediction.classes for prediction in found}) == len(paths)
+
+
+@pytest.mark.parametrize("container", [list, tuple])
+def test_one_image_and_a_list_of_it_give_the_same(
+    container: Callable[[list[Path]], list[Path]], model: ResNet, paths: list[Path]
+) -> None:
+    single = predict(NAME, paths[0], model=model, device="cpu")
+    assert predict(NAME, container([paths[0]]), model=model, device="cpu") == single
+
+
+def test_no_images_give_no_predictions(model: ResNet) -> None:
+    assert predict(NAME, [], model=model, device="cpu") == []
+
+
+def test_every_kind_of_source_gives_the_same_classes(model: ResNet, paths: list[Path]) -> None:
+    array = smooth_image(32, 32, seed=0)
+    sources: list[ImageSource] = [paths[0], str(paths[0]), paths[0].read_bytes(), Image.fromarray(array), array]
+    found = predict(NAME, sources, model=model, device="cpu")
+    assert len({prediction.classes for prediction in found}) == 1
+    assert [prediction.image for prediction in found] == [str(paths[0])] * 2 + ["The image"] * 3
+
+
+def test_an_array_alone_is_one_image(model: ResNet) -> None:
+    assert len(predict(NAME, smooth_image(32, 32), model=model, device="cpu")) == 1
+
+
+def test_an_iterator_of_images_is_taken_or_refused_with_a_reason(model: ResNet, paths: list[Path]) -> None:
+    try:
+        found = predict(NAME, iter(paths), model=model, device="cpu")  # type: ignore[arg-type]
+    except (ArgumentError, DatasetError):
+        return
+    assert len(found) == len(paths)
+
+
+def test_images_of_other_sizes_are_shrunk_for_a_cifar_row(model: ResNet) -> None:
+    image = smooth_image(200, 120)
+    (prediction,) = predict(NAME, image, model=model, device="cpu")
+    small = create_transform(NAME, any_size=True).pixels(image)
+    assert predict(NAME, np.array(small), model=model, device="cpu")[0].classes == prediction.classes
+
+
+@pytest.mark.parametrize("top_k", [1, 5, 10])
+def test_as_many_classes_as_asked_for_are_returned(top_k: int, model: ResNet, paths: list[Path]) -> None:
+    assert len(predict(NAME, paths[0], model=model, device="cpu", top_k=top_k)[0].classes) == top_k
+
+
+@pytest.mark.parametrize("top_k", [0, -1, 11])
+def test_a_top_k_outside_of_the_classes_is_refused(top_k: int, model: ResNet, paths: list[Path]) -> None:
+    with pytest.raises(ArgumentError, match=rf"top_k of 1 to 10.*got {top_k}"):
+        predict(NAME, paths[0], model=model, top_k=top_k)
+
+
+@pytest.mark.parametrize("batch_size", [0, -3])
+def test_a_batch_size_that_is_not_positive_is_refused(batch_size: int, model: ResNet, paths: list[Path]) -> None:
+    with pytest.raises(ArgumentError, match="positive batch size"):
+        predict(NAME, paths[0], model=model, batch_size=batch_size)
+
+
+@pytest.mark.parametrize("num_classes", [3, 300])
+def test_a_model_of_another_number_of_classes_is_an_argument_error(num_classes: int, paths: list[Path]) -> None:
+    torch.manual_seed(0)
+    other = build(get_entry(NAME), num_classes=num_classes)
+    with pytest.raises(ArgumentError):
+        predict(NAME, paths, model=other, device="cpu")
+
+
+def test_an_unreadable_image_is_an_error_that_names_it(model: ResNet, paths: list[Path]) -> None:
+    paths[4].write_bytes(b"junk")
+    with pytest.raises(DatasetError, match=r"4\.png"):
+        predict(NAME, paths, model=model, device="cpu")
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 16])
+def test_on_bad_gets_the_error_and_the_others_are_predicted(batch_size: int, model: ResNet, paths: list[Path]) -> None:
+    paths[0].write_bytes(b"junk")
+    paths[4].unlink()
+    errors: list[DatasetError] = []
+    found = predict(NAME, paths, model=model, device="cpu", batch_size=batch_size, on_bad=errors.append)
+    assert [prediction.image for prediction in found] == [str(paths[index]) for index in (1, 2, 3, 5, 6)]
+    assert [str(paths[index]) in str(error) for index, error in zip((0, 4), errors, strict=True)] == [True, True]
+
+
+def test_nothing_but_unreadable_images_give_no_predictions(model: ResNet, tmp_path: Path) -> None:
+    errors: list[DatasetError] = []
+    assert predict(NAME, [tmp_path / "a", tmp_path / "b"], model=model, device="cpu", on_bad=errors.append) == []
+    assert len(errors) == 2
+
+
+def test_weights_of_a_file_are_used(model: ResNet, paths: list[Path], tmp_path: Path) -> None:
+    torch.save(model.state_dict(), tmp_path / "mine.pth")
+    expected = predict(NAME, paths, model=model, device="cpu")
+    assert predict(NAME, paths, weights=tmp_path / "mine.pth", device="cpu") == expected
+
+
+def test_missing_weights_are_an_error_not_a_random_network(paths: list[Path]) -> None:
+    with pytest.raises(WeightsUnavailableError):
+        predict(NAME, paths, device="cpu")
+
+
+def test_an_unknown_row_is_an_error(paths: list[Path]) -> None:
+    with pytest.raises(UnknownModelError):
+        predict("resnet19", paths)
+
+
+def test_a_model_in_training_mode_is_predicted_with_in_eval_mode(paths: list[Path]) -> None:
+    class Recorder(nn.Module):
+        modes: list[bool] = []  # noqa: RUF012
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.modes.append(self.training)
+            return x.new_zeros(len(x), 10)
+
+    recorder = Recorder().train()
+    predict(NAME, paths, model=recorder, device="cpu", batch_size=4)
+    assert recorder.modes == [False, False]
+
+
+def test_imagenet_classes_are_named_with_all_their_synonyms() -> None:
+    class OnlyTench(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            logits = x.new_zeros(len(x), 1000)
+            logits[:, 0] = 10
+            return logits
+
+    (prediction,) = predict("resnet18", smooth_image(300, 300), model=OnlyTench(), device="cpu", top_k=1)
+    assert prediction.classes[0].name == "tench, Tinca tinca"

@@ -1,0 +1,345 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from resnet_zoo.fit import build, build_on_meta
+from resnet_zoo.manifest import get_entry
+from resnet_zoo.records import Entry
+from resnet_zoo.resnet import ARCHITECTURES, BasicBlock, Bottleneck, ResNet, stem_convolutions
+from tests.conftest import ENTRIES, NAMES, randomise
+
+GOLDEN = Path(__file__).parent / "golden"
+REGENERATE = "If that is meant, run `python -m tests.test_resnet` and read the diff of tests/golden."
+
+PLAIN = [name for name, architecture in ARCHITECTURES.items() if architecture.shortcut == "plain"]
+V1D = [name for name in ARCHITECTURES if name not in PLAIN]
+NUM_TENSORS = {
+    "resnet18": 122,
+    "resnet34": 218,
+    "resnet50": 320,
+    "resnet101": 626,
+    "resnet152": 932,
+    "resnetv1d50": 332,
+    "resnetv1d101": 638,
+    "resnetv1d152": 944,
+}
+
+
+def on_meta(architecture: str, stem: str | None = None) -> ResNet:
+    with torch.device("meta"):
+        return ResNet(ARCHITECTURES[architecture], stem=stem or ("imagenet" if architecture in PLAIN else "deep"))
+
+
+def golden_text(architecture: str) -> str:
+    tensors = on_meta(architecture).state_dict()
+    return "".join(
+        f"{key} {str(tensor.dtype).removeprefix('torch.')} {'x'.join(map(str, tensor.shape)) or 'scalar'}\n"
+        for key, tensor in tensors.items()
+    )
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_state_dict_keys_types_and_shapes_are_the_golden_ones(architecture: str) -> None:
+    path = GOLDEN / f"{architecture}.txt"
+    assert path.exists(), f"{path} is missing. Run `python -m tests.test_resnet`."
+    assert golden_text(architecture) == path.read_text(encoding="utf-8"), REGENERATE
+
+
+def test_every_golden_file_belongs_to_an_architecture() -> None:
+    assert {path.stem for path in GOLDEN.glob("*.txt")} == set(ARCHITECTURES), REGENERATE
+
+
+@pytest.mark.parametrize("architecture", PLAIN)
+def test_golden_keys_and_shapes_are_those_of_torchvision(architecture: str) -> None:
+    with torch.device("meta"):
+        theirs = getattr(torchvision.models, architecture)().state_dict()
+    ours = on_meta(architecture).state_dict()
+    assert {key: t.shape for key, t in ours.items()} == {key: t.shape for key, t in theirs.items()}
+    assert list(ours) == list(theirs)
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=NAMES)
+def test_row_has_as_many_tensors_as_the_published_network(entry: Entry) -> None:
+    assert len(build_on_meta(entry).state_dict()) == NUM_TENSORS[entry.architecture]
+
+
+@pytest.mark.parametrize("architecture", PLAIN)
+def test_cifar_stem_differs_from_the_imagenet_stem_in_the_first_convolution_only(architecture: str) -> None:
+    cifar, imagenet = (on_meta(architecture, stem).state_dict() for stem in ("cifar", "imagenet"))
+    different = {key for key in imagenet if cifar[key].shape != imagenet[key].shape}
+    assert list(cifar) == list(imagenet)
+    assert different == {"conv1.weight"}
+    assert tuple(cifar["conv1.weight"].shape) == (64, 3, 3, 3)
+
+
+# --- shapes --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=NAMES)
+def test_stages_shrink_by_two_at_the_size_of_the_row(entry: Entry) -> None:
+    size = entry.input_size[1] // (1 if entry.stem == "cifar" else 4)
+    widths = [64 * 2**stage * ARCHITECTURES[entry.architecture].block.expansion for stage in range(4)]
+    maps = build_on_meta(entry).eval().stages(torch.empty(2, *entry.input_size, device="meta"))
+    assert {name: tuple(value.shape) for name, value in maps.items()} == {
+        "stem": (2, 64, size, size),
+        **{f"stage{stage + 1}": (2, width, size >> stage, size >> stage) for stage, width in enumerate(widths)},
+    }
+
+
+@pytest.mark.parametrize("name", ["resnet18_in1k", "resnet50_in1k", "resnetv1d50_in1k"])
+def test_stages_at_an_odd_size_round_up(name: str) -> None:
+    maps = build_on_meta(get_entry(name)).eval().stages(torch.empty(1, 3, 261, 244, device="meta"))
+    sizes = [tuple(value.shape[2:]) for value in maps.values()]
+    assert sizes == [(66, 61), (66, 61), (33, 31), (17, 16), (9, 8)]
+
+
+@pytest.mark.parametrize("name", ["resnet18_cifar10", "resnet50_cifar100"])
+def test_cifar_stages_at_an_odd_size_round_up(name: str) -> None:
+    maps = build_on_meta(get_entry(name)).eval().stages(torch.empty(1, 3, 45, 38, device="meta"))
+    sizes = [tuple(value.shape[2:]) for value in maps.values()]
+    assert sizes == [(45, 38), (45, 38), (23, 19), (12, 10), (6, 5)]
+
+
+def test_odd_maps_break_a_pooled_shortcut_without_ceil_mode() -> None:
+    model = build_on_meta(get_entry("resnetv1d50_in1k")).eval()
+    for module in model.modules():
+        if isinstance(module, nn.AvgPool2d):
+            module.ceil_mode = False
+    with pytest.raises(RuntimeError, match=r"broadcast|size"):
+        model(torch.empty(1, 3, 261, 244, device="meta"))
+
+
+def test_logits_are_the_classifier_of_the_pooled_last_stage() -> None:
+    model = build(get_entry("resnet18_cifar10"))
+    randomise(model).eval()
+    x = torch.randn(2, 3, 45, 38, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        features = model.stages(x)["stage4"]
+        pooled = torch.flatten(nn.functional.adaptive_avg_pool2d(features, 1), 1)
+        assert torch.equal(model(x), nn.functional.linear(pooled, model.fc.weight, model.fc.bias))
+
+
+def test_later_stages_do_not_write_into_earlier_maps() -> None:
+    model = build(get_entry("resnet18_cifar10"))
+    randomise(model).eval()
+    x = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        maps = model.stages(x)
+        again = {"stem": model.maxpool(model.relu(model.bn1(model.conv1(x))))}
+        for stage in range(1, 5):
+            again[f"stage{stage}"] = model.get_submodule(f"layer{stage}")(again[list(again)[-1]].clone())
+    assert all(torch.equal(maps[name], again[name]) for name in maps)
+
+
+def test_features_of_the_input_leave_the_input_untouched() -> None:
+    model = build(get_entry("resnet18_cifar10")).eval()
+    x = torch.randn(1, 3, 32, 32)
+    before = x.clone()
+    model(x)
+    assert torch.equal(x, before)
+
+
+# --- structure -----------------------------------------------------------------------------------------------------
+
+
+def blocks_of(model: nn.Module) -> list[BasicBlock | Bottleneck]:
+    return [module for module in model.modules() if isinstance(module, (BasicBlock, Bottleneck))]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_stride_sits_on_the_first_3x3_convolution(architecture: str) -> None:
+    for block in blocks_of(on_meta(architecture)):
+        strides = {name: conv.stride[0] for name, conv in block.named_children() if isinstance(conv, nn.Conv2d)}
+        strided = [name for name, stride in strides.items() if stride != 1]
+        assert strided in ([], ["conv1" if isinstance(block, BasicBlock) else "conv2"])
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_three_blocks_stride(architecture: str) -> None:
+    strides = [conv.stride[0] for block in blocks_of(on_meta(architecture)) for conv in (block.conv1, block.conv2)]
+    assert sorted(strides)[-4:] == [1, 2, 2, 2]
+
+
+@pytest.mark.parametrize("architecture", V1D)
+def test_v1d_shortcut_pools_and_its_convolution_does_not_stride(architecture: str) -> None:
+    shortcuts = [block.downsample for block in blocks_of(on_meta(architecture)) if block.downsample is not None]
+    assert [type(shortcut.get_submodule("0")) for shortcut in shortcuts] == [nn.Identity] + [nn.AvgPool2d] * 3
+    convolutions = [shortcut.get_submodule("1") for shortcut in shortcuts]
+    assert all(isinstance(conv, nn.Conv2d) and conv.stride == (1, 1) for conv in convolutions)
+
+
+def test_basic_networks_have_no_shortcut_in_the_first_stage_and_bottlenecks_have_one() -> None:
+    assert "layer1.0.downsample.0.weight" not in on_meta("resnet18").state_dict()
+    assert "layer1.0.downsample.0.weight" in on_meta("resnet50").state_dict()
+
+
+@pytest.mark.parametrize(("stem", "kind"), [("cifar", nn.Identity), ("imagenet", nn.MaxPool2d), ("deep", nn.MaxPool2d)])
+def test_only_the_cifar_stem_has_no_max_pooling(stem: str, kind: type[nn.Module]) -> None:
+    assert isinstance(on_meta("resnet18", stem).maxpool, kind)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_no_convolution_has_a_bias_and_every_batch_norm_has_the_usual_constants(architecture: str) -> None:
+    for module in on_meta(architecture).modules():
+        if isinstance(module, nn.Conv2d):
+            assert module.bias is None
+        elif isinstance(module, nn.BatchNorm2d):
+            assert (module.eps, module.momentum, module.affine, module.track_running_stats) == (1e-5, 0.1, True, True)
+
+
+def test_an_unknown_stem_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="imagenet, cifar or deep, got 'patchify'"):
+        stem_convolutions("patchify", 3)
+    with pytest.raises(ValueError, match="patchify"):
+        ResNet(ARCHITECTURES["resnet18"], stem="patchify")
+
+
+# --- initialisation ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["resnet18_cifar10", "resnet50_in1k", "resnetv1d50_in1k"])
+def test_fresh_batch_norms_are_one_but_the_last_of_each_block_is_zero(name: str) -> None:
+    torch.manual_seed(0)
+    model = build(get_entry(name))
+    last = {id(block.last_bn) for block in blocks_of(model)}
+    assert len(last) == len(blocks_of(model))
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert torch.all(module.weight == (0 if id(module) in last else 1))
+            assert torch.all(module.bias == 0)
+
+
+def test_fresh_shortcut_batch_norms_are_one() -> None:
+    model = build(get_entry("resnetv1d50_in1k"))
+    weights = [value for key, value in model.state_dict().items() if key.endswith("downsample.2.weight")]
+    assert len(weights) == 4
+    assert all(torch.all(weight == 1) for weight in weights)
+
+
+@pytest.mark.parametrize("name", ["resnet18_cifar10", "resnetv1d50_in1k"])
+def test_fresh_convolutions_have_the_deviation_of_kaiming_fan_out(name: str) -> None:
+    torch.manual_seed(0)
+    for module in build(get_entry(name)).modules():
+        if isinstance(module, nn.Conv2d):
+            expected = math.sqrt(2 / (module.out_channels * module.kernel_size[0] * module.kernel_size[1]))
+            tolerance = 5 / math.sqrt(2 * module.weight.numel())  # five standard errors of a standard deviation
+            assert module.weight.std().item() == pytest.approx(expected, rel=tolerance)
+            assert abs(module.weight.mean().item()) < 5 * expected / math.sqrt(module.weight.numel())
+
+
+def test_a_fresh_classifier_has_deviation_001_and_no_bias() -> None:
+    torch.manual_seed(0)
+    classifier = build(get_entry("resnet18_in1k")).fc
+    assert classifier.weight.std().item() == pytest.approx(0.01, rel=0.01)
+    assert torch.all(classifier.bias == 0)
+
+
+def test_fresh_blocks_without_a_shortcut_are_the_identity_after_relu() -> None:
+    model = build(get_entry("resnet18_cifar10")).eval()
+    x = torch.rand(1, 64, 8, 8)
+    assert torch.equal(model.get_submodule("layer1.0")(x.clone()), x)
+
+
+def test_a_seed_makes_the_same_network_again() -> None:
+    def weight(seed: int) -> Tensor:
+        torch.manual_seed(seed)
+        return build(get_entry("resnet18_cifar10")).fc.weight
+
+    assert torch.equal(weight(3), weight(3))
+    assert not torch.equal(weight(3), weight(4))
+
+
+# --- against torchvision -------------------------------------------------------------------------------------------
+
+
+def torchvision_network(entry: Entry) -> nn.Module:
+    theirs: nn.Module = getattr(torchvision.models, entry.architecture)(num_classes=entry.num_classes)
+    if entry.stem == "cifar":
+        theirs.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        theirs.maxpool = nn.Identity()
+    return theirs
+
+
+def pair(name: str) -> tuple[ResNet, nn.Module]:
+    entry = get_entry(name)
+    ours = build(entry)
+    randomise(ours)
+    theirs = torchvision_network(entry)
+    theirs.load_state_dict(ours.state_dict(), strict=True)
+    return ours.eval(), theirs.eval()
+
+
+def greatest_difference(ours: nn.Module, theirs: nn.Module, height: int, width: int) -> float:
+    x = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        return float((ours(x) - theirs(x)).abs().max())
+
+
+@pytest.mark.parametrize("name", ["resnet18_cifar10", "resnet18_in1k", "resnet50_in1k"])
+def test_logits_are_exactly_those_of_torchvision(name: str) -> None:
+    ours, theirs = pair(name)
+    sizes = [(32, 32), (45, 38)] if "cifar" in name else [(224, 224), (133, 122)]
+    for height, width in sizes:
+        assert greatest_difference(ours, theirs, height, width) == 0.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", [entry.name for entry in ENTRIES if entry.architecture in PLAIN], ids=lambda name: str(name)
+)
+def test_logits_of_every_plain_row_are_exactly_those_of_torchvision(name: str) -> None:
+    ours, theirs = pair(name)
+    sizes = [(32, 32), (45, 38)] if "cifar" in name else [(224, 224), (261, 244)]
+    for height, width in sizes:
+        assert greatest_difference(ours, theirs, height, width) == 0.0
+
+
+def change_eps(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = 1e-3
+
+
+def change_one_batch_norm(model: nn.Module) -> None:
+    with torch.no_grad():
+        model.get_parameter("layer1.0.bn1.weight").mul_(1.05)
+
+
+def change_the_place_of_the_stride(model: nn.Module) -> None:
+    for stage in (2, 3, 4):
+        first, second = (model.get_submodule(f"layer{stage}.0.conv{index}") for index in (1, 2))
+        assert isinstance(first, nn.Conv2d)
+        assert isinstance(second, nn.Conv2d)
+        first.stride, second.stride = second.stride, first.stride
+
+
+def change_the_pooling(model: nn.Module) -> None:
+    pool = model.get_submodule("maxpool")
+    assert isinstance(pool, nn.MaxPool2d)
+    pool.ceil_mode = True
+
+
+@pytest.mark.parametrize(
+    "change", [change_eps, change_one_batch_norm, change_the_place_of_the_stride, change_the_pooling]
+)
+def test_the_comparison_with_torchvision_sees_a_planted_mistake(change: object) -> None:
+    ours, theirs = pair("resnet18_in1k")
+    assert callable(change)
+    change(ours)
+    assert greatest_difference(ours, theirs, 96, 96) > 1e-4
+
+
+def main() -> None:
+    GOLDEN.mkdir(exist_ok=True)
+    for architecture in ARCHITECTURES:
+        (GOLDEN / f"{architecture}.txt").write_text(golden_text(architecture), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""Strict decoding: every type, and everything that is almost of that type."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pytest
+
+from resnet_zoo.strict import Place, WrongValueError, decode, expect, object_without_duplicates
+
+
+@dataclass(frozen=True)
+class Point:
+    x: int
+    y: float
+
+
+@dataclass(frozen=True)
+class Name:
+    first: str
+    last: str | None
+
+
+@dataclass(frozen=True)
+class Box:
+    corners: tuple[Point, ...]
+    colour: Literal["red", "green"] | None
+    tags: dict[str, str]
+    owner: Point | Name
+
+
+BOX: dict[str, Any] = {
+    "corners": [{"x": 1, "y": 2.5}, {"x": 3, "y": 4}],
+    "colour": "red",
+    "tags": {"a": "b"},
+    "owner": {"first": "Ada", "last": None},
+}
+
+
+def test_a_record_is_built_with_everything_in_it() -> None:
+    box = decode(Box, BOX, ())
+    assert box == Box((Point(1, 2.5), Point(3, 4.0)), "red", {"a": "b"}, Name("Ada", None))
+
+
+def test_a_whole_number_is_a_number() -> None:
+    value = decode(float, 4, ())
+    assert value == 4.0
+    assert type(value) is float
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "expected"),
+    [
+        (int, True, "an integer"),
+        (int, 1.0, "an integer"),
+        (int, "1", "an integer"),
+        (int, None, "an integer"),
+        (float, False, "a number"),
+        (float, "1.5", "a number"),
+        (str, 5, "a string"),
+        (str, None, "a string"),
+        (tuple[int, ...], "123", "a list"),
+        (tuple[int, ...], {"0": 1}, "a list"),
+        (dict[str, str], [], "an object"),
+        (Point, [1, 2], "an object"),
+        (Point, None, "an object"),
+        (Point | Name, "Ada", "an object"),
+        (Literal["a", "b"], "c", "one of a, b"),
+        (Literal["a", "b"], None, "one of a, b"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(kind: Any, value: object, expected: str) -> None:
+    with pytest.raises(WrongValueError, match=f"expected {expected}, got") as caught:
+        decode(kind, value, ("here", 0))
+    assert caught.value.where == ("here", 0)
+    assert repr(value) in caught.value.why
+
+
+def test_null_is_taken_only_where_it_is_allowed() -> None:
+    assert decode(Name, {"first": "Ada", "last": None}, ()).last is None
+    with pytest.raises(WrongValueError):
+        decode(Name, {"first": None, "last": None}, ())
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"corners": [{"x": 1, "y": 2}, {"x": 1, "y": "2"}]}, ("box", "corners", 1, "y")),
+        ({"colour": "blue"}, ("box", "colour")),
+        ({"tags": {"a": 1}}, ("box", "tags", "a")),
+        ({"owner": {"first": 1, "last": None}}, ("box", "owner", "first")),
+    ],
+)
+def test_the_place_leads_to_the_value(change: dict[str, Any], where: Place) -> None:
+    with pytest.raises(WrongValueError) as caught:
+        decode(Box, BOX | change, ("box",))
+    assert caught.value.where == where
+
+
+def test_an_unknown_field_is_refused_and_the_known_ones_are_named() -> None:
+    with pytest.raises(WrongValueError, match="unknown field; expected x, y") as caught:
+        decode(Point, {"x": 1, "y": 2, "z": 3}, ())
+    assert caught.value.where == ("z",)
+
+
+def test_a_missing_field_is_refused() -> None:
+    with pytest.raises(WrongValueError, match="missing field") as caught:
+        decode(Point, {"x": 1}, ())
+    assert caught.value.where == ("y",)
+
+
+def test_a_union_of_records_is_decided_by_the_fields() -> None:
+    assert decode(Point | Name, {"x": 1, "y": 2}, ()) == Point(1, 2.0)
+    assert decode(Point | Name, {"first": "Ada", "last": "L"}, ()) == Name("Ada", "L")
+
+
+def test_a_mixture_of_two_records_is_refused() -> None:
+    with pytest.raises(WrongValueError, match="unknown field"):
+        decode(Point | Name, {"x": 1, "y": 2, "first": "Ada"}, ())
+
+
+def test_a_key_given_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="'a' is given twice"):
+        json.loads('{"b": {"a": 1, "a": 1}}', object_pairs_hook=object_without_duplicates)
+
+
+def test_the_same_key_in_two_objects_is_fine() -> None:
+    text = '{"a": {"a": 1}, "b": {"a": 2}}'
+    assert json.loads(text, object_pairs_hook=object_without_duplicates) == json.loads(text)
+
+
+def test_expect_is_silent_when_the_fact_holds() -> None:
+    expect(True, "anything", None, ())
+    with pytest.raises(WrongValueError, match="expected anything, got None"):
+        expect(False, "anything", None, ())

@@ -1,0 +1,316 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import resnet_zoo.verification
+from resnet_zoo.errors import DatasetError, UnknownModelError, UnknownWeightsError, WeightsUnavailableError
+from resnet_zoo.evaluation import Evaluation, wilson_interval
+from resnet_zoo.fit import build
+from resnet_zoo.manifest import class_folders, get_entry
+from resnet_zoo.records import Entry, Exact, Published, UpstreamOrigin
+from resnet_zoo.report import Check, Report, exit_code
+from resnet_zoo.verification import (
+    ACCURACY_TOLERANCE_PCT,
+    _check_accuracy,
+    count_exact,
+    fingerprint,
+    rounded,
+    verify,
+)
+from tests.conftest import ENTRIES, NAMES, randomise
+
+NAME = "resnet18_cifar10"
+CLASSES = class_folders("cifar10")
+COUNTS = ["manifest", "architecture", "params", "flops", "flops_with_head", "macs"]
+ALL = [*COUNTS, "weights", "top1", "top5"]
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    network = build(get_entry(NAME))
+    randomise(network)
+    nn.init.normal_(network.fc.weight, std=0.5)
+    return network.state_dict()
+
+
+@pytest.fixture(scope="module")
+def weights(state: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "mine.pth"
+    torch.save(state, path)
+    return path
+
+
+def statuses(report: Report) -> dict[str, str]:
+    return {check.name: check.status for check in report.checks}
+
+
+# --- counts --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_row_passes_what_needs_no_file_and_the_rest_is_not_checked(name: str) -> None:
+    (report,) = verify(name)
+    assert statuses(report) == {**dict.fromkeys(COUNTS, "passed"), **dict.fromkeys(ALL[6:], "not checked")}
+    assert not report.failed
+    assert exit_code([report]) == 0
+    assert exit_code([report], asked=["weights"]) == 3
+
+
+def test_all_rows_are_verified_in_table_order_when_none_is_named() -> None:
+    assert [report.name for report in verify()] == NAMES
+
+
+def test_several_rows_are_verified_in_the_order_asked_for() -> None:
+    assert [report.name for report in verify(["resnet50", NAME])] == ["resnet50_in1k", NAME]
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=NAMES)
+def test_the_exact_block_of_the_manifest_is_what_is_counted(entry: Entry) -> None:
+    assert count_exact(entry) == entry.exact
+
+
+def test_the_fingerprint_sees_a_key_a_type_and_a_shape_but_not_the_order() -> None:
+    tensors = {"a": torch.zeros(2, 3), "b": torch.tensor(0)}
+    same = fingerprint(tensors)
+    assert fingerprint(dict(reversed(tensors.items()))) == same
+    assert fingerprint({**tensors, "a": torch.ones(2, 3)}) == same
+    assert fingerprint({"c": tensors["a"], "b": tensors["b"]}) != same
+    assert fingerprint({**tensors, "a": torch.zeros(3, 2)}) != same
+    assert fingerprint({**tensors, "b": torch.tensor(0.0)}) != same
+
+
+def with_exact(entry: Entry, **changes: int | str) -> Entry:
+    values = {**dataclasses.asdict(entry.exact), **changes}
+    return dataclasses.replace(entry, exact=Exact(**values))
+
+
+def with_published(entry: Entry, **changes: str) -> Entry:
+    return dataclasses.replace(entry, published=Published(**{**dataclasses.asdict(entry.published), **changes}))
+
+
+def with_origin_of_another_row(entry: Entry) -> Entry:
+    weights = entry.weights["openmmlab"]
+    assert isinstance(weights.origin, UpstreamOrigin)
+    origin = dataclasses.replace(weights.origin, sha256_prefix="00000000")
+    return dataclasses.replace(entry, weights={"openmmlab": dataclasses.replace(weights, origin=origin)})
+
+
+GOOD = get_entry(NAME)
+WRONG = {
+    "params off by one": (with_exact(GOOD, params=GOOD.exact.params + 1), "params"),
+    "flops off by one": (with_exact(GOOD, flops=GOOD.exact.flops - 1), "flops"),
+    "flops with head off by one": (with_exact(GOOD, flops_with_head=GOOD.exact.flops_with_head + 1), "flops_with_head"),
+    "macs off by one": (with_exact(GOOD, macs=GOOD.exact.macs + 1), "macs"),
+    "another fingerprint": (with_exact(GOOD, state_dict_sha256="0" * 64), "architecture"),
+    "other printed params": (with_published(GOOD, params_m="11.18"), "params"),
+    "other printed flops": (with_published(GOOD, flops_g="0.55"), "flops"),
+    "unknown recipe": (dataclasses.replace(GOOD, recipe="imagenet"), "manifest"),
+    "other class list": (dataclasses.replace(GOOD, classes="cifar100"), "manifest"),
+    "top-1 above top-5": (with_published(GOOD, top1="99.90", top5="99.87"), "manifest"),
+    "hash of another file": (with_origin_of_another_row(GOOD), "manifest"),
+    "other stem": (dataclasses.replace(GOOD, stem="imagenet"), "params"),
+    "other input size": (dataclasses.replace(GOOD, input_size=(3, 64, 64)), "flops"),
+}
+
+
+@pytest.mark.parametrize(("entry", "check"), WRONG.values(), ids=WRONG)
+def test_a_wrong_fact_fails_its_check(entry: Entry, check: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resnet_zoo.verification, "get_entry", lambda _: entry)
+    (report,) = verify(NAME)
+    assert report.check(check).status == "failed"
+    assert report.failed
+    assert exit_code([report]) == 1
+
+
+def test_a_wrong_integer_fails_that_check_alone_and_shows_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = with_exact(GOOD, params=11_173_963)
+    monkeypatch.setattr(resnet_zoo.verification, "get_entry", lambda _: entry)
+    (report,) = verify(NAME)
+    assert [name for name, status in statuses(report).items() if status == "failed"] == ["params"]
+    assert "11,173,962 counted, manifest says 11,173,963" in report.check("params").detail
+
+
+@pytest.mark.parametrize(
+    ("count", "unit", "printed", "expected"),
+    [
+        (21_797_672, 10**6, "21.8", "21.8"),
+        (21_797_672, 10**6, "21.80", "21.80"),
+        (11_173_962, 10**6, "11.17", "11.17"),
+        (11_173_962, 10**6, "11.2", "11.17"),
+        (79_900_000, 10**6, "79.90", "79.90"),
+        (79_900_000, 10**6, "79.9", "79.9"),
+        (21_812_000, 10**6, "21.8", "21.81"),
+        (4_363_330_048, 10**9, "4.36", "4.36"),
+        (4_000_000_000, 10**9, "4.00", "4.00"),
+        (999_999, 10**9, "0.00", "0.00"),
+    ],
+)
+def test_digits_are_printed_as_the_source_prints_them(count: int, unit: int, printed: str, expected: str) -> None:
+    assert rounded(count, unit, printed) == expected
+
+
+# --- weights -------------------------------------------------------------------------------------------------------
+
+
+def test_weights_that_fit_pass_with_their_hash(weights: Path) -> None:
+    check = verify(NAME, weights=weights)[0].check("weights")
+    assert check.status == "passed"
+    assert "mine.pth: 122 tensors" in check.detail
+    assert check.measured is not None
+    assert check.measured.startswith("sha256 ")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_values_that_are_not_finite_fail_with_the_tensor(
+    value: float, state: dict[str, Tensor], tmp_path: Path
+) -> None:
+    broken = state["layer2.0.bn1.running_var"].clone()
+    broken[3] = value
+    torch.save({**state, "layer2.0.bn1.running_var": broken}, tmp_path / "nan.pth")
+    check = verify(NAME, weights=tmp_path / "nan.pth")[0].check("weights")
+    assert check.status == "failed"
+    assert check.measured == "NaN or infinity in layer2.0.bn1.running_var"
+
+
+def test_weights_of_another_row_fail_with_the_row_they_fit(weights: Path) -> None:
+    (report,) = verify("resnet34_cifar10", weights=weights)
+    check = report.check("weights")
+    assert check.status == "failed"
+    assert f"The file fits {NAME}: load it under that name." in check.detail
+    assert exit_code([report]) == 1
+
+
+def test_weights_that_failed_are_not_evaluated(weights: Path, class_tree: Callable[..., Path]) -> None:
+    (report,) = verify("resnet34_cifar10", weights=weights, data=class_tree(CLASSES))
+    assert report.check("top1").status == report.check("top5").status == "not checked"
+    assert report.check("top1").detail == "no weights to evaluate"
+
+
+@pytest.mark.parametrize("data", [b"", b"junk", b"cos\nsystem\n(S'true'\ntR."])
+def test_a_damaged_or_hostile_file_fails(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.pth").write_bytes(data)
+    assert verify(NAME, weights=tmp_path / "a.pth")[0].check("weights").status == "failed"
+
+
+def test_wrong_bytes_under_the_published_name_fail(weights: Path, tmp_path: Path) -> None:
+    origin = GOOD.weights["openmmlab"].origin
+    assert isinstance(origin, UpstreamOrigin)
+    path = tmp_path / origin.file_name
+    path.write_bytes(weights.read_bytes())
+    check = verify(NAME, weights=path)[0].check("weights")
+    assert check.status == "failed"
+    assert "expected sha256 bd6371c8" in check.detail
+
+
+def test_weights_that_were_asked_for_and_are_missing_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(WeightsUnavailableError):
+        verify(NAME, weights=tmp_path / "missing.pth")
+    with pytest.raises(UnknownWeightsError):
+        verify(NAME, weights="openmlab")
+
+
+def test_an_unknown_row_is_an_error_before_anything_is_checked() -> None:
+    with pytest.raises(UnknownModelError):
+        verify([NAME, "resnet19"])
+
+
+# --- accuracy ------------------------------------------------------------------------------------------------------
+
+
+def test_a_set_that_is_not_the_official_one_is_measured_but_not_checked(
+    weights: Path, class_tree: Callable[..., Path]
+) -> None:
+    calls: list[tuple[str, int, int]] = []
+    (report,) = verify(
+        NAME,
+        weights=weights,
+        data=class_tree(CLASSES),
+        device="cpu",
+        batch_size=5,
+        progress=lambda name, done, total: calls.append((name, done, total)),
+    )
+    for top in ("top1", "top5"):
+        check = report.check(top)
+        assert check.status == "not checked"
+        assert check.published == getattr(GOOD.published, top)
+        assert check.measured is not None
+        assert 0 <= float(check.measured) <= 100
+        assert "not the complete official cifar10 test set" in check.detail
+        assert "10 images of cifar10-png-10images" in check.detail
+    assert calls == [(NAME, 5, 10), (NAME, 10, 10)]
+    assert exit_code([report], asked=["top1"]) == 3
+
+
+def test_data_that_cannot_be_used_is_an_error(weights: Path, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError):
+        verify(NAME, weights=weights, data=tmp_path / "missing")
+
+
+def test_data_without_weights_is_not_checked(class_tree: Callable[..., Path]) -> None:
+    (report,) = verify(NAME, data=class_tree(CLASSES))
+    assert report.check("top1").detail == "no weights to evaluate"
+
+
+def measured(
+    correct1: int, correct5: int = 9987, *, dataset: str = "cifar10", num_images: int = 10_000, num_skipped: int = 0
+) -> list[Check]:
+    result = Evaluation(
+        name=NAME,
+        dataset=dataset,
+        num_images=num_images,
+        correct1=correct1,
+        correct5=correct5,
+        top1_interval=wilson_interval(correct1, num_images),
+        top5_interval=wilson_interval(correct5, num_images),
+        num_skipped=num_skipped,
+        skipped=(),
+        images_per_s=1.0,
+        precision="float32",
+        device="cpu",
+        weights="",
+        weights_sha256="",
+        versions={},
+    )
+    return _check_accuracy(GOOD, result)
+
+
+@pytest.mark.parametrize(
+    ("correct", "status"), [(9482, "passed"), (9472, "passed"), (9492, "passed"), (9471, "failed"), (9493, "failed")]
+)
+def test_the_official_set_passes_within_the_tolerance_only(correct: int, status: str) -> None:
+    assert ACCURACY_TOLERANCE_PCT == 0.1
+    top1, top5 = measured(correct)
+    assert (top1.status, top1.published, top1.measured) == (status, "94.82", f"{correct / 100:.2f}")
+    assert top5.status == "passed"
+
+
+def test_top5_is_checked_apart_from_top1() -> None:
+    assert [check.status for check in measured(9482, 9900)] == ["passed", "failed"]
+
+
+@pytest.mark.parametrize(
+    "checks",
+    [
+        measured(9482, dataset="cifar10-jpeg"),
+        measured(948, 999, dataset="cifar10-png-1000images", num_images=1000),
+        measured(9482, num_images=9999, num_skipped=1),
+    ],
+    ids=["other files", "part of the set", "skipped images"],
+)
+def test_a_number_from_other_images_is_never_passed(checks: list[Check]) -> None:
+    assert [check.status for check in checks] == ["not checked"] * 2
+    assert all("not comparable" in check.detail for check in checks)
+
+
+def test_a_measured_accuracy_keeps_two_digits() -> None:
+    top1, _ = measured(7990)
+    assert top1.measured == "79.90"
+    assert "95% interval 79.10 to 80.67" in top1.detail
