@@ -172,7 +172,8 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
     """Find the state dict: the file itself, or under ``state_dict`` (OpenMMLab, timm) or ``model`` (torchvision)."""
     found = next((content[key] for key in ("state_dict", "model") if _has_key(content, key)), content)
     if not isinstance(found, Mapping) or not found:
-        raise CheckpointError(path, f"expected a state dict, got {type(found).__name__}. Save model.state_dict().")
+        what = "nothing" if isinstance(found, Mapping) else type(found).__name__
+        raise CheckpointError(path, f"expected a state dict of tensors, got {what}. Save model.state_dict().")
     strays = [str(key) for key, value in found.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
     if strays:
         some = ", ".join(strays[:5])

@@ -75,7 +75,7 @@ class Transform:
         if rules.resize_backend == "pillow" and rules.short_edge and rules.crop:
             return resize_crop_like_pillow(decoded, rules.short_edge, rules.crop)
         if decoded.shape[:2] == (self.height, self.width):
-            return np.ascontiguousarray(decoded)
+            return np.require(decoded, requirements=["C", "W"])  # torch wants both
         if self.any_size:
             return resize_crop_like_pillow(decoded, self.height, self.height)
         height, width = decoded.shape[:2]

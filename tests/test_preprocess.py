@@ -170,7 +170,7 @@ def test_a_file_of_extreme_shape_is_named(name: str, tmp_path: Path) -> None:
     ids=lambda array: f"{array.dtype}{array.shape}",
 )
 def test_an_array_that_is_no_rgb_image_is_refused(array: np.ndarray) -> None:
-    with pytest.raises(DatasetError, match=r"expected an \(H, W, 3\) uint8 RGB array"):
+    with pytest.raises(DatasetError, match=r"expected \(H, W, 3\) uint8 RGB"):
         create_transform("resnet18_cifar10", any_size=True)(array)
 
 
