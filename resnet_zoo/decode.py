@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -34,11 +35,9 @@ def decode(image: FileSource | Image.Image) -> Pixels:
     """
     title = title_of(image)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's own size limit (ours is below), and damaged EXIF blocks
-            if isinstance(image, Image.Image):
-                return _upright(_decode_with_pillow(image, title), image)
-            return _decode_bytes(_read_bytes(image), title)
+        if isinstance(image, Image.Image):
+            return _upright(_decode_with_pillow(image, title), image)
+        return _decode_bytes(_read_bytes(image), title)
     except UnidentifiedImageError as error:
         raise DatasetError(f"{title} is not an image of any known format.") from error
     except (OSError, RuntimeError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -61,26 +60,58 @@ def _read_bytes(image: FileSource) -> Pixels:
 
 
 def _decode_bytes(data: Pixels, title: str) -> Pixels:
-    opened = Image.open(io.BytesIO(data.data))
-    if opened.width * opened.height > MAX_PIXELS:
-        raise DatasetError(f"{title} has {opened.width}x{opened.height} pixels; the limit is {MAX_PIXELS}.")
-    is_jpeg = data[:2].tobytes() == b"\xff\xd8"
-    if is_jpeg and opened.mode in ("RGB", "L"):
-        return _upright(_decode_jpeg(data, opened, title), opened)
-    return _upright(_decode_with_pillow(opened, title), opened)
+    size = _size_of_jpeg(data)
+    if size is not None and _DECODE_JPEG is not None:
+        _check_size(*size, title)
+        # The operator applies the EXIF orientation itself.
+        decoded: Pixels = _DECODE_JPEG(torch.from_numpy(data), ImageReadMode.RGB.value, True).permute(1, 2, 0).numpy()
+        return decoded if decoded.flags.c_contiguous else np.ascontiguousarray(decoded)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's own size limit, and damaged EXIF blocks
+        opened = Image.open(io.BytesIO(data.data))
+        _check_size(opened.height, opened.width, title)
+        return _upright(_decode_with_pillow(opened, title), opened)
 
 
-def _decode_jpeg(data: Pixels, image: Image.Image, title: str) -> Pixels:
-    """Decode with torchvision's operator: Pillow's bits in three quarters of its time.
+def _jpeg_operator() -> Callable[..., torch.Tensor] | None:
+    """Return torchvision's JPEG decoder: Pillow's bits in three quarters of its time.
 
-    The operator itself, because the function around it is deprecated since torchvision 0.29; Pillow once it is gone.
+    The operator itself, because the function around it is deprecated since torchvision 0.29; ``None`` once it is gone.
     """
     try:
-        operator = torch.ops.image.decode_jpeg
+        operator: Callable[..., torch.Tensor] = torch.ops.image.decode_jpeg
     except AttributeError:
-        return _decode_with_pillow(image, title)
-    decoded: Pixels = operator(torch.from_numpy(data), ImageReadMode.RGB.value, False).permute(1, 2, 0).numpy()
-    return decoded
+        return None
+    return operator
+
+
+_DECODE_JPEG = _jpeg_operator()
+
+
+def _size_of_jpeg(data: Pixels) -> tuple[int, int] | None:
+    """Return (height, width) of a grey or three-colour JPEG from its frame header, ``None`` for anything else.
+
+    Segments (marker, then big-endian length) are skipped up to the frame header: T.81, annex B.
+    """
+    view, position = data.data, 2
+    if bytes(view[:2]) != b"\xff\xd8":
+        return None
+    while position + 10 <= len(view) and view[position] == 0xFF:
+        marker = view[position + 1]
+        if marker in _FRAME_HEADERS:
+            height, width = (int.from_bytes(view[position + at : position + at + 2], "big") for at in (5, 7))
+            return (height, width) if view[position + 9] in (1, 3) else None
+        position += 2 + int.from_bytes(view[position + 2 : position + 4], "big")
+    return None
+
+
+_FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+"""SOF0 to SOF15; the three left out are tables and an extension."""
+
+
+def _check_size(height: int, width: int, title: str) -> None:
+    if height * width > MAX_PIXELS:
+        raise DatasetError(f"{title} has {width}x{height} pixels; the limit is {MAX_PIXELS}.")
 
 
 def _decode_with_pillow(image: Image.Image, title: str) -> Pixels:
@@ -113,7 +144,9 @@ def _upright(pixels: Pixels, image: Image.Image) -> Pixels:
 
 def _orientation(image: Image.Image) -> object:
     try:
-        return image.getexif().get(_EXIF_ORIENTATION)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return image.getexif().get(_EXIF_ORIENTATION)
     except Exception:  # noqa: BLE001  # Pillow raises what it likes for a damaged block; OpenCV ignores it too
         return None
 

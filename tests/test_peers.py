@@ -45,7 +45,7 @@ def upstream_model(entry: Entry) -> nn.Module:
 
 
 def torchvision_model(entry: Entry) -> nn.Module:
-    model = torchvision.models.get_model(entry.architecture, num_classes=entry.num_classes)
+    model: nn.Module = torchvision.models.get_model(entry.architecture, num_classes=entry.num_classes)
     if entry.stem == "cifar":
         model.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
         model.maxpool = nn.Identity()
@@ -76,7 +76,7 @@ def inputs(entry: Entry) -> Iterator[Tensor]:
 
 def largest_difference(entry: Entry, ours: nn.Module, theirs: nn.Module) -> float:
     with torch.inference_mode():
-        return max((ours(x) - theirs(x)).abs().max().item() for x in inputs(entry))
+        return max(float((ours(x) - theirs(x)).abs().max()) for x in inputs(entry))
 
 
 class UpstreamLogits(nn.Module):

@@ -93,7 +93,7 @@ def test_an_array_alone_is_one_image(model: ResNet) -> None:
 
 def test_an_iterator_of_images_is_taken_or_refused_with_a_reason(model: ResNet, paths: list[Path]) -> None:
     try:
-        found = predict(NAME, iter(paths), model=model, device="cpu")  # type: ignore[arg-type]
+        found = predict(NAME, iter(paths), model=model, device="cpu")
     except (ArgumentError, DatasetError):
         return
     assert len(found) == len(paths)

@@ -187,7 +187,7 @@ def test_any_image_source_of_python_is_taken_or_refused_as_a_data_set_error() ->
     transform = create_transform("resnet18_cifar10")
     expected = transform(buffer.getvalue())
     for source in (bytearray(buffer.getvalue()), memoryview(buffer.getvalue())):
-        assert torch.equal(transform(source), expected)  # type: ignore[arg-type]
+        assert torch.equal(transform(source), expected)
 
 
 def test_an_unknown_row_has_no_transform() -> None:
