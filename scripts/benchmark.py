@@ -55,7 +55,7 @@ def main(parts: tuple[str, ...], images: str | None, cifar10: str | None, rounds
 
 
 def compare(title: str, contestants: Contestants, rounds: int, num_images: int = 0) -> None:
-    """Let the contestants take turns and print their medians; the first is ours."""
+    """Let the contestants take turns and print medians; the first is ours, and ratios are taken round by round."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for run in contestants.values():
         run()  # warm caches, imports and lazy initialisation
@@ -64,13 +64,14 @@ def compare(title: str, contestants: Contestants, rounds: int, num_images: int =
             start = time.perf_counter()
             run()
             seconds[name].append(time.perf_counter() - start)
-    medians = {name: statistics.median(times) for name, times in seconds.items()}
-    ours = next(iter(medians.values()))
+    ours = next(iter(seconds.values()))
     click.echo(title)
-    for name, median in medians.items():
+    for name, times in seconds.items():
+        median = statistics.median(times)
         rate = f"{num_images / median:9.1f} images/s" if num_images else ""
-        spread = f"{min(seconds[name]) * 1e3:.0f} to {max(seconds[name]) * 1e3:.0f}"
-        click.echo(f"  {name:44} {median * 1e3:9.1f} ms  (of {rounds}: {spread}) {rate}  ratio {median / ours:5.2f}")
+        spread = f"{min(times) * 1e3:.0f} to {max(times) * 1e3:.0f}"
+        ratio = statistics.median(theirs / mine for theirs, mine in zip(times, ours, strict=True))
+        click.echo(f"  {name:44} {median * 1e3:9.1f} ms  (of {rounds}: {spread}) {rate}  ratio {ratio:5.2f}")
     click.echo()
 
 
