@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 import zipfile
@@ -18,7 +17,7 @@ from torch import Tensor
 from resnet_zoo.errors import CheckpointError, IntegrityError, UnsafeCheckpointError, WeightsUnavailableError
 from resnet_zoo.files import sha256_of
 from resnet_zoo.layouts import Layout, is_deep, openmmlab_to_ours, renamed
-from resnet_zoo.manifest import packaged_manifest
+from resnet_zoo.manifest import current_manifest
 from resnet_zoo.records import UpstreamOrigin
 
 
@@ -59,16 +58,19 @@ def load_checkpoint(path: str | os.PathLike[str], *, sha256: str | None = None) 
         CheckpointError: The file is empty, damaged, or holds no state dict.
     """
     path = Path(path)
+    before = _stat(path)
     actual = _sha256_of(path)
     expected = (sha256 or _upstream_hashes().get(path.name, "")).lower()
     if not actual.startswith(expected):
         raise IntegrityError(path, expected, actual)
-    if path.stat().st_size == 0:
+    if before.st_size == 0:
         raise CheckpointError(path, "the file is empty. Fetch it again.")
     if path.suffix.lower() == ".safetensors" or _looks_like_safetensors(path):
         tensors, header = _read_safetensors(path)
     else:
         tensors, header = _state_dict(_read_pickle(path), path), {}
+    if _stat(path) != before:  # what was mapped is then not what was hashed
+        raise CheckpointError(path, "it was changed while it was read. Try again when nothing writes to it.")
     tensors = _without_wrapper_prefix(tensors)
     layout = _layout_of(tensors, header)
     if layout == "openmmlab":
@@ -76,6 +78,24 @@ def load_checkpoint(path: str | os.PathLike[str], *, sha256: str | None = None) 
     return Checkpoint(
         {key: _as_float32(key, tensor, path) for key, tensor in tensors.items()}, layout, path, actual, header
     )
+
+
+@dataclass(frozen=True)
+class _Stat:
+    """What changes when a file is written to or replaced."""
+
+    st_dev: int
+    st_ino: int
+    st_size: int
+    st_mtime_ns: int
+
+
+def _stat(path: Path) -> _Stat:
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise WeightsUnavailableError("", str(path), f"{error.strerror}. Check the path.") from error
+    return _Stat(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 def _sha256_of(path: Path) -> str:
@@ -87,10 +107,9 @@ def _sha256_of(path: Path) -> str:
         raise WeightsUnavailableError("", str(path), f"{error.strerror}. Check the path.") from error
 
 
-@functools.cache
 def _upstream_hashes() -> dict[str, str]:
     """Return the leading sha256 digits of every published upstream checkpoint, by file name."""
-    origins = (weights.origin for entry in packaged_manifest().models for weights in entry.weights.values())
+    origins = (weights.origin for entry in current_manifest().models for weights in entry.weights.values())
     return {origin.file_name: origin.sha256_prefix for origin in origins if isinstance(origin, UpstreamOrigin)}
 
 
@@ -162,6 +181,9 @@ def _check_archive(path: Path) -> None:
             members = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise CheckpointError(path, f"it is a damaged zip archive ({error}). Fetch it again.") from error
+    strays = [name for name in (member.filename for member in members) if ".." in name.split("/") or name[:1] == "/"]
+    if strays:
+        raise UnsafeCheckpointError(path, strays[0])
     if any(member.filename.endswith("/constants.pkl") for member in members):
         raise UnsafeCheckpointError(path, "TorchScript code")
     if sum(member.file_size for member in members) > path.stat().st_size:

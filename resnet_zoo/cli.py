@@ -14,25 +14,29 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import click
 
 from resnet_zoo import __version__
-from resnet_zoo.errors import NOT_CHECKED, DatasetError, ZooError
+from resnet_zoo.cache import cache_path
+from resnet_zoo.errors import NOT_CHECKED, WRONG, DatasetError, ZooError
+from resnet_zoo.inventory import damaged_files, export_mirror, list_cache, prune, remove_files, select_files
 from resnet_zoo.listing import DATASET_TITLES, as_csv, as_markdown, describe, facts, select
 from resnet_zoo.manifest import get_entry, list_models
+from resnet_zoo.progress import download_bar, progress_bar
 from resnet_zoo.recipes import RECIPES
 from resnet_zoo.records import to_json
 from resnet_zoo.report import exit_code, reports_as_json, reports_as_junit
 from resnet_zoo.terminal import (
+    echo_cache,
     echo_entries,
     echo_evaluation,
     echo_json,
     echo_predictions,
     echo_record,
     echo_reports,
-    progress_bar,
 )
 
 SIGINT_EXIT, SIGPIPE_EXIT = 130, 141
@@ -144,8 +148,17 @@ def with_options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 )
 @click.version_option(__version__, "-V", "--version", prog_name="resnet-zoo")
 @click.option("--debug", is_flag=True, envvar="RESNET_ZOO_DEBUG", show_envvar=True, help="Show tracebacks.")
-def main(debug: bool) -> None:
+@click.option("--offline", is_flag=True, help="Never use the network.  [env: RESNET_ZOO_OFFLINE, HF_HUB_OFFLINE]")
+@click.option("--mirror", metavar="URL|DIR", help="Look for weights here first.  [env: RESNET_ZOO_MIRROR]")
+@click.option("--manifest", metavar="FILE", help="Manifest of a private zoo.  [env: RESNET_ZOO_MANIFEST]")
+def main(debug: bool, offline: bool, mirror: str | None, manifest: str | None) -> None:  # noqa: ARG001  # ZooGroup reads debug
     """Fifteen residual networks whose every number can be checked."""
+    given = {
+        "RESNET_ZOO_OFFLINE": "1" if offline else None,
+        "RESNET_ZOO_MIRROR": mirror,
+        "RESNET_ZOO_MANIFEST": manifest,
+    }
+    os.environ.update({name: value for name, value in given.items() if value is not None})
 
 
 @main.command(
@@ -181,13 +194,22 @@ def list_command(
         echo_entries(entries)
 
 
-@main.command(epilog=examples("show resnet50", "show resnetv1d50 --format json"))
+@main.command(epilog=examples("show resnet50", "show resnetv1d50 --format json", "show resnet50 --chain"))
 @click.argument("name")
-@format_option("table", "json")
-def show(name: str, form: str) -> None:
+@click.option("--chain", is_flag=True, help="Load the weights and show every hash on the way to the tensors.")
+@with_options(weights_option, format_option("table", "json"))
+def show(name: str, chain: bool, weights: str | None, form: str) -> None:
     """Show everything the manifest says about a row, and its training recipe."""
     entry = get_entry(name)
-    if form == "json":
+    if chain:
+        from resnet_zoo.chain import chain_of
+        from resnet_zoo.zoo import open_weights
+
+        with download_bar() as progress:
+            opened = open_weights(entry, weights or entry.default_weights, progress=progress)
+        links = asdict(chain_of(opened))
+        echo_json(links) if form == "json" else echo_record(links)
+    elif form == "json":
         echo_json({**to_json(entry), "training": asdict(RECIPES[entry.recipe])})
     else:
         echo_record(describe(entry))
@@ -202,12 +224,14 @@ def show(name: str, form: str) -> None:
 )
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--data", type=click.Path(), metavar="DIR", help="Test images: measure top-1 and top-5 too.")
+@click.option("--download", is_flag=True, help="Fetch weights that are not in the cache.")
 @with_options(weights_option, device_option, *data_options, format_option("table", "json", "junit"))
 @click.pass_context
 def verify(
     ctx: click.Context,
     names: tuple[str, ...],
     data: str | None,
+    download: bool,
     weights: str | None,
     device: str,
     batch_size: int,
@@ -230,6 +254,7 @@ def verify(
             names or None,
             data=data,
             weights=weights,
+            download=download,
             device=device,
             batch_size=batch_size,
             num_workers=num_workers,
@@ -243,7 +268,7 @@ def verify(
         click.echo(reports_as_junit(reports))
     else:
         echo_reports(reports)
-    asked = [*(["top1", "top5"] if data is not None else []), *(["weights"] if weights is not None else [])]
+    asked = [*(["top1", "top5"] if data is not None else []), *(["weights"] if weights is not None or download else [])]
     ctx.exit(exit_code(reports, asked=asked))
 
 
@@ -354,6 +379,116 @@ def convert(source: str, target: str, name: str | None, layout: Any, force: bool
         echo_json(conversion)
     else:
         echo_record(conversion)
+
+
+@main.command(
+    epilog=examples(
+        "download resnet50", "download --all --dataset cifar10", "--mirror https://mirror/zoo download resnet50"
+    )
+)
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--all", "every", is_flag=True, help="All rows.")
+@click.option("--dataset", type=click.Choice(list(DATASET_TITLES)), help="With --all: only rows of this data set.")
+@click.option("--weights", "tag", metavar="TAG", help="A weight set of the rows; default: each row's own default.")
+@format_option("table", "json")
+@click.pass_context
+def download(
+    ctx: click.Context, names: tuple[str, ...], every: bool, dataset: str | None, tag: str | None, form: str
+) -> None:
+    """Fetch weights into the cache, checked, so that they load offline.
+
+    A row that fails is reported, the others are fetched all the same.
+    """
+    if every == bool(names):
+        raise click.UsageError("Name the rows to download, or pass --all.")
+    entries = [get_entry(name) for name in (names or list_models(dataset=dataset))]
+    from resnet_zoo.chain import chain_of
+    from resnet_zoo.zoo import open_weights
+
+    records, exit_codes = [], [0]
+    with download_bar() as progress:
+        for entry in entries:
+            try:
+                opened = open_weights(entry, tag or entry.default_weights, progress=progress)
+                records.append({"model": entry.name, **asdict(chain_of(opened))})
+            except ZooError as error:
+                if ctx.find_root().params["debug"]:
+                    raise
+                exit_codes.append(error.exit_code)
+                click.echo(f"Error: {entry.name}: {error}", err=True)
+    if form == "json":
+        echo_json(records)
+    else:
+        for record in records:
+            echo_record(record)
+    ctx.exit(max(exit_codes))
+
+
+@main.group(epilog=examples("cache ls", "cache verify", "cache rm resnet50", "cache export mirror/"))
+def cache() -> None:
+    """Look after the weights on this machine."""
+
+
+@cache.command("dir")
+def cache_dir() -> None:
+    """Print the cache folder."""
+    click.echo(str(cache_path()))
+
+
+@cache.command("ls")
+@format_option("table", "json")
+def cache_ls(form: str) -> None:
+    """List the weights in the cache."""
+    files = list_cache()
+    if form == "json":
+        echo_json([asdict(file) for file in files])
+    else:
+        echo_cache(files)
+
+
+@cache.command("verify")
+@format_option("table", "json")
+@click.pass_context
+def cache_verify(ctx: click.Context, form: str) -> None:
+    """Check the sha256 of every file in the cache; exit code 1 if one is damaged."""
+    files = list_cache()
+    damaged = damaged_files(files)
+    if form == "json":
+        echo_json({"checked": len(files), "damaged": [asdict(file) for file in damaged]})
+    else:
+        click.echo(f"{len(files)} checked, {len(damaged)} damaged")
+        for file in damaged:
+            click.echo(
+                f"DAMAGED {file.sha256} ({', '.join(file.weights) or 'unknown'}); the next load fetches it again"
+            )
+    ctx.exit(WRONG if damaged else 0)
+
+
+@cache.command("rm")
+@click.argument("names", nargs=-1, metavar="[NAME[/TAG]]...")
+@click.option("--all", "every", is_flag=True, help="All weights.")
+def cache_rm(names: tuple[str, ...], every: bool) -> None:
+    """Remove weights of rows from the cache."""
+    if every == bool(names):
+        raise click.UsageError("Name the rows to remove, or pass --all.")
+    click.echo(f"{remove_files(list_cache() if every else select_files(names))} bytes freed")
+
+
+@cache.command("prune")
+def cache_prune() -> None:
+    """Remove unfinished transfers, damaged files put aside, and weights that no row has any more."""
+    click.echo(f"{prune()} bytes freed")
+
+
+@cache.command("export")
+@click.argument("target", type=click.Path(), metavar="DIR")
+def cache_export(target: str) -> None:
+    """Copy the weights into a folder that works as a mirror on a machine without network."""
+    written, left_out = export_mirror(Path(target))
+    for path in written:
+        click.echo(str(path))
+    for name in left_out:
+        click.echo(f"Left out: {name} has no published safetensors file, so a mirror cannot name it.", err=True)
 
 
 @main.command(epilog=examples("env", "env --format json"))

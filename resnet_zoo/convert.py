@@ -19,7 +19,7 @@ from resnet_zoo.errors import ArgumentError
 from resnet_zoo.files import sha256_of, write_atomically
 from resnet_zoo.fit import check_fit, expected_shapes, fitting_rows, nearest_row, with_counters
 from resnet_zoo.layouts import LAYOUTS, Layout, is_deep, ours_to_openmmlab, renamed
-from resnet_zoo.manifest import get_entry, packaged_manifest
+from resnet_zoo.manifest import current_manifest, get_entry
 from resnet_zoo.records import UpstreamOrigin
 
 
@@ -80,7 +80,7 @@ def convert_checkpoint(
     _check_target(target, layout, overwrite=overwrite)
     checkpoint = load_checkpoint(source)
     entry = get_entry(name or _row_of(checkpoint))
-    check_fit(entry.name, expected_shapes(entry.name), checkpoint)
+    check_fit(entry.name, expected_shapes(entry), checkpoint)
     tensors = with_counters(checkpoint.tensors)
     if layout == "torchvision" and is_deep(tensors):
         raise ArgumentError(f"torchvision has no {entry.architecture}. Write layout timm or openmmlab instead.")
@@ -141,7 +141,7 @@ def _check_target(target: Path, layout: str, *, overwrite: bool) -> None:
 
 def _row_of(checkpoint: Checkpoint) -> str:
     """Return the row a checkpoint belongs to: by its published file name, else the first that fits."""
-    for entry in packaged_manifest().models:
+    for entry in current_manifest().models:
         for weights in entry.weights.values():
             if isinstance(weights.origin, UpstreamOrigin) and weights.origin.file_name == checkpoint.path.name:
                 return entry.name

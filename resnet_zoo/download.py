@@ -1,63 +1,329 @@
-"""From a weight set to a verified local path."""
+"""From a weight set to a local file whose every byte is known.
+
+Sources, in order: the cache; a mirror (``RESNET_ZOO_MIRROR``); the safetensors file under each of the manifest's
+``base_urls``; the upstream checkpoint, which is converted. What each of them said is reported if all fail.
+
+Upstream names carry only the first 8 digits (32 bits) of a sha256, too few against somebody who wants to deceive. So
+what was fetched first is pinned in the cache with its full sha256, and a different file is refused from then on.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import os
-import sys
-from pathlib import Path
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path, PurePosixPath
 
-from resnet_zoo.errors import IntegrityError, WeightsUnavailableError
+from resnet_zoo import cache
+from resnet_zoo.cache import Pin
+from resnet_zoo.errors import DownloadError, IntegrityError, WeightsUnavailableError, ZooError
 from resnet_zoo.files import sha256_of
-from resnet_zoo.manifest import manifest_path, packaged_manifest
-from resnet_zoo.records import Entry, UpstreamOrigin
+from resnet_zoo.manifest import current_manifest, manifest_path
+from resnet_zoo.records import Entry, UpstreamOrigin, WeightSet, WeightsFile
+from resnet_zoo.transfer import Patience, fetch
+
+Progress = Callable[[str, int, int | None], None]
+"""Called with (file name, bytes there, bytes in all or None)."""
+
+Convert = Callable[[Path, Path], object]
+"""Writes the checkpoint at the first path as safetensors at the second."""
+
+MAX_CHECKPOINT_BYTES = 1 << 30
+"""Largest upstream checkpoint that is fetched; their sizes are not published. The largest row's has 241 MB."""
+
+FULL_SHA256_DIGITS = 64
 
 
-def cache_path() -> Path:
-    """Return the cache folder: ``$RESNET_ZOO_HOME``, else ``resnet_zoo`` in the platform's cache folder."""
-    home = os.environ.get("RESNET_ZOO_HOME")
-    if home:
-        return Path(home).expanduser()
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "resnet_zoo"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "resnet_zoo" / "Cache"
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "resnet_zoo"
+@dataclass(frozen=True)
+class LocalWeights:
+    """A weight set's file on this machine.
+
+    Attributes:
+        path: The safetensors file.
+        sha256: What its sha256 must be, all 64 digits.
+        source: Where the bytes came from: a URL or a path.
+        source_sha256: Sha256 of the source; that of the file itself where nothing was converted.
+        pin: ``sha256`` where the manifest vouches for the file, ``32-bit pin`` where it only knows eight digits of
+            the upstream checkpoint's name and the rest was learnt at the first download.
+    """
+
+    path: Path
+    sha256: str
+    source: str
+    source_sha256: str
+    pin: str
 
 
-def weights_path(entry: Entry, tag: str) -> Path:
-    """Return the local file of a weight set, its full sha256 checked.
+@dataclass(frozen=True)
+class _Source:
+    """A place a file may be had from: an http(s) URL, an ``hf://`` address, or a path."""
 
-    The file is looked for beside the manifest, in the cache, and under the manifest's relative ``base_urls``.
+    address: str
+    is_upstream: bool
+
+
+def is_offline() -> bool:
+    """Tell whether the network must not be used (``RESNET_ZOO_OFFLINE`` or ``HF_HUB_OFFLINE``)."""
+    names = ("RESNET_ZOO_OFFLINE", "HF_HUB_OFFLINE")
+    return any(os.environ.get(name, "").lower() in ("1", "true", "yes", "on") for name in names)
+
+
+def cached_weights(entry: Entry, tag: str) -> LocalWeights | None:
+    """Return a weight set's file if it is in the cache; its bytes are not read.
 
     Raises:
         UnknownWeightsError: The row has no such tag.
-        WeightsUnavailableError: The weight set has no file, or it is nowhere on this machine.
-        IntegrityError: A file is there with other bytes.
     """
     weights = entry.weight_set(tag)
+    pin = _pin_of(weights)
     if weights.file is None:
-        raise WeightsUnavailableError(entry.name, tag, _how_to_get(weights.origin))
-    for folder in _local_folders():
-        path = folder / weights.file.path
-        if path.is_file():
-            actual = sha256_of(path)
-            if actual != weights.file.sha256:
-                raise IntegrityError(path, weights.file.sha256, actual)
-            return path
-    looked = ", ".join(map(str, _local_folders()))
-    raise WeightsUnavailableError(
-        entry.name, tag, f"{weights.file.path} is in none of {looked}. Put it in one of them."
-    )
+        return _pinned_weights(weights, pin) if pin and cache.object_path(pin.object_sha256).is_file() else None
+    if not cache.object_path(weights.file.sha256).is_file():
+        return None
+    if pin and pin.object_sha256 == weights.file.sha256:
+        return _pinned_weights(weights, pin)
+    return _published_weights(weights.file, _published_at(weights.file))
 
 
-def _local_folders() -> list[Path]:
-    root = manifest_path().parent
-    relative = [root / url for url in packaged_manifest().base_urls if "://" not in url]
-    return [root, *relative, cache_path()]
+def obtain_weights(
+    entry: Entry,
+    tag: str,
+    convert: Convert,
+    *,
+    patience: Patience | None = None,
+    progress: Progress | None = None,
+) -> LocalWeights:
+    """Return a weight set's local file, fetched if it is not in the cache.
+
+    What comes from a source is checked before it enters the cache. What is in the cache must be checked by whoever
+    reads it, against ``LocalWeights.sha256``.
+
+    Args:
+        entry: The row.
+        tag: The weight set.
+        convert: Turns an upstream checkpoint into safetensors.
+        patience: Time limits and retries.
+        progress: Called while bytes arrive.
+
+    Raises:
+        UnknownWeightsError: The row has no such tag.
+        WeightsUnavailableError: The weight set has no source at all.
+        DownloadError: Every source failed; lists what each said.
+        OSError: The cache cannot be written.
+    """
+    weights = entry.weight_set(tag)
+    found = cached_weights(entry, tag)
+    if found is not None:
+        _drop_leftovers(weights)
+        return found
+    sources = list(_sources(weights))
+    if not sources:
+        raise WeightsUnavailableError(entry.name, tag, "no source is configured for it. Set RESNET_ZOO_MIRROR.")
+    attempts: dict[str, str] = {}
+    for source in sources:
+        try:
+            return _from_source(entry, tag, source, convert, patience or Patience(), progress)
+        except DownloadError as error:
+            said = error.attempts.get(source.address) or str(error)
+            said = " ".join(said.split())  # a server's words may be of several lines
+            attempts[source.address] = said if not isinstance(error, IntegrityError) else _mismatch(error)
+        except ZooError as error:  # a checkpoint that was refused, or fits another row
+            attempts[source.address] = str(error)
+    raise DownloadError(attempts)
 
 
-def _how_to_get(origin: object) -> str:
-    advice = "no source of checked weights is configured for it yet."
-    if isinstance(origin, UpstreamOrigin):
-        advice += f" Download {origin.url} yourself and pass its path as weights (--weights PATH)."
-    return advice
+def _sources(weights: WeightSet) -> Iterator[_Source]:
+    mirror = os.environ.get("RESNET_ZOO_MIRROR")
+    origin = weights.origin if isinstance(weights.origin, UpstreamOrigin) else None
+    if mirror and weights.file is not None:
+        yield _Source(_joined(mirror, PurePosixPath(weights.file.path).name), is_upstream=False)
+    if mirror and origin is not None:
+        yield _Source(_joined(mirror, origin.file_name), is_upstream=True)
+    if weights.file is not None:
+        for base in current_manifest().base_urls:
+            yield _Source(_joined(base, weights.file.path), is_upstream=False)
+    if origin is not None:
+        yield _Source(origin.url, is_upstream=True)
+
+
+def _joined(base: str, name: str) -> str:
+    """Put a file's name behind a URL, or behind a folder (a relative one stands beside the manifest)."""
+    if "://" in base:
+        return f"{base.rstrip('/')}/{name}"
+    return str(manifest_path().parent / Path(base).expanduser() / name)
+
+
+def _from_source(
+    entry: Entry, tag: str, source: _Source, convert: Convert, patience: Patience, progress: Progress | None
+) -> LocalWeights:
+    """Fetch from one source, check, and put into the cache; one process at a time for the same file."""
+    weights = entry.weight_set(tag)
+    name = _file_name(weights, source)
+    expected = _expected_sha256(weights, source)
+    if "://" in source.address and is_offline():
+        raise DownloadError({source.address: "not asked, because offline mode is on"})
+    key = _key(weights, source)
+    with cache.lock(f"{key}-{name}"):
+        found = cached_weights(entry, tag)
+        if found is not None:  # another process was faster
+            return found
+        part = cache.part_path(key, name)
+        digest = _collect(source, weights.file, part, expected, patience, progress)
+        if weights.file is not None and not source.is_upstream:
+            cache.add_object(part, digest)
+            return _published_weights(weights.file, source.address)
+        return _convert_and_pin(weights, source, part, digest, convert)
+
+
+def _collect(
+    source: _Source,
+    file: WeightsFile | None,
+    part: Path,
+    expected: str,
+    patience: Patience,
+    progress: Progress | None,
+) -> str:
+    """Bring a source's bytes into ``part`` and return their sha256, which begins as expected.
+
+    A transfer that continued an older part and then has the wrong hash is made once more from the beginning.
+    """
+    for _ in range(2):
+        digest, resumed = _transfer(source, file, part, patience, progress)
+        if digest.startswith(expected):
+            return digest
+        cache.drop_part(part)
+        if not resumed:
+            break
+    raise IntegrityError(source.address, expected, digest)
+
+
+def _transfer(
+    source: _Source, file: WeightsFile | None, part: Path, patience: Patience, progress: Progress | None
+) -> tuple[str, bool]:
+    """Return the sha256 of what arrived, and whether some of it was there before."""
+    if source.address.startswith(("http://", "https://")):
+        exact = file is not None and not source.is_upstream
+        result = fetch(
+            source.address,
+            part,
+            max_bytes=file.size_bytes if file is not None and exact else MAX_CHECKPOINT_BYTES,
+            exact=exact,
+            patience=patience,
+            progress=(lambda there, total: progress(part.name, there, total)) if progress else None,
+        )
+        return result.sha256, result.resumed_bytes > 0
+    path = _from_hub(source.address) if source.address.startswith("hf://") else Path(source.address)
+    try:
+        shutil.copyfile(path, part)
+    except OSError as error:
+        if error.filename == str(path):
+            raise DownloadError({source.address: f"{error.strerror}"}) from error
+        raise
+    return sha256_of(part), False
+
+
+def _from_hub(address: str) -> Path:
+    """Let huggingface_hub fetch ``hf://owner/repo@revision/file`` into its own cache, with its own settings."""
+    from huggingface_hub import hf_hub_download
+
+    repository, _, rest = address.removeprefix("hf://").partition("@")
+    revision, _, name = rest.partition("/")
+    try:
+        return Path(hf_hub_download(repository, name, revision=revision))
+    except Exception as error:  # the hub's client raises errors of a dozen families
+        raise DownloadError({address: (str(error).splitlines() or [type(error).__name__])[0]}) from error
+
+
+def _convert_and_pin(weights: WeightSet, source: _Source, part: Path, digest: str, convert: Convert) -> LocalWeights:
+    """Convert a fetched checkpoint, remember both hashes, and put the result into the cache.
+
+    In this order, so that whoever is killed on the way leaves nothing that the next call does not continue or remove.
+    """
+    target = part.with_name(f"{digest}.safetensors")
+    for stray in (target, *cache.cache_path().glob(f"pins/.{glob.escape(_pin_name(weights))}.*.part")):
+        stray.unlink(missing_ok=True)  # of a process that was killed before it could move it
+    try:
+        convert(part, target)
+        size_bytes, object_sha256 = part.stat().st_size, sha256_of(target)
+        if weights.file is not None and object_sha256 != weights.file.sha256:
+            raise IntegrityError(f"{source.address}, converted", weights.file.sha256, object_sha256)
+        date = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        pin = Pin(source.address, digest, size_bytes, object_sha256, date)
+        cache.write_pin(_pin_name(weights), pin)
+        cache.add_object(target, object_sha256)
+    finally:
+        cache.drop_part(part)
+    return _pinned_weights(weights, pin)
+
+
+def _key(weights: WeightSet, source: _Source) -> str:
+    """Return what a transfer is filed under; it stays the same when a pin becomes known."""
+    if source.is_upstream and isinstance(weights.origin, UpstreamOrigin):
+        return weights.origin.sha256_prefix[:8]
+    return weights.file.sha256[:16] if weights.file is not None else ""
+
+
+def _drop_leftovers(weights: WeightSet) -> None:
+    """Remove what a process left that was killed when it had put the weights in place, and only that was missing."""
+    for source in _sources(weights):
+        key, name = _key(weights, source), _file_name(weights, source)
+        folder = cache.cache_path() / "partial" / key
+        if folder.is_dir():
+            with contextlib.suppress(OSError), cache.lock(f"{key}-{name}"):  # a cache that may only be read stays so
+                cache.drop_part(folder / name)
+
+
+def _expected_sha256(weights: WeightSet, source: _Source) -> str:
+    """Return what the sha256 of a source's file must begin with: all of it where it is known or pinned."""
+    if not source.is_upstream:
+        return weights.file.sha256 if weights.file is not None else ""
+    pin = _pin_of(weights)
+    if pin is not None:
+        return pin.sha256
+    return weights.origin.sha256_prefix if isinstance(weights.origin, UpstreamOrigin) else ""
+
+
+def _pin_of(weights: WeightSet) -> Pin | None:
+    """Return what is known of the upstream checkpoint, if it does not contradict the manifest."""
+    if not isinstance(weights.origin, UpstreamOrigin):
+        return None
+    pin = cache.read_pin(_pin_name(weights))
+    return pin if pin is not None and pin.sha256.startswith(weights.origin.sha256_prefix) else None
+
+
+def _pin_name(weights: WeightSet) -> str:
+    """Return what a pin is filed under: another zoo may have another file of the same name."""
+    origin = weights.origin
+    return f"{origin.sha256_prefix[:8]}-{origin.file_name}" if isinstance(origin, UpstreamOrigin) else ""
+
+
+def _file_name(weights: WeightSet, source: _Source) -> str:
+    """Return a source's file name as the manifest has it; a path's may hold what means something in an address."""
+    if source.is_upstream and isinstance(weights.origin, UpstreamOrigin):
+        return weights.origin.file_name
+    return PurePosixPath(weights.file.path).name if weights.file is not None else ""
+
+
+def _pinned_weights(weights: WeightSet, pin: Pin) -> LocalWeights:
+    known = len(weights.origin.sha256_prefix) if isinstance(weights.origin, UpstreamOrigin) else 0
+    is_vouched_for = weights.file is not None or known == FULL_SHA256_DIGITS
+    kind = "sha256" if is_vouched_for else f"{4 * known}-bit pin"
+    return LocalWeights(cache.object_path(pin.object_sha256), pin.object_sha256, pin.url, pin.sha256, kind)
+
+
+def _published_weights(file: WeightsFile, address: str) -> LocalWeights:
+    return LocalWeights(cache.object_path(file.sha256), file.sha256, address, file.sha256, "sha256")
+
+
+def _published_at(file: WeightsFile) -> str:
+    """Return where a file is published first of all; its path where the manifest names no place."""
+    bases = current_manifest().base_urls
+    return _joined(bases[0], file.path) if bases else file.path
+
+
+def _mismatch(error: IntegrityError) -> str:
+    return f"wrong bytes: expected sha256 {error.expected}, got {error.actual}"

@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnet_zoo.download import cache_path
+from resnet_zoo.cache import cache_path
 from resnet_zoo.files import sha256_of
 from resnet_zoo.manifest import manifest_path
 

@@ -153,20 +153,39 @@ class IntegrityError(DownloadError):
         path: The file.
         expected: The sha256, or the leading digits of it, that was expected.
         actual: The sha256 of the bytes.
+        note: What was done about it, a sentence.
     """
 
     exit_code = WRONG
 
-    def __init__(self, path: str | PathLike[str], expected: str, actual: str) -> None:
-        self.path, self.expected, self.actual = str(path), expected, actual
+    def __init__(self, path: str | PathLike[str], expected: str, actual: str, note: str = "") -> None:
+        self.path, self.expected, self.actual, self.note = str(path), expected, actual, note
         self.attempts = {self.path: "wrong sha256"}
-        ZooError.__init__(self, self.path, expected, actual)
+        ZooError.__init__(self, self.path, expected, actual, note)
 
     def __str__(self) -> str:
         return (
             f"{self.path} is not the file it should be: expected sha256 {self.expected}, got {self.actual}. "
-            "Fetch it again from its source; nothing of it was used."
+            "Fetch it again from its source; nothing of it was used." + (f" {self.note}" if self.note else "")
         )
+
+
+class PublishError(ZooError):
+    """A repository on the Hugging Face Hub that could not be written.
+
+    Attributes:
+        repository: Its name, ``owner/name``.
+        why: What went wrong, and what to do.
+    """
+
+    exit_code = NOT_CHECKED
+
+    def __init__(self, repository: str, why: str) -> None:
+        self.repository, self.why = repository, why
+        super().__init__(repository, why)
+
+    def __str__(self) -> str:
+        return f"Nothing was published to {self.repository}: {self.why}"
 
 
 class CheckpointError(ZooError, ValueError):

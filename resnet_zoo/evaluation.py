@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from resnet_zoo.chain import Chain, chain_of
 from resnet_zoo.data import Batch, batches, open_test_set
 from resnet_zoo.environment import device_title, versions
 from resnet_zoo.errors import ArgumentError, DatasetError
@@ -44,8 +45,7 @@ class Evaluation:
         images_per_s: Images per second, reading and preprocessing included.
         precision: ``float32`` or ``bfloat16``.
         device: The device's name.
-        weights: File name of the weights, empty for a model passed in.
-        weights_sha256: Sha256 of that file.
+        chain: Where the weights come from, every link with its hash; ``None`` for a model passed in.
         versions: Of Python and the packages that make the numbers.
     """
 
@@ -61,8 +61,7 @@ class Evaluation:
     images_per_s: float
     precision: Precision
     device: str
-    weights: str
-    weights_sha256: str
+    chain: Chain | None
     versions: dict[str, str]
 
     @property
@@ -120,11 +119,11 @@ def evaluate(
     device = resolve_device(device)
     _check_arguments(precision, batch_size, num_workers)
     images = open_test_set(entry, data, skip_bad=skip_bad, partial=partial, download=download)
-    weights_name = weights_sha256 = ""
+    chain = None
     if model is None:
-        checkpoint = open_weights(entry, entry.default_weights if weights is None else weights)
-        weights_name, weights_sha256 = checkpoint.path.name, checkpoint.sha256
-        model = assign_weights(entry, checkpoint)
+        opened = open_weights(entry, entry.default_weights if weights is None else weights)
+        chain = chain_of(opened)
+        model = assign_weights(entry, opened.checkpoint)
     if num_workers is None:
         num_workers = 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
     transform = Transform(entry.preprocess, entry.input_size)
@@ -151,8 +150,7 @@ def evaluate(
         images_per_s=count.num_images / count.seconds,
         precision=precision,
         device=device_title(device),
-        weights=weights_name,
-        weights_sha256=weights_sha256,
+        chain=chain,
         versions=versions(),
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from resnet_zoo.checkpoint import Checkpoint
 from resnet_zoo.errors import CheckpointError, ManifestError, WeightsMismatchError
-from resnet_zoo.manifest import get_entry, manifest_path, packaged_manifest
+from resnet_zoo.manifest import current_manifest, manifest_path
 from resnet_zoo.records import Entry
 from resnet_zoo.resnet import ARCHITECTURES, ResNet
 
@@ -40,10 +39,16 @@ def build(entry: Entry, *, num_classes: int | None = None, in_channels: int = 3)
     )
 
 
-@functools.cache
-def expected_shapes(name: str) -> Shapes:
+def expected_shapes(entry: Entry) -> Shapes:
     """Return key and shape of every tensor in a row's state dict."""
-    return shapes_of(build_on_meta(get_entry(name)).state_dict())
+    key = (entry.architecture, entry.stem, entry.num_classes)
+    if key not in _SHAPES:
+        _SHAPES[key] = shapes_of(build_on_meta(entry).state_dict())
+    return _SHAPES[key]
+
+
+_SHAPES: dict[tuple[str, str, int], Shapes] = {}
+"""What `expected_shapes` found so far."""
 
 
 def shapes_of(tensors: Mapping[str, Tensor]) -> Shapes:
@@ -54,7 +59,7 @@ def shapes_of(tensors: Mapping[str, Tensor]) -> Shapes:
 def fitting_rows(tensors: Mapping[str, Tensor]) -> list[str]:
     """Return the rows whose state dict has exactly these keys and shapes, in table order."""
     shapes = shapes_of(with_counters(tensors))
-    return [entry.name for entry in packaged_manifest().models if expected_shapes(entry.name) == shapes]
+    return [entry.name for entry in current_manifest().models if expected_shapes(entry) == shapes]
 
 
 def with_counters(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -95,5 +100,9 @@ def check_fit(name: str, shapes: Shapes, checkpoint: Checkpoint) -> None:
 def nearest_row(tensors: Mapping[str, Tensor]) -> str:
     """Return the row that shares most keys and shapes, for an error that is short."""
     shapes = shapes_of(tensors).items()
-    names = [entry.name for entry in packaged_manifest().models]
-    return max(names, key=lambda name: 2 * len(expected_shapes(name).items() & shapes) - len(expected_shapes(name)))
+
+    def likeness(entry: Entry) -> int:
+        expected = expected_shapes(entry)
+        return 2 * len(expected.items() & shapes) - len(expected)
+
+    return max(current_manifest().models, key=likeness).name

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.manifest import packaged_manifest
+from resnet_zoo.manifest import current_manifest
 from resnet_zoo.recipes import RECIPES
 from resnet_zoo.records import Entry, RunOrigin, UpstreamOrigin, to_json
 
@@ -145,7 +145,7 @@ def as_csv(entries: Iterable[Entry]) -> str:
     rows = [facts(entry) | {key: getattr(entry.published, key) for key in PRINTED} for entry in entries]
     joined = [{key: " ".join(map(str, v)) if isinstance(v, list) else v for key, v in row.items()} for row in rows]
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(facts(packaged_manifest().models[0])), lineterminator="\n")
+    writer = csv.DictWriter(text, list(facts(current_manifest().models[0])), lineterminator="\n")
     writer.writeheader()
     writer.writerows(joined)
     return text.getvalue()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 from xml.etree import ElementTree
@@ -35,10 +35,17 @@ class Check:
 
 @dataclass(frozen=True)
 class Report:
-    """All checks of one row."""
+    """All checks of one row.
+
+    Attributes:
+        name: The row.
+        checks: In the order they were made.
+        chain: Where the weights that were checked come from, every link with its hash; ``None`` without weights.
+    """
 
     name: str
     checks: tuple[Check, ...]
+    chain: Mapping[str, str] | None = None
 
     def check(self, name: str) -> Check:
         """Return the check of that name."""

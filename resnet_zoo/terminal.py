@@ -1,11 +1,11 @@
-"""What the ``resnet-zoo`` command writes: data on stdout, progress on stderr. rich is imported when it is needed."""
+"""What the ``resnet-zoo`` command writes to stdout. rich is imported when it is needed."""
 
 from __future__ import annotations
 
-import contextlib
 import json
+import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from resnet_zoo.evaluation import Evaluation
+    from resnet_zoo.inventory import CachedFile
     from resnet_zoo.prediction import Prediction
-
-Draw = Callable[[str, int, int], None]
 
 
 def echo_json(value: Any) -> None:
@@ -34,7 +33,7 @@ def new_table(*headers: str) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     for header in headers:
         right = header.startswith(">")
         table.add_column(header.removeprefix(">"), justify="right" if right else "left", overflow="fold")
@@ -85,22 +84,41 @@ def echo_predictions(predictions: Sequence[Prediction]) -> None:
     echo_table(table)
 
 
+def echo_cache(files: Sequence[CachedFile]) -> None:
+    """Write the files of the cache as a table."""
+    table = new_table("Weights", ">Bytes", "Modified", "Checked by", "sha256")
+    for file in files:
+        weights = ", ".join(file.weights) or "(no row)"
+        table.add_row(weights, f"{file.size_bytes}", file.modified, file.pin or "-", file.sha256[:16])
+    echo_table(table)
+
+
+_WIDE_COLUMNS = 118
+"""What the table of reports needs for its long form."""
+
+
 def echo_reports(reports: Sequence[Report]) -> None:
-    """Write reports as a table: published beside measured, and what was not checked marked so."""
-    table = new_table("Model", "Network", "Params (M)", "FLOPs (G)", "Weights", "Top-1 (%)", "Top-5 (%)")
+    """Write reports as a table: published beside measured, and what was not checked marked so.
+
+    On a narrow terminal the short form: equal numbers once, a dash for what was not checked.
+    """
+    short = sys.stdout.isatty() and shutil.get_terminal_size().columns < _WIDE_COLUMNS
+    table = new_table("Model", "Net", "Params (M)", "FLOPs (G)", "Weights", "Top-1 (%)", "Top-5 (%)")
     for report in reports:
         network = [report.check(name) for name in ("manifest", "architecture", "macs")]
         table.add_row(
             report.name,
-            _mark(network),
-            _numbers(report.check("params")),
-            _numbers(report.check("flops"), [report.check("flops_with_head")]),
-            _mark([report.check("weights")]),
-            _numbers(report.check("top1")),
-            _numbers(report.check("top5")),
+            _mark(network, short=short),
+            _numbers(report.check("params"), short=short),
+            _numbers(report.check("flops"), [report.check("flops_with_head")], short=short),
+            _mark([report.check("weights")], short=short),
+            _numbers(report.check("top1"), short=short),
+            _numbers(report.check("top5"), short=short),
         )
     echo_table(table)
     statuses = count_statuses(reports)
+    if short:
+        click.echo("✓ equal to the published value, - not checked")
     rows = "row" if len(reports) == 1 else "rows"
     click.echo(
         f"{len(reports)} {rows}: " + ", ".join(f"{statuses[s]} {s}" for s in ("passed", "failed", "not checked"))
@@ -118,29 +136,29 @@ def echo_reports(reports: Sequence[Report]) -> None:
         click.echo("Not checked: `resnet-zoo verify NAME` says why for a row; --format json for all.", err=True)
 
 
-def _numbers(check: Check, others: Sequence[Check] = ()) -> str:
+def _numbers(check: Check, others: Sequence[Check] = (), *, short: bool) -> str:
     """Return ``published = measured`` of a check, with the mark of the worst of it and the others."""
-    mark = _mark([check, *others])
-    if check.measured is None:
+    mark = _mark([check, *others], short=short)
+    if check.measured is None or (short and check.published == check.measured):
         return f"{check.published} {mark}"
     return f"{check.published} {'=' if check.published == check.measured else '/'} {check.measured} {mark}"
 
 
-def _mark(checks: Sequence[Check]) -> str:
+def _mark(checks: Sequence[Check], *, short: bool) -> str:
     statuses = [check.status for check in checks]
     if "failed" in statuses:
         return "[red]✗ FAILED[/red]"
     if "not checked" in statuses:
-        return "[dim]not checked[/dim]"
+        return f"[dim]{'-' if short else 'not checked'}[/dim]"
     return "[green]✓[/green]"
 
 
 def echo_evaluation(result: Evaluation) -> None:
     """Write an evaluation as a table, published numbers beside the measured ones."""
-    published = get_entry(result.name).published
+    published, chain = get_entry(result.name).published, result.chain
     record = {
         "model": result.name,
-        "weights": f"{result.weights}, sha256 {result.weights_sha256}",
+        "weights": f"{chain.file}, sha256 {chain.file_sha256} ({chain.pin})" if chain else "a model passed in",
         "data set": f"{result.dataset}, {result.num_images} images, {result.num_skipped} skipped",
         "top-1 (%)": _accuracy(result.top1, result.correct1, result.top1_interval, published.top1),
         "top-5 (%)": _accuracy(result.top5, result.correct5, result.top5_interval, published.top5),
@@ -154,24 +172,3 @@ def echo_evaluation(result: Evaluation) -> None:
 def _accuracy(measured: float, correct: int, interval: tuple[float, float], published: str) -> str:
     low, high = interval
     return f"{measured:.2f} ({correct} correct; 95% interval {low:.2f} to {high:.2f}); published {published}"
-
-
-@contextlib.contextmanager
-def progress_bar() -> Iterator[Draw]:
-    """Yield a function of (title, done, total) that draws a bar on stderr, if that is a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda *_: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        tasks: dict[str, Any] = {}
-
-        def draw(title: str, done: int, total: int) -> None:
-            if title not in tasks:
-                tasks[title] = bars.add_task(title)
-            bars.update(tasks[title], completed=done, total=total)
-
-        yield draw

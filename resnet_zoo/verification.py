@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from resnet_zoo.checkpoint import Checkpoint
+from resnet_zoo.chain import Chain, chain_of
 from resnet_zoo.complexity import count_params, dry_run, flops_by_rule, tally_operations
 from resnet_zoo.errors import WRONG, DatasetError, ZooError
 from resnet_zoo.evaluation import Evaluation, evaluate
@@ -33,6 +34,7 @@ def verify(
     *,
     data: str | os.PathLike[str] | None = None,
     weights: str | os.PathLike[str] | None = None,
+    download: bool = False,
     device: torch.device | str = "auto",
     batch_size: int = 64,
     num_workers: int | None = None,
@@ -49,6 +51,7 @@ def verify(
         names: Rows or aliases; ``None`` means all.
         data: The folder of the test images, see `evaluate`.
         weights: A tag or path, as in `create_model`; ``None`` means each row's default weights, if they can be had.
+        download: Fetch weight sets that are not in the cache.
         device: Where to evaluate.
         batch_size: Images per forward pass.
         num_workers: As in `evaluate`.
@@ -73,16 +76,17 @@ def verify(
     reports = []
     for entry in entries.values():
         checks = [*_check_counts(entry)]
-        checkpoint, weights_check = _check_weights(entry, weights)
+        tag = entry.default_weights if weights is None else weights
+        chain, weights_check = _check_weights(entry, tag, download=download, was_asked=weights is not None)
         checks.append(weights_check)
-        if checkpoint is None or data is None or weights_check.status == "failed":
+        if chain is None or data is None:
             why = "no test images given (--data DIR)" if data is None else "no weights to evaluate"
             checks += [Check(top, "not checked", getattr(entry.published, top), None, why) for top in ("top1", "top5")]
         else:
             result = evaluate(
                 entry.name,
                 data,
-                weights=checkpoint.path,
+                weights=tag,
                 device=device,
                 batch_size=batch_size,
                 num_workers=num_workers,
@@ -91,7 +95,7 @@ def verify(
                 progress=_named(progress, entry.name),
             )
             checks += _check_accuracy(entry, result)
-        reports.append(Report(entry.name, tuple(checks)))
+        reports.append(Report(entry.name, tuple(checks), asdict(chain) if chain else None))
     return reports
 
 
@@ -151,7 +155,7 @@ def _check_manifest(entry: Entry) -> Check:
 def _check_architecture(entry: Entry, counted: Exact) -> Check:
     """Hold the state dict's keys, types and shapes, and the output's shape, against the manifest."""
     shape = list(dry_run(build_on_meta(entry), entry.input_size).shape)
-    detail = f"{len(expected_shapes(entry.name))} tensors; output {shape}"
+    detail = f"{len(expected_shapes(entry))} tensors; output {shape}"
     if shape != [1, entry.num_classes]:
         return Check("architecture", "failed", f"output {[1, entry.num_classes]}", f"output {shape}", detail)
     return compare("architecture", entry.exact.state_dict_sha256[:12], counted.state_dict_sha256[:12], detail)
@@ -165,24 +169,30 @@ def _with_exact(check: Check, counted: int, expected: int) -> Check:
     return Check(check.name, check.status, check.published, check.measured, detail)
 
 
-def _check_weights(entry: Entry, weights: str | os.PathLike[str] | None) -> tuple[Checkpoint | None, Check]:
-    """Read the weights and check hash, keys, shapes and finite values."""
+def _check_weights(
+    entry: Entry, weights: str | os.PathLike[str], *, download: bool, was_asked: bool
+) -> tuple[Chain | None, Check]:
+    """Read the weights and check hash, keys, shapes, types and finite values; the chain only if all is well."""
     try:
-        checkpoint = open_weights(entry, entry.default_weights if weights is None else weights)
-        check_fit(entry.name, expected_shapes(entry.name), checkpoint)
+        opened = open_weights(entry, weights, download=download)
+        check_fit(entry.name, expected_shapes(entry), opened.checkpoint)
     except ZooError as error:
         if error.exit_code == WRONG:
-            return None, Check("weights", "failed", None, None, str(error))
-        if weights is not None:
+            return None, Check("weights", "failed", detail=str(error))
+        if was_asked:
             raise
-        return None, Check("weights", "not checked", None, None, str(error))
-    unfinite = [key for key, tensor in checkpoint.tensors.items() if not bool(torch.isfinite(tensor).all())]
+        return None, Check("weights", "not checked", detail=str(error))
+    tensors = opened.checkpoint.tensors
+    unfinite = [key for key, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
     if unfinite:
-        return None, Check(
-            "weights", "failed", "finite values", f"NaN or infinity in {unfinite[0]}", str(checkpoint.path)
-        )
-    detail = f"{checkpoint.path.name}: {len(checkpoint.tensors)} tensors, keys and shapes fit, all finite"
-    return checkpoint, Check("weights", "passed", None, f"sha256 {checkpoint.sha256}", detail)
+        found = f"NaN or infinity in {unfinite[0]}"
+        return None, Check("weights", "failed", "finite values", found, str(opened.checkpoint.path))
+    chain = chain_of(opened)
+    detail = (
+        f"{chain.file} ({chain.pin}; from {chain.source}): {len(tensors)} tensors, keys, shapes and types fit, all "
+        f"finite, fingerprint {chain.tensors_sha256}"
+    )
+    return chain, Check("weights", "passed", None, f"sha256 {chain.file_sha256}", detail)
 
 
 def _check_accuracy(entry: Entry, result: Evaluation) -> list[Check]:

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from resnet_zoo.cache import quarantine
 from resnet_zoo.checkpoint import Checkpoint, load_checkpoint
-from resnet_zoo.download import weights_path
-from resnet_zoo.errors import ArgumentError, UnknownWeightsError
+from resnet_zoo.convert import convert_checkpoint
+from resnet_zoo.download import LocalWeights, Progress, cached_weights, obtain_weights
+from resnet_zoo.errors import (
+    ArgumentError,
+    CheckpointError,
+    IntegrityError,
+    UnknownWeightsError,
+    WeightsUnavailableError,
+    ZooError,
+)
 from resnet_zoo.fit import build, build_on_meta, check_fit, shapes_of, with_counters
-from resnet_zoo.manifest import get_entry
+from resnet_zoo.hub import HUB_PREFIX, open_repository
+from resnet_zoo.manifest import get_entry, use_manifest
+from resnet_zoo.progress import download_bar
 from resnet_zoo.records import Entry
 from resnet_zoo.resnet import ResNet, initialise_classifier
+
+_LOG = logging.getLogger("resnet_zoo")
 
 _HEAD = ("fc.weight", "fc.bias")
 
@@ -28,11 +44,13 @@ def create_model(
     num_classes: int | None = None,
     in_channels: int = 3,
     device: torch.device | str | None = None,
+    manifest: str | os.PathLike[str] | None = None,
 ) -> ResNet:
     """Return a row's network, in training mode as every ``nn.Module`` starts; call ``.eval()`` to use it.
 
     Args:
-        name: A row or alias (`list_models`).
+        name: A row or alias (`list_models`), or ``hf-hub:owner/name[@revision]`` for a network on the Hugging Face Hub,
+            which is always loaded with its weights, and keeps its number of classes and (3 asked for) of channels.
         pretrained: Load the row's default weights. Without ``weights`` and ``pretrained`` the values are fresh.
         weights: A tag of the row (``openmmlab``), or the path of a .safetensors or .pth file.
         num_classes: Another number of classes: the classifier is freshly initialised, every other tensor kept. A
@@ -40,43 +58,117 @@ def create_model(
         in_channels: Another number of image channels: the first convolution is adapted (see `adapt_input`). A file
             whose first convolution already has that many channels is loaded whole.
         device: Where the network ends up: a torch device, or ``auto``.
+        manifest: The manifest file of a private zoo; ``None`` means the one in use (``RESNET_ZOO_MANIFEST``).
 
     Raises:
         UnknownModelError: No row is called so.
         UnknownWeightsError: ``weights`` is neither a tag of the row nor a file.
         WeightsUnavailableError: The weights cannot be had. Random values never take their place.
+        DownloadError: Every source of the weights failed; lists what each said.
         WeightsMismatchError: The file is for another network; lists the keys and names the rows it fits.
         IntegrityError, UnsafeCheckpointError, CheckpointError: As `load_checkpoint`.
         ArgumentError: ``num_classes`` or ``in_channels`` is not positive, or the device is not there.
     """
-    entry = get_entry(name)
     target = None if device is None else resolve_device(device)
     for argument, value in (("num_classes", num_classes), ("in_channels", in_channels)):
         if value is not None and value < 1:
             raise ArgumentError(f"Expected a positive {argument}, got {value}.")
-    if weights is None and pretrained:
-        weights = entry.default_weights
-    if weights is None:
-        model = build(entry, num_classes=num_classes, in_channels=in_channels)
-    else:
-        checkpoint = open_weights(entry, weights)
-        model = assign_weights(entry, checkpoint, num_classes=num_classes, in_channels=in_channels)
+    with use_manifest(manifest):
+        if name.startswith(HUB_PREFIX):
+            model = _from_hub(name, weights, num_classes=num_classes, in_channels=in_channels)
+            return model if target is None else model.to(target)
+        entry = get_entry(name)
+        if weights is None and pretrained:
+            weights = entry.default_weights
+        if weights is None:
+            model = build(entry, num_classes=num_classes, in_channels=in_channels)
+        else:
+            with download_bar() as progress:
+                checkpoint = open_weights(entry, weights, progress=progress).checkpoint
+            model = assign_weights(entry, checkpoint, num_classes=num_classes, in_channels=in_channels)
     return model if target is None else model.to(target)
 
 
-def open_weights(entry: Entry, weights: str | os.PathLike[str]) -> Checkpoint:
+def _from_hub(
+    address: str, weights: str | os.PathLike[str] | None, *, num_classes: int | None, in_channels: int
+) -> ResNet:
+    """Return the network of a repository, with its own numbers of classes and channels unless others are asked for."""
+    if weights is not None:
+        raise ArgumentError(
+            f"{address} has its own weights. Leave out weights={str(weights)!r}, or name a row instead."
+        )
+    found = open_repository(address)
+    channels = found.in_channels if in_channels == 3 else in_channels
+    return assign_weights(found.entry, found.checkpoint, num_classes=num_classes, in_channels=channels)
+
+
+def open_weights(
+    entry: Entry, weights: str | os.PathLike[str], *, download: bool = True, progress: Progress | None = None
+) -> LoadedWeights:
     """Read the checkpoint that a tag or path stands for; a tag is preferred where both could be meant.
 
+    A damaged file in the cache is put aside and fetched again.
+
+    Args:
+        entry: The row.
+        weights: A tag or a path.
+        download: Fetch a weight set that is not in the cache.
+        progress: Called with (file name, bytes there, bytes in all or None) while bytes arrive.
+
     Raises:
-        UnknownWeightsError, WeightsUnavailableError, IntegrityError, UnsafeCheckpointError, CheckpointError: As
-            `create_model`.
+        UnknownWeightsError, WeightsUnavailableError, DownloadError, IntegrityError, UnsafeCheckpointError,
+            CheckpointError: As `create_model`.
     """
     if isinstance(weights, str) and weights in entry.weights:
-        file = entry.weights[weights].file
-        return load_checkpoint(weights_path(entry, weights), sha256=file.sha256 if file else None)
+        return _open_tag(entry, weights, download=download, progress=progress)
     if not Path(weights).suffix and not Path(weights).exists():
         raise UnknownWeightsError(entry.name, str(weights), entry.weights)
-    return load_checkpoint(weights)
+    return LoadedWeights(load_checkpoint(weights), None)
+
+
+@dataclass(frozen=True)
+class LoadedWeights:
+    """A checkpoint whose bytes were checked, and where its file comes from (``None``: a path was given)."""
+
+    checkpoint: Checkpoint
+    local: LocalWeights | None
+
+
+def _open_tag(entry: Entry, tag: str, *, download: bool, progress: Progress | None) -> LoadedWeights:
+    local = _local_weights(entry, tag, download=download, progress=progress)
+    try:
+        return LoadedWeights(load_checkpoint(local.path, sha256=local.sha256), local)
+    except CheckpointError as error:
+        damage: ZooError = error
+    except IntegrityError as error:
+        damage = error
+    aside = quarantine(local.path)
+    if aside is None:
+        raise damage
+    _LOG.warning("%s The damaged file was put aside as %s; fetching it again.", damage, aside)
+    try:
+        local = _local_weights(entry, tag, download=download, progress=progress)
+    except ZooError as error:
+        note = f"It was put aside as {aside}. {error}"
+        if isinstance(damage, IntegrityError):
+            raise IntegrityError(damage.path, damage.expected, damage.actual, note) from error
+        raise WeightsUnavailableError(entry.name, tag, f"{damage} {note}") from error
+    return LoadedWeights(load_checkpoint(local.path, sha256=local.sha256), local)
+
+
+def _local_weights(entry: Entry, tag: str, *, download: bool, progress: Progress | None) -> LocalWeights:
+    if download:
+        return obtain_weights(entry, tag, partial(_convert, entry), progress=progress)
+    local = cached_weights(entry, tag)
+    if local is None:
+        raise WeightsUnavailableError(
+            entry.name, tag, f"not in the cache. `resnet-zoo download {entry.name}` fetches it."
+        )
+    return local
+
+
+def _convert(entry: Entry, source: Path, target: Path) -> None:
+    convert_checkpoint(source, target, name=entry.name)
 
 
 def assign_weights(
@@ -103,6 +195,7 @@ def assign_weights(
         fresh = torch.nn.Linear(tensors["fc.weight"].shape[1], model.fc.out_features)
         initialise_classifier(fresh)
         tensors |= dict(zip(_HEAD, (fresh.weight.detach(), fresh.bias.detach()), strict=True))
+    tensors |= {key: _aligned(tensors[key]) for key in _HEAD}
     model.load_state_dict(tensors, assign=True)
     return model
 
@@ -137,6 +230,15 @@ def resolve_device(device: torch.device | str) -> torch.device:
             f"The device {str(device)!r} is not there. Pass auto, cpu, or one of this machine's."
         ) from error
     return resolved
+
+
+def _aligned(tensor: Tensor) -> Tensor:
+    """Copy a tensor that a file's mapping put at an odd place in memory.
+
+    The last bit of a matrix product depends on it; convolutions do not. With 64 bytes the logits are those of a network
+    whose tensors were allocated one by one, as upstream's are.
+    """
+    return tensor if tensor.data_ptr() % 64 == 0 else tensor.clone()
 
 
 def _size(tensors: Mapping[str, Tensor], key: str, dim: int) -> int | None:

@@ -12,13 +12,24 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from resnet_zoo.manifest import packaged_manifest
+from resnet_zoo.manifest import current_manifest
 
-ENTRIES = packaged_manifest().models
+ENTRIES = current_manifest().models
 NAMES = [entry.name for entry in ENTRIES]
 
 _DATA_VARIABLE = "RESNET_ZOO_TEST_DATA"
 """Folder with cifar10-jpeg.tar.gz and imagenet-samples.tar, for the tests on real images."""
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache and no network, so that no test depends on what this machine has or can reach."""
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("RESNET_ZOO_HOME", str(home))
+    monkeypatch.setenv("RESNET_ZOO_OFFLINE", "1")
+    for name in ("RESNET_ZOO_MIRROR", "RESNET_ZOO_MANIFEST", "HF_HUB_OFFLINE", "HF_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    return home
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ from resnet_zoo.errors import (
     DownloadError,
     IntegrityError,
     ManifestError,
+    PublishError,
     UnknownLayerError,
     UnknownModelError,
     UnknownWeightsError,
@@ -42,6 +43,7 @@ EXAMPLES: dict[type[ZooError], ZooError] = {
         WeightsUnavailableError("resnet50_in1k", "openmmlab", "the disk is in another castle"),
         DownloadError({"https://a.test/x": "404", "https://b.test/x": "timed out"}),
         IntegrityError(Path("x.pth"), "ea4938fc", "00" * 32),
+        PublishError("owner/resnets", "the token was refused"),
         CheckpointError(Path("x.pth"), "the file is empty"),
         UnsafeCheckpointError(Path("x.pth"), "posix.system"),
         WeightsMismatchError(
@@ -66,6 +68,7 @@ MESSAGE_FACTS: dict[type[ZooError], list[str]] = {
     WeightsUnavailableError: ["'openmmlab'", "resnet50_in1k", "the disk is in another castle"],
     DownloadError: ["https://a.test/x: 404", "https://b.test/x: timed out"],
     IntegrityError: ["x.pth", "expected sha256 ea4938fc", "got " + "00" * 32, "nothing of it was used"],
+    PublishError: ["owner/resnets", "the token was refused"],
     CheckpointError: ["x.pth", "the file is empty"],
     UnsafeCheckpointError: ["x.pth", "'posix.system'", "Nothing of it was run"],
     WeightsMismatchError: [
@@ -88,6 +91,7 @@ EXIT_CODES: dict[type[ZooError], int] = {
     ManifestError: WRONG,
     WeightsUnavailableError: NOT_CHECKED,
     DownloadError: NOT_CHECKED,
+    PublishError: NOT_CHECKED,
     IntegrityError: WRONG,
     CheckpointError: WRONG,
     UnsafeCheckpointError: WRONG,
@@ -149,7 +153,7 @@ def test_the_exit_code_says_what_kind_of_failure_it_is(error: ZooError) -> None:
     assert error.exit_code == EXIT_CODES[type(error)]
 
 
-@pytest.mark.parametrize("kind", _classes(), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", sorted(_classes(), key=lambda kind: kind.__name__), ids=lambda kind: kind.__name__)
 def test_every_error_is_a_zoo_error_and_no_os_error(kind: type[BaseException]) -> None:
     assert issubclass(kind, ZooError)
     assert not issubclass(kind, OSError)

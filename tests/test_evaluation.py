@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from resnet_zoo.chain import tensors_sha256
 from resnet_zoo.data import Batch, batches, open_test_set
-from resnet_zoo.errors import ArgumentError, DatasetError, UnknownModelError, WeightsUnavailableError
+from resnet_zoo.errors import ArgumentError, DatasetError, DownloadError, UnknownModelError
 from resnet_zoo.evaluation import Evaluation, Precision, correct_in_top_k, count_correct, evaluate, wilson_interval
+from resnet_zoo.files import sha256_of
 from resnet_zoo.fit import build
 from resnet_zoo.manifest import class_folders, get_entry
 from resnet_zoo.preprocess import create_transform
@@ -144,7 +146,7 @@ def test_the_interval_of_a_published_accuracy_is_half_a_point_wide() -> None:
 def test_the_result_says_what_was_measured(model: ResNet, class_tree: Tree) -> None:
     result = run(model, class_tree(CLASSES))
     assert (result.name, result.dataset, result.precision) == (NAME, "cifar10-png-10images", "float32")
-    assert (result.weights, result.weights_sha256) == ("", "")
+    assert result.chain is None
     assert result.num_skipped == 0
     assert result.images_per_s > 0
     assert result.versions["torch"]
@@ -157,8 +159,10 @@ def test_weights_of_a_file_are_named_with_their_hash(model: ResNet, class_tree: 
     torch.save(model.state_dict(), path)
     root = class_tree(CLASSES)
     result = evaluate(NAME, root, weights=path, device="cpu")
-    assert result.weights == "mine.pth"
-    assert len(result.weights_sha256) == 64
+    assert result.chain is not None
+    assert (result.chain.file, result.chain.pin) == ("mine.pth", "path")
+    assert result.chain.file_sha256 == sha256_of(path)
+    assert result.chain.tensors_sha256 == tensors_sha256(model.state_dict())
     assert (result.correct1, result.correct5) == reference(model, root)
 
 
@@ -305,5 +309,5 @@ def test_a_device_that_is_not_there_is_refused(model: ResNet, tmp_path: Path) ->
 
 
 def test_missing_weights_are_an_error_not_a_random_network(class_tree: Tree) -> None:
-    with pytest.raises(WeightsUnavailableError):
+    with pytest.raises(DownloadError, match="offline"):
         evaluate(NAME, class_tree(CLASSES), device="cpu")

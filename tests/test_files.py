@@ -5,11 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from resnet_zoo.files import sha256_of, write_atomically
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize("size", [0, 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, (1 << 21) + 7])
@@ -101,15 +106,27 @@ def test_a_target_below_a_file_is_an_os_error(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"file": b"file"}
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="the superuser may write everywhere")
+WRITE_AS_NOBODY = """
+import os, sys
+from pathlib import Path
+from resnet_zoo.files import write_atomically
+if os.geteuid() == 0:
+    os.setuid(65534)  # the superuser may write everywhere
+try:
+    write_atomically(Path(sys.argv[1]), lambda path: path.write_bytes(b"new"))
+except PermissionError as error:
+    print(error.filename)
+"""
+
+
 def test_a_read_only_folder_is_an_os_error_and_stays_empty(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    try:
-        with pytest.raises(PermissionError):
-            write_atomically(tmp_path / "target", lambda path: path.write_bytes(b"new"))
-        assert list(tmp_path.iterdir()) == []
-    finally:
-        tmp_path.chmod(0o700)
+    with tempfile.TemporaryDirectory() as name:  # below tmp_path another user could not even look
+        folder = Path(name)
+        folder.chmod(0o555)
+        command = [sys.executable, "-c", WRITE_AS_NOBODY, str(folder / "target")]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == str(folder / "target")
+        assert list(folder.iterdir()) == []
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="/proc is Linux")

@@ -33,7 +33,7 @@ def checkpoint_of(tensors: dict[str, Tensor]) -> Checkpoint:
 
 
 def check(name: str, tensors: dict[str, Tensor], shapes: Shapes | None = None) -> None:
-    check_fit(name, shapes or expected_shapes(name), checkpoint_of(tensors))
+    check_fit(name, shapes or expected_shapes(get_entry(name)), checkpoint_of(tensors))
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=NAMES)
@@ -61,7 +61,7 @@ def test_every_row_fits_itself(name: str) -> None:
     tensors = meta_state(name)
     check(name, tensors)
     assert name in fitting_rows(tensors)
-    assert expected_shapes(nearest_row(tensors)) == expected_shapes(name)
+    assert expected_shapes(get_entry(nearest_row(tensors))) == expected_shapes(get_entry(name))
 
 
 def test_only_the_two_resnet50_rows_fit_each_other() -> None:

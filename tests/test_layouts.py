@@ -8,6 +8,7 @@ from torch import Tensor
 
 from resnet_zoo.fit import expected_shapes
 from resnet_zoo.layouts import is_deep, openmmlab_to_ours, ours_to_openmmlab, renamed
+from resnet_zoo.manifest import get_entry
 from resnet_zoo.resnet import ARCHITECTURES
 from tests.conftest import ENTRIES, NAMES
 
@@ -50,13 +51,13 @@ def marked(keys: list[str]) -> dict[str, Tensor]:
 @pytest.mark.parametrize("entry", ENTRIES, ids=NAMES)
 def test_our_keys_become_those_of_openmmlab(entry: object) -> None:
     name, architecture = entry.name, entry.architecture  # type: ignore[attr-defined]
-    ours = marked(list(expected_shapes(name)))
+    ours = marked(list(expected_shapes(get_entry(name))))
     assert set(renamed(ours, ours_to_openmmlab(ours))) == set(upstream_keys(architecture))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_there_and_back_gives_the_same_keys_and_tensors(name: str) -> None:
-    ours = marked(list(expected_shapes(name)))
+    ours = marked(list(expected_shapes(get_entry(name))))
     theirs = renamed(ours, ours_to_openmmlab(ours))
     assert len(theirs) == len(ours)
     assert renamed(theirs, openmmlab_to_ours(theirs)) == ours
@@ -86,7 +87,7 @@ def test_each_v1d_key_has_its_place(name: str, theirs: str, ours: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_only_v1d_has_a_deep_stem_under_either_keys(name: str) -> None:
-    ours = list(expected_shapes(name))
+    ours = list(expected_shapes(get_entry(name)))
     assert is_deep(ours) == (name in V1D)
     assert is_deep(upstream_keys(name.split("_")[0])) == (name in V1D)
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from resnet_zoo.errors import ArgumentError, DatasetError, UnknownModelError, WeightsUnavailableError
+from resnet_zoo.errors import ArgumentError, DatasetError, DownloadError, UnknownModelError
 from resnet_zoo.fit import build
 from resnet_zoo.manifest import class_names, get_entry
 from resnet_zoo.prediction import Prediction, predict
@@ -160,7 +160,7 @@ def test_weights_of_a_file_are_used(model: ResNet, paths: list[Path], tmp_path: 
 
 
 def test_missing_weights_are_an_error_not_a_random_network(paths: list[Path]) -> None:
-    with pytest.raises(WeightsUnavailableError):
+    with pytest.raises(DownloadError, match="offline"):
         predict(NAME, paths, device="cpu")
 
 

@@ -162,7 +162,7 @@ def test_digits_are_printed_as_the_source_prints_them(count: int, unit: int, pri
 def test_weights_that_fit_pass_with_their_hash(weights: Path) -> None:
     check = verify(NAME, weights=weights)[0].check("weights")
     assert check.status == "passed"
-    assert "mine.pth: 122 tensors" in check.detail
+    assert check.detail.startswith(f"mine.pth (path; from {weights}): 122 tensors")
     assert check.measured is not None
     assert check.measured.startswith("sha256 ")
 
@@ -274,8 +274,7 @@ def measured(
         images_per_s=1.0,
         precision="float32",
         device="cpu",
-        weights="",
-        weights_sha256="",
+        chain=None,
         versions={},
     )
     return _check_accuracy(GOOD, result)

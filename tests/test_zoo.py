@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from resnet_zoo.checkpoint import load_checkpoint
 from resnet_zoo.errors import (
     ArgumentError,
     CheckpointError,
+    DownloadError,
     UnknownModelError,
     UnknownWeightsError,
     WeightsMismatchError,
@@ -113,16 +115,10 @@ def test_logits_after_loading_are_those_before_saving(pth: Path, state: dict[str
         assert torch.equal(create_model(NAME, weights=pth).eval()(image()), original.eval()(image()))
 
 
-def test_pretrained_without_a_file_raises_instead_of_returning_random_values() -> None:
-    entry = get_entry(NAME)
-    assert entry.weights[entry.default_weights].file is None, "weights are published now: replace this test"
-    with pytest.raises(WeightsUnavailableError, match="openmmlab"):
-        create_model(NAME, pretrained=True)
-
-
-def test_a_tag_without_a_file_raises_as_pretrained_does() -> None:
-    with pytest.raises(WeightsUnavailableError, match="Download https"):
-        create_model(NAME, weights="openmmlab")
+@pytest.mark.parametrize("arguments", [{"pretrained": True}, {"weights": "openmmlab"}], ids=str)
+def test_weights_out_of_reach_raise_instead_of_returning_random_values(arguments: dict[str, Any]) -> None:
+    with pytest.raises(DownloadError, match=r"bd6371c8\.pth: .*offline mode"):
+        create_model(NAME, **arguments)
 
 
 def test_an_unknown_tag_is_an_error_with_the_known_ones() -> None:

@@ -1,0 +1,153 @@
+"""What the cache holds, by row; checking, removing and exporting it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from resnet_zoo.cache import cache_path
+from resnet_zoo.download import LocalWeights, cached_weights
+from resnet_zoo.errors import ArgumentError, IntegrityError
+from resnet_zoo.files import sha256_of, write_atomically
+from resnet_zoo.manifest import current_manifest
+from resnet_zoo.records import Entry
+
+_LEFTOVERS = ("partial", "quarantine", "locks")
+
+
+@dataclass(frozen=True)
+class CachedFile:
+    """One file of weights in the cache.
+
+    Attributes:
+        sha256: What its bytes must hash to; its name.
+        size_bytes: Its size.
+        modified: When it was written, ISO 8601, UTC.
+        weights: The weight sets it belongs to, ``row/tag``; empty if the manifest knows none.
+        source: Where it came from; empty if unknown.
+        pin: ``sha256``, or ``32-bit pin``; see ``download``.
+    """
+
+    sha256: str
+    size_bytes: int
+    modified: str
+    weights: tuple[str, ...]
+    source: str
+    pin: str
+
+
+def list_cache() -> list[CachedFile]:
+    """Return the files of the cache, those of the manifest first, in table order."""
+    owners: dict[str, list[tuple[str, LocalWeights]]] = {}
+    for entry, tag, local in cached_sets():
+        owners.setdefault(local.sha256, []).append((f"{entry.name}/{tag}", local))
+    folder = cache_path() / "objects"
+    paths = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    rank = {sha256: position for position, sha256 in enumerate(owners)}
+    files = [_describe(path, owners.get(path.stem, [])) for path in paths]
+    return sorted(files, key=lambda file: (rank.get(file.sha256, len(rank)), file.sha256))
+
+
+def cached_sets() -> Iterator[tuple[Entry, str, LocalWeights]]:
+    """Yield every weight set of the manifest that is in the cache."""
+    for entry in current_manifest().models:
+        for tag in entry.weights:
+            local = cached_weights(entry, tag)
+            if local is not None:
+                yield entry, tag, local
+
+
+def damaged_files(files: Iterable[CachedFile]) -> list[CachedFile]:
+    """Return the files whose bytes do not have their sha256."""
+    return [file for file in files if sha256_of(_path_of(file)) != file.sha256]
+
+
+def remove_files(files: Iterable[CachedFile]) -> int:
+    """Remove files from the cache and return how many bytes that freed."""
+    freed = 0
+    for file in files:
+        _path_of(file).unlink(missing_ok=True)
+        freed += file.size_bytes
+    return freed
+
+
+def select_files(names: Iterable[str]) -> list[CachedFile]:
+    """Return the cached files of rows (or of ``row/tag``).
+
+    Raises:
+        UnknownModelError: No row is called so.
+        ArgumentError: Nothing of a row is in the cache.
+    """
+    files = list_cache()
+    chosen = []
+    for name in names:
+        row, _, tag = name.partition("/")
+        row = current_manifest().find(row).name
+        found = [file for file in files if any(_belongs(weights, row, tag) for weights in file.weights)]
+        if not found:
+            raise ArgumentError(f"Nothing of {name} is in the cache; `resnet-zoo cache ls` shows what is.")
+        chosen += found
+    return chosen
+
+
+def _belongs(weights: str, row: str, tag: str) -> bool:
+    """Tell whether ``row/tag`` is of this row, and of this tag where one is given."""
+    return weights.startswith(f"{row}/") and tag in ("", weights.removeprefix(f"{row}/"))
+
+
+def prune() -> int:
+    """Remove transfers, files put aside, locks, and weights the manifest does not know; return the bytes freed."""
+    freed = remove_files(file for file in list_cache() if not file.weights)
+    for name in _LEFTOVERS:
+        folder = cache_path() / name
+        freed += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        shutil.rmtree(folder, ignore_errors=True)
+    return freed
+
+
+def export_mirror(target: Path) -> tuple[list[Path], list[str]]:
+    """Copy the cache's published files into a folder that works as a mirror (``RESNET_ZOO_MIRROR``).
+
+    Returns:
+        The files written, and the weight sets left out because the manifest has no file of theirs yet.
+
+    Raises:
+        IntegrityError: A file of the cache is damaged.
+        OSError: The folder cannot be written.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    written, left_out = [], []
+    for entry, tag, local in cached_sets():
+        file = entry.weights[tag].file
+        if file is None:
+            left_out.append(f"{entry.name}/{tag}")
+            continue
+        path = target / PurePosixPath(file.path).name
+        write_atomically(path, partial(_copy_checked, local))
+        written.append(path)
+    return written, left_out
+
+
+def _copy_checked(local: LocalWeights, target: Path) -> None:
+    shutil.copyfile(local.path, target)
+    actual = sha256_of(target)
+    if actual != local.sha256:
+        raise IntegrityError(local.path, local.sha256, actual)
+
+
+def _describe(path: Path, owners: list[tuple[str, LocalWeights]]) -> CachedFile:
+    found = path.stat()
+    modified = datetime.fromtimestamp(found.st_mtime, timezone.utc).isoformat(timespec="seconds")
+    local = owners[0][1] if owners else None
+    names = tuple(name for name, _ in owners)
+    return CachedFile(
+        path.stem, found.st_size, modified, names, local.source if local else "", local.pin if local else ""
+    )
+
+
+def _path_of(file: CachedFile) -> Path:
+    return cache_path() / "objects" / f"{file.sha256}.safetensors"
