@@ -7,10 +7,10 @@ import os as _os
 from typing import Any as _Any
 
 from resnet_zoo import create_model as _create_model
-from resnet_zoo.manifest import packaged_manifest as _packaged_manifest
+from resnet_zoo.manifest import current_manifest as _current_manifest
 from resnet_zoo.records import Entry as _Entry
 
-dependencies = ["torch", "torchvision", "safetensors"]
+dependencies = ["torch", "torchvision", "safetensors", "requests", "filelock", "rich"]
 
 
 def _entry_point(name: str, entry: _Entry) -> _Any:
@@ -53,5 +53,5 @@ def _entry_point(name: str, entry: _Entry) -> _Any:
 
 
 globals().update(
-    {name: _entry_point(name, entry) for entry in _packaged_manifest().models for name in (entry.name, *entry.aliases)}
+    {name: _entry_point(name, entry) for entry in _current_manifest().models for name in (entry.name, *entry.aliases)}
 )

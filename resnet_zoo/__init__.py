@@ -16,6 +16,7 @@ from resnet_zoo.errors import (
     DownloadError,
     IntegrityError,
     ManifestError,
+    PublishError,
     UnknownLayerError,
     UnknownModelError,
     UnknownWeightsError,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from resnet_zoo.complexity import count_flops, count_params
     from resnet_zoo.convert import convert_checkpoint
     from resnet_zoo.evaluation import evaluate
+    from resnet_zoo.hub import push_to_hub
     from resnet_zoo.prediction import predict
     from resnet_zoo.preprocess import create_transform
     from resnet_zoo.verification import verify
@@ -47,6 +49,7 @@ _TORCH_BOUND = {
     "evaluate": "evaluation",
     "load_checkpoint": "checkpoint",
     "predict": "prediction",
+    "push_to_hub": "hub",
     "verify": "verification",
 }
 """The module of each public name that needs torch."""
@@ -58,6 +61,7 @@ __all__ = [
     "DownloadError",
     "IntegrityError",
     "ManifestError",
+    "PublishError",
     "UnknownLayerError",
     "UnknownModelError",
     "UnknownWeightsError",
@@ -75,6 +79,7 @@ __all__ = [
     "list_models",
     "load_checkpoint",
     "predict",
+    "push_to_hub",
     "verify",
 ]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from resnet_zoo.listing import as_markdown
-from resnet_zoo.manifest import packaged_manifest
+from resnet_zoo.manifest import current_manifest
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -19,7 +19,7 @@ _TABLE = re.compile(r"(?<=<!-- table: begin -->\n).*?(?=<!-- table: end -->)", r
 @click.option("--check", is_flag=True, help="Change nothing; exit 1 if the README would change.")
 def main(check: bool) -> None:
     before = README.read_text(encoding="utf-8")
-    after, count = _TABLE.subn(lambda _: as_markdown(packaged_manifest().models), before)
+    after, count = _TABLE.subn(lambda _: as_markdown(current_manifest().models), before)
     if count != 1:
         raise click.ClickException(f"{README.name} must have one table between its two marks, found {count}.")
     if after == before:

@@ -19,15 +19,16 @@ ROOT = Path(__file__).parent.parent
 
 LAYERS = {
     5: ["cli", "terminal", "__main__", "hubconf", "scripts"],
-    4: ["verification"],
-    3: ["zoo", "evaluation", "prediction"],
+    4: ["verification", "publish"],
+    3: ["zoo", "chain", "evaluation", "prediction"],
     2: [
         *("preprocess", "complexity", "checkpoint", "layouts", "fit"),
-        *("convert", "data", "decode", "resize", "resnet"),
+        *("convert", "data", "decode", "resize", "resnet", "hub"),
     ],
     1: [
         *("manifest", "records", "strict", "download", "recipes"),
-        *("report", "listing", "files", "environment", "__init__"),
+        *("cache", "transfer", "inventory", "progress"),
+        *("report", "listing", "cards", "hub_config", "files", "environment", "__init__"),
     ],
     0: ["errors"],
 }
@@ -138,6 +139,9 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
         ("manifest", "if TYPE_CHECKING:\n    pass\nelse:\n    import torch"),
         ("manifest", "if True:\n    import requests"),
         ("download", "import requests"),
+        ("transfer", "import requests"),
+        ("cache", "from resnet_zoo.download import obtain_weights\nfrom resnet_zoo.zoo import open_weights"),
+        ("inventory", "from resnet_zoo.chain import chain_of"),
         ("download", "from huggingface_hub import hf_hub_download"),
         ("__init__", "from resnet_zoo.zoo import create_model"),
         ("cli", "import torch"),

@@ -1,0 +1,114 @@
+"""Model cards for the Hugging Face Hub, written from the manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from resnet_zoo.listing import DATASET_TITLES
+from resnet_zoo.records import Entry, UpstreamOrigin, WeightSet
+
+DATASET_IDS = {"cifar10": "cifar10", "cifar100": "cifar100", "in1k": "imagenet-1k"}
+"""What the Hub calls the data sets."""
+
+_PUBLISHED = ("params_m", "flops_g", "top1", "top5")
+_HEADERS = ("Params (M)", "FLOPs (G)", "Top-1 (%)", "Top-5 (%)")
+
+
+def model_card(entry: Entry, repository: str, *, num_classes: int, sha256: str) -> str:
+    """Return the card of one network.
+
+    Args:
+        entry: The row whose network it is.
+        repository: ``owner/name``.
+        num_classes: Width of its classifier.
+        sha256: Of its weights.
+    """
+    published = entry.published
+    return _page(
+        _front_matter([entry], [entry.weights[entry.default_weights].license]),
+        f"# {repository.partition('/')[2]}\n",
+        f"The network of `{entry.name}` ({entry.architecture}, {num_classes} classes), for image classification.\n",
+        "```python\n"
+        "import resnet_zoo\n\n"
+        f'model = resnet_zoo.create_model("hf-hub:{repository}").eval()\n'
+        f'transform = resnet_zoo.create_transform("{entry.name}")\n'
+        "```\n",
+        f"sha256 of `model.safetensors`, checked at every load: `{sha256}`\n",
+        "## Published numbers of the row\n",
+        f"As printed by the source ({published.source}, {DATASET_TITLES[entry.dataset]}); nothing here was measured "
+        "with the weights of this repository.\n",
+        _table(("", *_HEADERS), [(published.label, *(getattr(published, key) for key in _PUBLISHED))]),
+    )
+
+
+def zoo_card(entries: Sequence[Entry], repository: str) -> str:
+    """Return the card of a repository that holds the weight files of many rows.
+
+    Args:
+        entries: The rows; those without a file are left out.
+        repository: ``owner/name``.
+    """
+    sets = [(entry, tag, weights) for entry in entries for tag, weights in entry.weights.items() if weights.file]
+    return _page(
+        _front_matter([entry for entry, _, _ in sets], [weights.license for _, _, weights in sets]),
+        f"# {repository.partition('/')[2]}\n",
+        "Weights of resnet_zoo as safetensors. `resnet_zoo.create_model(NAME, pretrained=True)` fetches them, and "
+        "checks the full sha256 at every load.\n",
+        "## Accuracy\n",
+        "Published: as printed by the source. Measured: with the file of this repository, `-` where nobody has yet.\n",
+        _table(
+            ("Model", "Data set", *_HEADERS, "Measured top-1 (%)", "Measured top-5 (%)"),
+            [_accuracy(entry, weights) for entry, _, weights in sets],
+        ),
+        "## Files\n",
+        _table(("Model", "Weights", "File", "Bytes", "sha256"), [_file(*found) for found in sets]),
+        "## Sources\n",
+        "What the files were converted from: same values, other keys; half precision widened to float32.\n",
+        _table(("Model", "Weights", "Source", "sha256 of the source"), [_source(*found) for found in sets]),
+    )
+
+
+def _accuracy(entry: Entry, weights: WeightSet) -> tuple[str, ...]:
+    measured = weights.measured
+    numbers = (f"{measured.top1:.2f}", f"{measured.top5:.2f}") if measured else ("-", "-")
+    published = (getattr(entry.published, key) for key in _PUBLISHED)
+    return (f"`{entry.name}`", DATASET_TITLES[entry.dataset], *published, *numbers)
+
+
+def _file(entry: Entry, tag: str, weights: WeightSet) -> tuple[str, ...]:
+    file = weights.file
+    return (f"`{entry.name}`", tag, file.path, str(file.size_bytes), f"`{file.sha256}`") if file else ()
+
+
+def _source(entry: Entry, tag: str, weights: WeightSet) -> tuple[str, ...]:
+    origin = weights.origin
+    if isinstance(origin, UpstreamOrigin):
+        return (f"`{entry.name}`", tag, origin.url, f"`{origin.sha256_prefix}`")
+    return (f"`{entry.name}`", tag, f"trained: recipe {origin.recipe}, run {origin.run}", "-")
+
+
+def _front_matter(entries: Iterable[Entry], licenses: Iterable[str]) -> str:
+    """Return the block of YAML that the Hub reads; several licences are ``other`` there."""
+    names = sorted({name.lower() for name in licenses})
+    datasets = dict.fromkeys(DATASET_IDS[entry.dataset] for entry in entries)
+    lines = [
+        "---",
+        f"license: {names[0] if len(names) == 1 else 'other'}",
+        "library_name: resnet_zoo",
+        "pipeline_tag: image-classification",
+        "tags:",
+        *(f"- {tag}" for tag in ("image-classification", "pytorch", "resnet", "safetensors")),
+        "datasets:",
+        *(f"- {name}" for name in datasets),
+        "---",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = (header, ["---"] * len(header), *rows)
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def _page(*blocks: str) -> str:
+    return "\n".join(blocks)

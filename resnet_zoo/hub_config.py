@@ -1,0 +1,147 @@
+"""The configuration of a network on the Hugging Face Hub: ``config.json`` as timm reads and writes it.
+
+The key ``resnet_zoo`` in it adds what timm has no word for, above all the sha256 of the weights.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resnet_zoo.errors import CheckpointError, UnknownModelError
+from resnet_zoo.manifest import get_entry
+from resnet_zoo.records import Entry, to_json
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_TIMM_NAMES = {f"resnetv1d{depth}": f"resnet{depth}d" for depth in (50, 101, 152)}
+_ROWS_OF_TIMM = {
+    **{f"resnet{depth}": f"resnet{depth}_in1k" for depth in (18, 34, 50, 101, 152)},
+    **{f"resnet{depth}d": f"resnetv1d{depth}_in1k" for depth in (50, 101, 152)},
+}
+"""The row whose network and keys a timm architecture has."""
+
+
+@dataclass(frozen=True)
+class HubConfig:
+    """What a repository's ``config.json`` says.
+
+    Attributes:
+        entry: The row whose network it is.
+        num_classes: Width of its classifier.
+        in_channels: Its image channels.
+        class_names: Names of the classes in label order, if it says them.
+        sha256: Of the weights; ``None`` in a configuration of timm's.
+    """
+
+    entry: Entry
+    num_classes: int
+    in_channels: int
+    class_names: tuple[str, ...] | None
+    sha256: str | None
+
+    @classmethod
+    def read(cls, path: Path) -> HubConfig:
+        """Read a configuration of ours or of timm.
+
+        Raises:
+            CheckpointError: It is no configuration of a network in the table.
+        """
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+            ours = raw.get("resnet_zoo", {})
+            row = ours["name"] if ours else _ROWS_OF_TIMM[raw["architecture"]]
+            entry = get_entry(row)
+            names = ours.get("class_names")
+            config = cls(
+                entry=entry,
+                num_classes=_positive(_first(raw, "num_classes", entry.num_classes)),
+                in_channels=_positive(ours["in_channels"] if ours else _timm_channels(raw)),
+                class_names=tuple(names) if names else None,
+                sha256=ours["sha256"] if ours else None,
+            )
+        except UnknownModelError as error:
+            raise CheckpointError(path, f"it is for a row that this zoo does not have. {error}") from error
+        except KeyError as error:
+            known = ", ".join(_ROWS_OF_TIMM)
+            why = f"{error.args[0]!r} is missing, or no architecture of this zoo (known from timm: {known})."
+            raise CheckpointError(path, why) from error
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise CheckpointError(path, f"it is no configuration of a network ({error}).") from error
+        if config.sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", str(config.sha256)):
+            raise CheckpointError(path, f"expected a sha256 of 64 hex digits, got {config.sha256!r}.")
+        return config
+
+
+def _first(raw: Mapping[str, Any], key: str, otherwise: Any) -> Any:
+    """Return a value from the configuration, or from timm's block within it, where older files have it."""
+    return raw[key] if key in raw else raw.get("pretrained_cfg", {}).get(key, otherwise)
+
+
+def _timm_channels(raw: Mapping[str, Any]) -> Any:
+    size = _first(raw, "input_size", (3,))
+    return raw.get("model_args", {}).get("in_chans", size[0])
+
+
+def _positive(value: Any) -> int:
+    if type(value) is not int or value < 1:
+        raise ValueError(f"expected a positive integer, got {value!r}")
+    return value
+
+
+def config_content(
+    entry: Entry, classifier: nn.Linear, in_channels: int, class_names: Sequence[str] | None, sha256: str
+) -> dict[str, Any]:
+    """Return the configuration of a network: what timm reads, and under ``resnet_zoo`` what it has no word for.
+
+    Args:
+        entry: The row whose network it is.
+        classifier: Its classifier.
+        in_channels: Its image channels.
+        class_names: Names of the classes, in label order, if they are known.
+        sha256: Of the weights.
+    """
+    config: dict[str, Any] = {
+        "architecture": _timm_name(entry),
+        "num_classes": classifier.out_features,
+        "num_features": classifier.in_features,
+        "pretrained_cfg": _timm_preprocess(entry, classifier.out_features, in_channels),
+        "resnet_zoo": {
+            "name": entry.name,
+            "in_channels": in_channels,
+            "class_names": None if class_names is None else list(class_names),
+            "preprocess": to_json(entry.preprocess),
+            "sha256": sha256,
+        },
+    }
+    if in_channels != 3:
+        config["model_args"] = {"in_chans": in_channels}
+    return config
+
+
+def _timm_name(entry: Entry) -> str:
+    """Return timm's name of a row's network. Its 3x3 stem for CIFAR has none there: timm shall say that at once."""
+    name = _TIMM_NAMES.get(entry.architecture, entry.architecture)
+    return f"{name}_cifar" if entry.stem == "cifar" else name
+
+
+def _timm_preprocess(entry: Entry, num_classes: int, in_channels: int) -> dict[str, Any]:
+    rules, (_, height, width) = entry.preprocess, entry.input_size
+    share = rules.crop / rules.short_edge if rules.crop and rules.short_edge else 1.0
+    return {
+        "num_classes": num_classes,
+        "input_size": [in_channels, height, width],
+        "fixed_input_size": False,
+        "interpolation": "bilinear",
+        "crop_pct": share,
+        "crop_mode": "center",
+        "mean": [round(value / 255, 6) for value in rules.mean],
+        "std": [round(value / 255, 6) for value in rules.std],
+        "first_conv": "conv1.0" if entry.stem == "deep" else "conv1",
+        "classifier": "fc",
+    }

@@ -1,0 +1,342 @@
+"""From and to the Hugging Face Hub: its real client against a hub on loopback, each fact in a process of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from resnet_zoo import create_model, hub, push_to_hub
+from resnet_zoo.errors import (
+    ArgumentError,
+    CheckpointError,
+    DownloadError,
+    IntegrityError,
+    PublishError,
+    WeightsMismatchError,
+    ZooError,
+)
+from resnet_zoo.hub_config import HubConfig
+from resnet_zoo.resnet import ResNet
+from tests.conftest import randomise
+from tests.hub_server import HubServer, in_new_process
+
+ROW = "resnet18_cifar10"
+OURS, THEIRS, FOREIGN = "someone/net", "someone/seven-classes", "timm/resnet18.test"
+
+
+def images(channels: int = 3) -> Tensor:
+    return torch.randn(2, channels, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+def network(seed: int = 0, **options: Any) -> ResNet:
+    torch.manual_seed(seed)
+    model = randomise(create_model(options.pop("name", ROW), **options), seed).eval()
+    assert isinstance(model, ResNet)
+    return model
+
+
+def seven_classes() -> ResNet:
+    return network(7, num_classes=7, in_channels=1)
+
+
+def foreign_files() -> dict[str, bytes]:
+    """A repository as timm writes one: no word of ours, and weights without our header."""
+    config = {
+        "architecture": "resnet18",
+        "num_classes": 1000,
+        "num_features": 512,
+        "pretrained_cfg": {"input_size": [3, 224, 224], "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
+    }
+    weights = safetensors.torch.save(network(3, name="resnet18").state_dict(), {"format": "pt"})
+    return {"config.json": json.dumps(config).encode(), "model.safetensors": weights}
+
+
+def push(repository: str, make: Callable[[], ResNet], class_names: list[str] | None = None) -> str:
+    return push_to_hub(make(), repository, name=ROW, class_names=class_names)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubServer]:
+    folder = tmp_path_factory.mktemp("hub")
+    with HubServer(folder / "files") as running:
+        environment = running.environment(folder / "maker")
+        in_new_process(environment, push, OURS, network)
+        in_new_process(environment, push, THEIRS, seven_classes, list("abcdefg"))
+        running.add(FOREIGN, foreign_files())
+        yield running
+
+
+Ask = Callable[..., Any]
+
+
+@pytest.fixture
+def ask(server: HubServer, tmp_path: Path) -> Ask:
+    """Return a function that calls another in a new process with the hub and an own Hugging Face cache."""
+
+    def call(function: Callable[..., Any], *arguments: Any, **variables: str) -> Any:
+        return in_new_process(server.environment(tmp_path / "hf") | variables, function, *arguments)
+
+    return call
+
+
+def logits(address: str, options: Mapping[str, Any], size: int = 32) -> Tensor:
+    model = create_model(address, **options).eval()
+    channels = model.state_dict()["conv1.weight"].shape[1]
+    x = torch.randn(2, channels, size, size, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        return model(x).clone()  # type: ignore[no-any-return]
+
+
+def facts(address: str) -> dict[str, Any]:
+    found = hub.open_repository(address)
+    return {
+        "name": found.name,
+        "revision": found.revision,
+        "num_classes": found.num_classes,
+        "in_channels": found.in_channels,
+        "class_names": found.class_names,
+        "sha256": found.sha256,
+        "path": found.path,
+    }
+
+
+def blob(home: Path, repository: str, name: str) -> Path:
+    """Return the file in Hugging Face's cache that holds the bytes."""
+    folder = home / "hub" / f"models--{repository.replace('/', '--')}" / "snapshots"
+    return next(folder.glob(f"*/{name}")).resolve()
+
+
+def flip_a_bit(path: Path, position: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
+
+
+def test_what_was_pushed_is_loaded_with_equal_logits(ask: Ask) -> None:
+    expected = network()(images())
+    assert torch.equal(ask(logits, f"hf-hub:{OURS}", {}), expected)
+
+
+def test_a_repository_keeps_its_classes_channels_and_names(ask: Ask, server: HubServer) -> None:
+    found = ask(facts, f"hf-hub:{THEIRS}")
+    assert (found["name"], found["num_classes"], found["in_channels"]) == (ROW, 7, 1)
+    assert found["class_names"] == tuple("abcdefg")
+    assert found["revision"] == server.repositories[THEIRS].main
+    assert torch.equal(ask(logits, f"hf-hub:{THEIRS}", {}), seven_classes()(images(1)))
+
+
+def test_other_classes_and_channels_can_be_asked_for(ask: Ask) -> None:
+    assert ask(logits, f"hf-hub:{THEIRS}", {"num_classes": 4}).shape == (2, 4)
+    grey = ask(logits, f"hf-hub:{OURS}", {"in_channels": 1})
+    torch.testing.assert_close(grey, network()(images(1).expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-4)
+
+
+def test_a_repository_of_timm_is_loaded(ask: Ask) -> None:
+    expected = network(3, name="resnet18")
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        assert torch.equal(ask(logits, f"hf-hub:{FOREIGN}", {}, 64), expected(x))
+    assert ask(facts, f"hf-hub:{FOREIGN}")["name"] == "resnet18_in1k"
+
+
+def test_an_old_revision_stays_readable(ask: Ask, server: HubServer) -> None:
+    first = server.add("someone/moving", {**foreign_files(), "note.txt": b"1"})
+    server.add("someone/moving", {"config.json": b"[]"})
+    assert ask(facts, f"hf-hub:someone/moving@{first}")["revision"] == first
+    with pytest.raises(CheckpointError):
+        ask(facts, "hf-hub:someone/moving")
+
+
+def test_files_and_card_are_what_the_hub_expects(server: HubServer) -> None:
+    files = server.repositories[OURS].files("main")
+    assert files is not None
+    assert set(files) == {"config.json", "model.safetensors", "README.md"}
+    config = json.loads(files["config.json"].path.read_text())
+    assert config["architecture"] == "resnet18_cifar"
+    assert config["pretrained_cfg"]["input_size"] == [3, 32, 32]
+    assert config["pretrained_cfg"]["mean"] == [0.4914, 0.4822, 0.4465]
+    assert config["resnet_zoo"]["sha256"] == files["model.safetensors"].sha256
+    assert config["resnet_zoo"]["class_names"][0] == "airplane"
+    card = files["README.md"].path.read_text()
+    assert card.startswith("---\nlicense: apache-2.0\n")
+    for fact in ("94.82", "11.17", "hf-hub:someone/net", "As printed", files["model.safetensors"].sha256):
+        assert fact in card
+
+
+def test_pushing_the_same_again_commits_nothing(ask: Ask, server: HubServer) -> None:
+    before = server.repositories[OURS].main
+    assert ask(push, OURS, network).endswith(f"/{OURS}/commit/{before}")
+    assert server.num_commits(OURS) == 1
+
+
+@pytest.mark.parametrize(("repository", "position"), [(OURS, 10), (OURS, -1), (FOREIGN, 2_000_000)])
+def test_a_damaged_cache_is_fetched_again(
+    ask: Ask, server: HubServer, tmp_path: Path, repository: str, position: int
+) -> None:
+    good = ask(facts, f"hf-hub:{repository}")
+    damaged = blob(tmp_path / "hf", repository, "model.safetensors")
+    flip_a_bit(damaged, position)
+    server.requests.clear()
+    assert ask(facts, f"hf-hub:{repository}") == good
+    assert ("GET", f"/storage/{good['sha256']}") in server.requests
+    server.requests.clear()
+    assert ask(facts, f"hf-hub:{repository}") == good
+    assert not [path for _, path in server.requests if path.startswith("/storage")]
+
+
+@pytest.mark.parametrize("repository", [OURS, FOREIGN])
+def test_a_damaged_cache_is_an_error_where_nothing_can_be_fetched(ask: Ask, tmp_path: Path, repository: str) -> None:
+    good = ask(facts, f"hf-hub:{repository}")
+    flip_a_bit(blob(tmp_path / "hf", repository, "model.safetensors"), 2_000_000)
+    with pytest.raises(IntegrityError, match=good["sha256"]):
+        ask(facts, f"hf-hub:{repository}", RESNET_ZOO_OFFLINE="1")
+
+
+def test_a_damaged_configuration_is_fetched_again(ask: Ask, tmp_path: Path) -> None:
+    good = ask(facts, f"hf-hub:{OURS}")
+    flip_a_bit(blob(tmp_path / "hf", OURS, "config.json"), 5)
+    with pytest.raises(CheckpointError, match="expected the hash"):
+        ask(facts, f"hf-hub:{OURS}", HF_HUB_OFFLINE="1")
+    assert ask(facts, f"hf-hub:{OURS}") == good
+
+
+def test_weights_that_are_not_those_of_the_configuration_are_refused(ask: Ask, server: HubServer) -> None:
+    files = server.repositories[OURS].files("main")
+    assert files is not None
+    other = {**foreign_files(), "config.json": files["config.json"].path.read_bytes()}
+    server.add("someone/swapped", other)
+    with pytest.raises(IntegrityError, match=files["model.safetensors"].sha256):
+        ask(facts, "hf-hub:someone/swapped")
+
+
+def offline_story() -> tuple[Tensor, list[str]]:
+    said = []
+    for call in (lambda: hub.open_repository(f"hf-hub:{FOREIGN}"), lambda: push(OURS, network)):
+        with pytest.raises((DownloadError, PublishError)) as caught:
+            call()
+        said.append(str(caught.value))
+    return logits(f"hf-hub:{OURS}", {}), said
+
+
+def test_a_warm_cache_needs_no_network(ask: Ask, server: HubServer) -> None:
+    expected = ask(logits, f"hf-hub:{OURS}", {})
+    server.requests.clear()
+    for variable in ("HF_HUB_OFFLINE", "RESNET_ZOO_OFFLINE"):
+        found, said = ask(offline_story, **{variable: "1"})
+        assert torch.equal(found, expected)
+        assert all("offline mode is on" in text for text in said)
+    assert server.requests == []
+
+
+def test_what_is_not_there_is_named(ask: Ask, server: HubServer) -> None:
+    server.add("someone/empty", {"note.txt": b"nothing else"})
+    server.add("someone/half", {"config.json": foreign_files()["config.json"]})
+    for address, said in {
+        "hf-hub:someone/nowhere": "repository not found",
+        f"hf-hub:{OURS}@v9": "no such revision",
+        "hf-hub:someone/empty": "config.json: the repository has no such file",
+        "hf-hub:someone/half": "model.safetensors: the repository has no such file",
+    }.items():
+        with pytest.raises(DownloadError, match=said):
+            ask(facts, address)
+
+
+def test_a_hub_that_is_not_there_is_named(ask: Ask) -> None:
+    with pytest.raises(PublishError, match=f"Nothing was published to {OURS}"):
+        ask(push, OURS, network, HF_ENDPOINT="http://127.0.0.1:9")
+
+
+def test_a_token_is_needed_sent_and_not_passed_on(tmp_path: Path) -> None:
+    with HubServer(tmp_path / "files", token="hf_right") as server:
+        environment = server.environment(tmp_path / "hf")
+        in_new_process(environment, push, OURS, network)
+        assert in_new_process(environment, facts, f"hf-hub:{OURS}")["name"] == ROW
+        others = environment | {"HF_HOME": str(tmp_path / "other")}
+        with pytest.raises(DownloadError, match=r"not authorised \(HTTP 401\)"):
+            in_new_process(others | {"HF_TOKEN": "hf_wrong"}, facts, f"hf-hub:{OURS}")
+        with pytest.raises(DownloadError, match=r"repository not found \(HTTP 401\)"):
+            in_new_process(others | {"HF_TOKEN": ""}, facts, f"hf-hub:{OURS}")
+        with pytest.raises(PublishError, match=r"HTTP 401"):
+            in_new_process(others | {"HF_TOKEN": "hf_wrong"}, push, "someone/new", network)
+        assert "someone/new" not in server.repositories
+
+
+CONFIGS: dict[str, tuple[Any, str]] = {
+    "no JSON": (None, "no configuration"),
+    "a list": ([1], "no configuration"),
+    "empty": ({}, "'architecture' is missing"),
+    "unknown architecture": ({"architecture": "vit_base"}, "'vit_base' is missing, or no architecture"),
+    "unknown row": ({"resnet_zoo": {"name": "resnet19"}}, "'resnet19'"),
+    "half of ours": ({"resnet_zoo": {"name": ROW}}, "'in_channels' is missing"),
+    "no classes": ({"architecture": "resnet18", "num_classes": 0}, "positive integer, got 0"),
+    "text for a number": ({"architecture": "resnet18", "num_classes": "10"}, "positive integer, got '10'"),
+    "short hash": ({"resnet_zoo": {"name": ROW, "in_channels": 3, "sha256": "12ab"}}, "64 hex digits, got '12ab'"),
+}
+
+
+@pytest.mark.parametrize("case", CONFIGS)
+def test_a_configuration_that_makes_no_sense_is_an_error(case: str, tmp_path: Path) -> None:
+    content, said = CONFIGS[case]
+    path = tmp_path / "config.json"
+    path.write_text("{" if content is None else json.dumps(content))
+    with pytest.raises(CheckpointError, match=said):
+        HubConfig.read(path)
+
+
+def test_older_files_of_timm_are_understood(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"architecture": "resnet50d", "num_classes": 5, "input_size": [1, 224, 224]}))
+    config = HubConfig.read(path)
+    assert (config.entry.name, config.num_classes, config.in_channels) == ("resnetv1d50_in1k", 5, 1)
+    path.write_text(json.dumps({"architecture": "resnet34", "pretrained_cfg": {"num_classes": 9}}))
+    config = HubConfig.read(path)
+    assert (config.entry.name, config.num_classes, config.in_channels) == ("resnet34_in1k", 9, 3)
+
+
+@pytest.mark.parametrize("address", ["hf-hub:", "hf-hub:net", "hf-hub:a/b/c", "hf-hub:a/b@", "hf-hub:../b@c d"])
+def test_a_malformed_address_is_refused(address: str) -> None:
+    with pytest.raises(ArgumentError, match="hf-hub:owner/name"):
+        create_model(address)
+
+
+def test_wrong_arguments_are_refused_before_anything_is_sent() -> None:
+    model = network()
+    calls: list[tuple[type[ZooError], Callable[[], object]]] = [
+        (ArgumentError, lambda: push_to_hub(model, "net", name=ROW)),
+        (ArgumentError, lambda: push_to_hub(model, OURS, name=ROW, class_names=["one"])),
+        (WeightsMismatchError, lambda: push_to_hub(model, OURS, name="resnet34_cifar10")),
+        (ArgumentError, lambda: create_model(f"hf-hub:{OURS}", weights="openmmlab")),
+    ]
+    for kind, call in calls:
+        with pytest.raises(kind):
+            call()
+
+
+def timm_logits(address: str) -> Tensor:
+    import timm
+
+    model = timm.create_model(address, pretrained=True).eval()
+    x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        return model(x).clone()  # type: ignore[no-any-return]
+
+
+def push_v1d(repository: str) -> Tensor:
+    model = network(5, name="resnetv1d50")
+    push_to_hub(model, repository, name="resnetv1d50")
+    x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        return model(x).clone()  # type: ignore[no-any-return]
+
+
+@pytest.mark.peers
+def test_timm_loads_what_was_pushed(ask: Ask) -> None:
+    expected = ask(push_v1d, "someone/v1d")
+    torch.testing.assert_close(ask(timm_logits, "hf-hub:someone/v1d"), expected)
