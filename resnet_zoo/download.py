@@ -138,6 +138,8 @@ def obtain_weights(
 
 def _sources(weights: WeightSet) -> Iterator[_Source]:
     mirror = os.environ.get("RESNET_ZOO_MIRROR")
+    if mirror and "://" not in mirror:
+        mirror = str(Path(mirror).expanduser().absolute())
     origin = weights.origin if isinstance(weights.origin, UpstreamOrigin) else None
     if mirror and weights.file is not None:
         yield _Source(_joined(mirror, PurePosixPath(weights.file.path).name), is_upstream=False)
@@ -189,22 +191,30 @@ def _collect(
 ) -> str:
     """Bring a source's bytes into ``part`` and return their sha256, which begins as expected.
 
-    A transfer that continued an older part and then has the wrong hash is made once more from the beginning.
+    What continued an older part, or came out of Hugging Face's cache, and then has the wrong hash is fetched once more
+    from the beginning.
     """
-    for _ in range(2):
-        digest, resumed = _transfer(source, file, part, patience, progress)
+    for attempt in range(2):
+        digest, was_there = _transfer(source, file, part, patience, progress, anew=attempt > 0)
         if digest.startswith(expected):
             return digest
         cache.drop_part(part)
-        if not resumed:
+        if not was_there:
             break
     raise IntegrityError(source.address, expected, digest)
 
 
 def _transfer(
-    source: _Source, file: WeightsFile | None, part: Path, patience: Patience, progress: Progress | None
+    source: _Source,
+    file: WeightsFile | None,
+    part: Path,
+    patience: Patience,
+    progress: Progress | None,
+    *,
+    anew: bool,
 ) -> tuple[str, bool]:
-    """Return the sha256 of what arrived, and whether some of it was there before."""
+    """Return the sha256 of what arrived, and whether some of it may have been there before."""
+    part.parent.mkdir(parents=True, exist_ok=True)
     if source.address.startswith(("http://", "https://")):
         exact = file is not None and not source.is_upstream
         result = fetch(
@@ -216,24 +226,25 @@ def _transfer(
             progress=(lambda there, total: progress(part.name, there, total)) if progress else None,
         )
         return result.sha256, result.resumed_bytes > 0
-    path = _from_hub(source.address) if source.address.startswith("hf://") else Path(source.address)
+    is_hub = source.address.startswith("hf://")
+    path = _from_hub(source.address, anew=anew) if is_hub else Path(source.address)
     try:
         shutil.copyfile(path, part)
     except OSError as error:
         if error.filename == str(path):
             raise DownloadError({source.address: f"{error.strerror}"}) from error
         raise
-    return sha256_of(part), False
+    return sha256_of(part), is_hub
 
 
-def _from_hub(address: str) -> Path:
+def _from_hub(address: str, *, anew: bool) -> Path:
     """Let huggingface_hub fetch ``hf://owner/repo@revision/file`` into its own cache, with its own settings."""
     from huggingface_hub import hf_hub_download
 
     repository, _, rest = address.removeprefix("hf://").partition("@")
     revision, _, name = rest.partition("/")
     try:
-        return Path(hf_hub_download(repository, name, revision=revision))
+        return Path(hf_hub_download(repository, name, revision=revision, force_download=anew))
     except Exception as error:  # the hub's client raises errors of a dozen families
         raise DownloadError({address: (str(error).splitlines() or [type(error).__name__])[0]}) from error
 

@@ -27,6 +27,7 @@ from resnet_zoo.convert import convert_checkpoint
 from resnet_zoo.download import LocalWeights, cached_weights, obtain_weights
 from resnet_zoo.errors import DownloadError, IntegrityError, ManifestError, WeightsUnavailableError
 from resnet_zoo.manifest import get_entry, read_manifest
+from resnet_zoo.records import UpstreamOrigin
 from resnet_zoo.verification import verify
 from resnet_zoo.zoo import open_weights
 from tests import fault_server
@@ -333,6 +334,27 @@ def test_a_folder_works_as_a_mirror_without_network(use: Use, tmp_path: Path, mo
     monkeypatch.setenv("RESNET_ZOO_MIRROR", str(tmp_path))
     (tmp_path / "file.safetensors").write_bytes(SMALL)
     assert obtain().path.read_bytes() == SMALL
+
+
+def test_a_relative_mirror_folder_stands_in_the_working_directory(
+    use: Use, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here" / "mirror").mkdir(parents=True)
+    (tmp_path / "here" / "mirror" / "weights.safetensors").write_bytes(SMALL)
+    use(files={NAME: ("files/weights.safetensors", SMALL)})
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("RESNET_ZOO_MIRROR", "mirror")
+    assert obtain().path.read_bytes() == SMALL
+
+
+def test_a_part_of_other_bytes_is_fetched_anew(small: str, server: FaultServer) -> None:
+    entry = get_entry(NAME)
+    origin = entry.weights[TAG].origin
+    assert isinstance(origin, UpstreamOrigin)
+    part = cache.part_path(origin.sha256_prefix[:8], origin.file_name)
+    part.write_bytes(b"not the beginning of that file")
+    assert obtain().path.read_bytes() == SMALL
+    assert [request.range for request in server.requests] == [f"bytes={len(b'not the beginning of that file')}-", None]
 
 
 def test_a_base_url_may_be_a_folder_beside_the_manifest(use: Use, tmp_path: Path) -> None:
