@@ -10,7 +10,7 @@ from resnet_zoo import create_model as _create_model
 from resnet_zoo.manifest import current_manifest as _current_manifest
 from resnet_zoo.records import Entry as _Entry
 
-dependencies = ["torch", "torchvision", "safetensors", "requests", "filelock", "rich"]
+dependencies = ["torch", "torchvision", "safetensors", "huggingface_hub", "requests", "filelock", "rich"]
 
 
 def _entry_point(name: str, entry: _Entry) -> _Any:

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from resnet_zoo.errors import CheckpointError, DownloadError
 from resnet_zoo.files import sha256_of, write_atomically
 from resnet_zoo.strict import WrongValueError, decode, expect
 
@@ -35,7 +36,7 @@ def cache_path() -> Path:
     """Return the cache folder: ``$RESNET_ZOO_HOME``, else ``resnet_zoo`` in the platform's cache folder."""
     home = os.environ.get("RESNET_ZOO_HOME")
     if home:
-        return Path(home).expanduser()
+        return Path(home).expanduser().absolute()
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "resnet_zoo"
     if sys.platform == "win32":
@@ -84,21 +85,28 @@ def add_object(source: Path, sha256: str) -> Path:
     """Move a checked file into the cache under its sha256 and return its place."""
     target = object_path(sha256)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with source.open("rb") as file:
+    with source.open("r+b") as file:  # Windows flushes only what may be written
         os.fsync(file.fileno())
     source.replace(target)
     drop_part(source)
     return target
 
 
-def quarantine(path: Path) -> Path | None:
-    """Put a damaged object aside and return where it is, or ``None`` if the cache cannot be written."""
+def quarantine(sha256: str) -> Path | None:
+    """Put a damaged object aside and return where it is; ``None`` if it is gone or was repaired meanwhile.
+
+    Judged anew under a lock, because several processes may meet the same damage.
+
+    Raises:
+        OSError: The cache cannot be written.
+    """
+    path = object_path(sha256)
     target = cache_path() / "quarantine" / f"{path.name}.{time.time_ns()}"
-    try:
+    with lock(f"object-{sha256[:16]}"):
+        if not path.exists() or is_intact(sha256):
+            return None
         target.parent.mkdir(parents=True, exist_ok=True)
         path.replace(target)
-    except OSError:
-        return None
     return target
 
 
@@ -111,7 +119,8 @@ def read_pin(source_name: str) -> Pin | None:
     except FileNotFoundError:
         return None
     except (ValueError, WrongValueError) as error:
-        raise OSError(f"{_pin_path(source_name)} is damaged ({error}); remove it to fetch the weights anew") from error
+        path = _pin_path(source_name)
+        raise CheckpointError(path, f"it is no record of a download ({error}). Remove it to fetch anew.") from error
     return pin
 
 
@@ -123,14 +132,29 @@ def write_pin(source_name: str, pin: Pin) -> None:
 
 
 @contextlib.contextmanager
-def lock(key: str) -> Iterator[None]:
-    """Hold the lock of a transfer; the operating system frees it if this process is killed."""
-    from filelock import FileLock
+def lock(key: str, *, timeout_s: float | None = None) -> Iterator[None]:
+    """Hold the lock of a transfer; the operating system frees it if this process is killed.
+
+    Lock files stay: whoever removed one could let two processes in.
+
+    Raises:
+        DownloadError: Another process held it all the time.
+        OSError: The cache cannot be written.
+    """
+    from filelock import FileLock, Timeout
 
     folder = cache_path() / "locks"
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f"{key}.lock", timeout=_LOCK_TIMEOUT_S):
+    timeout_s = _LOCK_TIMEOUT_S if timeout_s is None else timeout_s
+    held = FileLock(folder / f"{key}.lock")
+    try:
+        held.acquire(timeout=timeout_s)
+    except Timeout as error:
+        raise DownloadError({key: f"another process has been fetching it for {timeout_s:.0f} s"}) from error
+    try:
         yield
+    finally:
+        held.release()
 
 
 def is_intact(sha256: str) -> bool:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from resnet_zoo.files import sha256_of
+from resnet_zoo.fit import with_counters
 from resnet_zoo.manifest import manifest_path
 from resnet_zoo.zoo import LoadedWeights
 
@@ -51,7 +52,7 @@ def chain_of(weights: LoadedWeights) -> Chain:
         layout=checkpoint.layout,
         file=checkpoint.path.name,
         file_sha256=checkpoint.sha256,
-        tensors_sha256=tensors_sha256(checkpoint.tensors),
+        tensors_sha256=tensors_sha256(with_counters(checkpoint.tensors)),
     )
 
 

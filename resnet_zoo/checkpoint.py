@@ -60,9 +60,9 @@ def load_checkpoint(path: str | os.PathLike[str], *, sha256: str | None = None) 
     path = Path(path)
     before = _stat(path)
     actual = _sha256_of(path)
-    expected = (sha256 or _upstream_hashes().get(path.name, "")).lower()
-    if not actual.startswith(expected):
-        raise IntegrityError(path, expected, actual)
+    expected = (sha256.lower(),) if sha256 else _upstream_hashes(path.name)
+    if expected and not actual.startswith(expected):
+        raise IntegrityError(path, " or ".join(expected), actual)
     if before.st_size == 0:
         raise CheckpointError(path, "the file is empty. Fetch it again.")
     if path.suffix.lower() == ".safetensors" or _looks_like_safetensors(path):
@@ -107,10 +107,14 @@ def _sha256_of(path: Path) -> str:
         raise WeightsUnavailableError("", str(path), f"{error.strerror}. Check the path.") from error
 
 
-def _upstream_hashes() -> dict[str, str]:
-    """Return the leading sha256 digits of every published upstream checkpoint, by file name."""
+def _upstream_hashes(file_name: str) -> tuple[str, ...]:
+    """Return the leading sha256 digits of the published upstream checkpoints of this name; rows may share one."""
     origins = (weights.origin for entry in current_manifest().models for weights in entry.weights.values())
-    return {origin.file_name: origin.sha256_prefix for origin in origins if isinstance(origin, UpstreamOrigin)}
+    return tuple(
+        origin.sha256_prefix
+        for origin in origins
+        if isinstance(origin, UpstreamOrigin) and origin.file_name == file_name
+    )
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -401,6 +401,8 @@ def download(
     """
     if every == bool(names):
         raise click.UsageError("Name the rows to download, or pass --all.")
+    if dataset is not None and not every:
+        raise click.UsageError("--dataset goes with --all.")
     entries = [get_entry(name) for name in (names or list_models(dataset=dataset))]
     from resnet_zoo.chain import chain_of
     from resnet_zoo.zoo import open_weights
@@ -409,19 +411,20 @@ def download(
     with download_bar() as progress:
         for entry in entries:
             try:
+                entry.weight_set(tag or entry.default_weights)  # a path is nothing to download
                 opened = open_weights(entry, tag or entry.default_weights, progress=progress)
                 records.append({"model": entry.name, **asdict(chain_of(opened))})
-            except ZooError as error:
+            except (ZooError, OSError) as error:
                 if ctx.find_root().params["debug"]:
                     raise
-                exit_codes.append(error.exit_code)
+                exit_codes.append(getattr(error, "exit_code", NOT_CHECKED))
                 click.echo(f"Error: {entry.name}: {error}", err=True)
     if form == "json":
         echo_json(records)
     else:
         for record in records:
             echo_record(record)
-    ctx.exit(max(exit_codes))
+    ctx.exit(WRONG if WRONG in exit_codes else max(exit_codes))
 
 
 @main.group(epilog=examples("cache ls", "cache verify", "cache rm resnet50", "cache export mirror/"))
@@ -482,13 +485,19 @@ def cache_prune() -> None:
 
 @cache.command("export")
 @click.argument("target", type=click.Path(), metavar="DIR")
-def cache_export(target: str) -> None:
-    """Copy the weights into a folder that works as a mirror on a machine without network."""
+@click.pass_context
+def cache_export(ctx: click.Context, target: str) -> None:
+    """Copy the weights into a folder that works as a mirror on a machine without network.
+
+    Only weights with a published safetensors file: a mirror serves them under its name. Exit code 3 if others were
+    left out.
+    """
     written, left_out = export_mirror(Path(target))
     for path in written:
         click.echo(str(path))
     for name in left_out:
-        click.echo(f"Left out: {name} has no published safetensors file, so a mirror cannot name it.", err=True)
+        click.echo(f"Left out: {name} has no published safetensors file to name it by.", err=True)
+    ctx.exit(NOT_CHECKED if left_out else 0)
 
 
 @main.command(epilog=examples("env", "env --format json"))

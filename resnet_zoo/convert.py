@@ -55,6 +55,7 @@ def convert_checkpoint(
     name: str | None = None,
     layout: Layout = "resnet_zoo",
     overwrite: bool = False,
+    sha256: str | None = None,
 ) -> Conversion:
     """Rewrite a checkpoint as safetensors, the same bytes every time.
 
@@ -68,6 +69,7 @@ def convert_checkpoint(
             first row of the table that fits.
         layout: Key layout to write: ``resnet_zoo``, ``torchvision``, ``timm`` or ``openmmlab``.
         overwrite: Replace a target that exists.
+        sha256: What the source's sha256 must be, or its leading digits.
 
     Raises:
         ArgumentError: Unknown layout or target suffix, the target exists, or torchvision's layout for a ResNetV1D.
@@ -78,7 +80,7 @@ def convert_checkpoint(
     """
     source, target = Path(source), Path(target)
     _check_target(target, layout, overwrite=overwrite)
-    checkpoint = load_checkpoint(source)
+    checkpoint = load_checkpoint(source, sha256=sha256)
     entry = get_entry(name or _row_of(checkpoint))
     check_fit(entry.name, expected_shapes(entry), checkpoint)
     tensors = with_counters(checkpoint.tensors)

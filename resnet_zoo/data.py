@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from resnet_zoo.decode import Pixels
+from resnet_zoo.download import is_offline
 from resnet_zoo.errors import DatasetError
 from resnet_zoo.manifest import class_folders
 from resnet_zoo.preprocess import Transform
@@ -108,7 +109,7 @@ def open_test_set(
         root: The folder.
         skip_bad: Leave out unreadable images instead of raising.
         partial: Accept a tree in which classes are missing.
-        download: CIFAR only: fetch the official archive into the folder if it is not there.
+        download: CIFAR only: fetch the official archive into the folder if it is not there, unless in offline mode.
 
     Raises:
         DatasetError: The folder is missing, holds no such data set, lacks classes, or has folders that are no class.
@@ -167,6 +168,7 @@ def _read_archive(dataset: str, root: Path, *, download: bool) -> tuple[Pixels, 
 
     kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[dataset]
     packed = root / kind.filename
+    download = download and not is_offline()
     if not (download or packed.is_file() or (root / _ARCHIVE_FOLDERS[dataset]).is_dir()):
         return None
     if packed.is_file() and not download and not check_integrity(str(packed), kind.tgz_md5):

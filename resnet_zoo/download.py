@@ -29,8 +29,8 @@ from resnet_zoo.transfer import Patience, fetch
 Progress = Callable[[str, int, int | None], None]
 """Called with (file name, bytes there, bytes in all or None)."""
 
-Convert = Callable[[Path, Path], object]
-"""Writes the checkpoint at the first path as safetensors at the second."""
+Convert = Callable[[Path, Path, str], object]
+"""Writes the checkpoint at the first path, which has this sha256, as safetensors at the second."""
 
 MAX_CHECKPOINT_BYTES = 1 << 30
 """Largest upstream checkpoint that is fetched; their sizes are not published. The largest row's has 241 MB."""
@@ -169,7 +169,7 @@ def _from_source(
     if "://" in source.address and is_offline():
         raise DownloadError({source.address: "not asked, because offline mode is on"})
     key = _key(weights, source)
-    with cache.lock(f"{key}-{name}"):
+    with cache.lock(key):
         found = cached_weights(entry, tag)
         if found is not None:  # another process was faster
             return found
@@ -229,23 +229,23 @@ def _transfer(
     is_hub = source.address.startswith("hf://")
     path = _from_hub(source.address, anew=anew) if is_hub else Path(source.address)
     try:
-        shutil.copyfile(path, part)
+        opened = path.open("rb")
     except OSError as error:
-        if error.filename == str(path):
-            raise DownloadError({source.address: f"{error.strerror}"}) from error
-        raise
+        raise DownloadError({source.address: error.strerror or str(error)}) from error
+    with opened, part.open("wb") as target:
+        shutil.copyfileobj(opened, target)
     return sha256_of(part), is_hub
 
 
 def _from_hub(address: str, *, anew: bool) -> Path:
     """Let huggingface_hub fetch ``hf://owner/repo@revision/file`` into its own cache, with its own settings."""
-    from huggingface_hub import hf_hub_download
-
     repository, _, rest = address.removeprefix("hf://").partition("@")
     revision, _, name = rest.partition("/")
     try:
+        from huggingface_hub import hf_hub_download
+
         return Path(hf_hub_download(repository, name, revision=revision, force_download=anew))
-    except Exception as error:  # the hub's client raises errors of a dozen families
+    except Exception as error:  # the client may be missing, and raises errors of a dozen families
         raise DownloadError({address: (str(error).splitlines() or [type(error).__name__])[0]}) from error
 
 
@@ -258,7 +258,7 @@ def _convert_and_pin(weights: WeightSet, source: _Source, part: Path, digest: st
     for stray in (target, *cache.cache_path().glob(f"pins/.{glob.escape(_pin_name(weights))}.*.part")):
         stray.unlink(missing_ok=True)  # of a process that was killed before it could move it
     try:
-        convert(part, target)
+        convert(part, target, digest)
         size_bytes, object_sha256 = part.stat().st_size, sha256_of(target)
         if weights.file is not None and object_sha256 != weights.file.sha256:
             raise IntegrityError(f"{source.address}, converted", weights.file.sha256, object_sha256)
@@ -284,7 +284,7 @@ def _drop_leftovers(weights: WeightSet) -> None:
         key, name = _key(weights, source), _file_name(weights, source)
         folder = cache.cache_path() / "partial" / key
         if folder.is_dir():
-            with contextlib.suppress(OSError), cache.lock(f"{key}-{name}"):  # a cache that may only be read stays so
+            with contextlib.suppress(OSError, DownloadError), cache.lock(key, timeout_s=0):  # read-only, or in use
                 cache.drop_part(folder / name)
 
 

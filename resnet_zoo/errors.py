@@ -185,7 +185,7 @@ class PublishError(ZooError):
         super().__init__(repository, why)
 
     def __str__(self) -> str:
-        return f"Nothing was published to {self.repository}: {self.why}"
+        return f"Publishing to {self.repository} failed: {self.why}"
 
 
 class CheckpointError(ZooError, ValueError):

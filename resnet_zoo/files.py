@@ -37,7 +37,7 @@ def write_atomically(target: Path, write: Callable[[Path], object]) -> None:
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         write(part)
-        with part.open("rb") as file:
+        with part.open("r+b") as file:  # Windows flushes only what may be written
             os.fsync(file.fileno())
         part.replace(target)
     except OSError as error:

@@ -219,11 +219,13 @@ def reason(error: BaseException) -> str:
 def _open_config(repository: str, revision: str | None) -> Path:
     """Return the configuration, as the Hub announced it; a damaged one is fetched again once."""
     path = _fetch(repository, CONFIG_NAME, revision)
+    commit = path.parent.name
+    expected = _linked_hash(path) or _asked_hash(repository, commit, CONFIG_NAME)
     try:
-        _check_against_link(path)
+        _check_hash(path, expected)
     except CheckpointError:
         with contextlib.suppress(DownloadError):
-            _check_against_link(_fetch(repository, CONFIG_NAME, path.parent.name, again=True))
+            _check_hash(_fetch(repository, CONFIG_NAME, commit, again=True), expected)
             return path
         raise
     return path
@@ -232,8 +234,8 @@ def _open_config(repository: str, revision: str | None) -> Path:
 def _open_weights(repository: str, commit: str, sha256: str | None) -> Checkpoint:
     """Load the weights with this sha256, or with the hash the Hub announced; damaged ones are fetched again once."""
     path = _fetch(repository, WEIGHTS_NAME, commit)
-    announced = _linked_hash(path) or (None if sha256 else _asked_hash(repository, commit))
-    if sha256 and announced and _is_sha256(announced) and announced != sha256:
+    announced = _linked_hash(path) or sha256 or _asked_hash(repository, commit, WEIGHTS_NAME)
+    if sha256 and _is_sha256(announced) and announced != sha256:
         raise IntegrityError(f"{HUB_PREFIX}{repository}@{commit}, {WEIGHTS_NAME}", sha256, announced)
     expected = sha256 or announced
     try:
@@ -244,10 +246,10 @@ def _open_weights(repository: str, commit: str, sha256: str | None) -> Checkpoin
         raise
 
 
-def _load(path: Path, expected: str | None) -> Checkpoint:
-    if expected is not None and _is_sha256(expected):
+def _load(path: Path, expected: str) -> Checkpoint:
+    if _is_sha256(expected):
         return load_checkpoint(path, sha256=expected)
-    _check_against_link(path)
+    _check_hash(path, expected)
     return load_checkpoint(path)
 
 
@@ -276,24 +278,24 @@ def _linked_hash(path: Path) -> str | None:
     return path.readlink().name if path.is_symlink() else None
 
 
-def _asked_hash(repository: str, commit: str) -> str:
-    """Ask the Hub for the hash of the weights."""
+def _asked_hash(repository: str, commit: str, name: str) -> str:
+    """Ask the Hub for the hash of a file."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
-    address = f"{HUB_PREFIX}{repository}, {WEIGHTS_NAME}"
+    address = f"{HUB_PREFIX}{repository}, {name}"
     if is_offline():
         raise DownloadError({address: "its hash is not in the cache, and the Hub was not asked (offline mode)"})
     try:
-        return str(get_hf_file_metadata(hf_hub_url(repository, WEIGHTS_NAME, revision=commit)).etag)
+        etag = get_hf_file_metadata(hf_hub_url(repository, name, revision=commit)).etag
     except Exception as error:  # as above
         raise DownloadError({address: reason(error)}) from error
+    if not etag:
+        raise DownloadError({address: "the Hub announces no hash for it"})
+    return etag
 
 
-def _check_against_link(path: Path) -> None:
-    """Check a file's bytes against the hash in the name of its blob, of whichever kind it is."""
-    expected = _linked_hash(path)
-    if expected is None:
-        return
+def _check_hash(path: Path, expected: str) -> None:
+    """Check a file's bytes against its hash: a sha256, or git's."""
     data = path.read_bytes()
     actual = hashlib.sha256(data).hexdigest() if _is_sha256(expected) else git_blob_hash(data)
     if actual != expected:

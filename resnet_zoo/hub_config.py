@@ -55,7 +55,9 @@ class HubConfig:
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
             ours = raw.get("resnet_zoo", {})
-            row = ours["name"] if ours else _ROWS_OF_TIMM[raw["architecture"]]
+            row = ours["name"] if ours else _row_of_timm(raw)
+            if not isinstance(row, str):
+                raise TypeError(f"expected the name of a row, got {row!r}")
             entry = get_entry(row)
             names = ours.get("class_names")
             config = cls(
@@ -71,7 +73,7 @@ class HubConfig:
             known = ", ".join(_ROWS_OF_TIMM)
             why = f"{error.args[0]!r} is missing, or no architecture of this zoo (known from timm: {known})."
             raise CheckpointError(path, why) from error
-        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, TypeError, AttributeError, IndexError, RecursionError) as error:
             raise CheckpointError(path, f"it is no configuration of a network ({error}).") from error
         if config.sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", str(config.sha256)):
             raise CheckpointError(path, f"expected a sha256 of 64 hex digits, got {config.sha256!r}.")
@@ -83,9 +85,19 @@ def _first(raw: Mapping[str, Any], key: str, otherwise: Any) -> Any:
     return raw[key] if key in raw else raw.get("pretrained_cfg", {}).get(key, otherwise)
 
 
+def _row_of_timm(raw: Mapping[str, Any]) -> str:
+    """Return the row with a timm architecture's network, as long as nothing in the configuration changes it."""
+    changes = sorted(set(raw.get("model_args") or {}) - {"in_chans", "num_classes"})
+    if raw.get("global_pool", "avg") != "avg":
+        changes.append("global_pool")
+    if changes:
+        raise ValueError(f"it changes the network by {', '.join(changes)}, which no row of this zoo has")
+    return _ROWS_OF_TIMM[raw["architecture"]]
+
+
 def _timm_channels(raw: Mapping[str, Any]) -> Any:
     size = _first(raw, "input_size", (3,))
-    return raw.get("model_args", {}).get("in_chans", size[0])
+    return (raw.get("model_args") or {}).get("in_chans", size[0])
 
 
 def _positive(value: Any) -> int:

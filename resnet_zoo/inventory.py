@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -9,14 +10,12 @@ from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from resnet_zoo.cache import cache_path
+from resnet_zoo.cache import cache_path, lock
 from resnet_zoo.download import LocalWeights, cached_weights
-from resnet_zoo.errors import ArgumentError, IntegrityError
+from resnet_zoo.errors import ArgumentError, CheckpointError, DownloadError, IntegrityError
 from resnet_zoo.files import sha256_of, write_atomically
 from resnet_zoo.manifest import current_manifest
 from resnet_zoo.records import Entry
-
-_LEFTOVERS = ("partial", "quarantine", "locks")
 
 
 @dataclass(frozen=True)
@@ -53,12 +52,13 @@ def list_cache() -> list[CachedFile]:
 
 
 def cached_sets() -> Iterator[tuple[Entry, str, LocalWeights]]:
-    """Yield every weight set of the manifest that is in the cache."""
+    """Yield every weight set of the manifest that is in the cache; one whose record is damaged counts as absent."""
     for entry in current_manifest().models:
         for tag in entry.weights:
-            local = cached_weights(entry, tag)
-            if local is not None:
-                yield entry, tag, local
+            with contextlib.suppress(CheckpointError):
+                local = cached_weights(entry, tag)
+                if local is not None:
+                    yield entry, tag, local
 
 
 def damaged_files(files: Iterable[CachedFile]) -> list[CachedFile]:
@@ -91,7 +91,7 @@ def select_files(names: Iterable[str]) -> list[CachedFile]:
         if not found:
             raise ArgumentError(f"Nothing of {name} is in the cache; `resnet-zoo cache ls` shows what is.")
         chosen += found
-    return chosen
+    return list(dict.fromkeys(chosen))
 
 
 def _belongs(weights: str, row: str, tag: str) -> bool:
@@ -100,12 +100,21 @@ def _belongs(weights: str, row: str, tag: str) -> bool:
 
 
 def prune() -> int:
-    """Remove transfers, files put aside, locks, and weights the manifest does not know; return the bytes freed."""
+    """Remove unfinished transfers, files put aside, and weights the manifest does not know; return the bytes freed.
+
+    A transfer that another process is making stays.
+    """
     freed = remove_files(file for file in list_cache() if not file.weights)
-    for name in _LEFTOVERS:
-        folder = cache_path() / name
-        freed += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        shutil.rmtree(folder, ignore_errors=True)
+    freed += _remove_tree(cache_path() / "quarantine")
+    for folder in (cache_path() / "partial").glob("*"):
+        with contextlib.suppress(DownloadError), lock(folder.name, timeout_s=0):
+            freed += _remove_tree(folder)
+    return freed
+
+
+def _remove_tree(folder: Path) -> int:
+    freed = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    shutil.rmtree(folder, ignore_errors=True)
     return freed
 
 
@@ -117,16 +126,23 @@ def export_mirror(target: Path) -> tuple[list[Path], list[str]]:
 
     Raises:
         IntegrityError: A file of the cache is damaged.
+        ArgumentError: Two different files have the same name.
         OSError: The folder cannot be written.
     """
     target.mkdir(parents=True, exist_ok=True)
-    written, left_out = [], []
+    written: list[Path] = []
+    left_out: list[str] = []
+    taken: dict[Path, str] = {}
     for entry, tag, local in cached_sets():
         file = entry.weights[tag].file
         if file is None:
             left_out.append(f"{entry.name}/{tag}")
             continue
         path = target / PurePosixPath(file.path).name
+        if taken.setdefault(path, local.sha256) != local.sha256:
+            raise ArgumentError(
+                f"Two weight sets have files called {path.name}; a mirror is flat and can hold only one."
+            )
         write_atomically(path, partial(_copy_checked, local))
         written.append(path)
     return written, left_out

@@ -198,6 +198,7 @@ _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PREFIX = re.compile(r"[0-9a-f]{8,64}")
 _DECIMAL = re.compile(r"\d+\.\d{1,2}")
+_FILE_NAME = re.compile(r"\w[\w.+-]*")
 _TAG = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 
@@ -255,6 +256,8 @@ def _check_weight_set(weight_set: WeightSet, where: Place) -> None:
     if isinstance(weight_set.origin, UpstreamOrigin):
         origin = weight_set.origin
         _check_url(origin.url, (*where, "origin", "url"))
+        is_file = bool(_FILE_NAME.fullmatch(origin.file_name))
+        expect(is_file, "a URL that ends in a file name", origin.url, (*where, "origin", "url"))
         prefix = origin.sha256_prefix
         expect(bool(_PREFIX.fullmatch(prefix)), "8 to 64 hex digits", prefix, (*where, "origin", "sha256_prefix"))
     if weight_set.measured is not None:
@@ -288,9 +291,13 @@ def _check_sha256(digest: str, where: Place) -> None:
 
 
 def _check_url(url: str, where: Place) -> None:
-    parts = urlsplit(url)
-    is_safe = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
-    expect(is_safe and bool(parts.hostname), "an https URL (http only for this machine)", url, where)
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+    except ValueError:
+        raise WrongValueError(where, f"expected an https URL, got {url!r}") from None
+    is_safe = parts.scheme == "https" or (parts.scheme == "http" and host in _LOOPBACK)
+    expect(is_safe and bool(host), "an https URL (http only for this machine)", url, where)
 
 
 def _check_base_url(url: str, where: Place) -> None:

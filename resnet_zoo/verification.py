@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from resnet_zoo.chain import Chain, chain_of
+from resnet_zoo.chain import chain_of
 from resnet_zoo.complexity import count_params, dry_run, flops_by_rule, tally_operations
 from resnet_zoo.errors import WRONG, DatasetError, ZooError
 from resnet_zoo.evaluation import Evaluation, evaluate
@@ -19,7 +19,7 @@ from resnet_zoo.fit import build_on_meta, check_fit, expected_shapes
 from resnet_zoo.manifest import class_folders, get_entry, list_models
 from resnet_zoo.records import Entry, Exact, UpstreamOrigin
 from resnet_zoo.report import Check, Report, compare
-from resnet_zoo.zoo import open_weights
+from resnet_zoo.zoo import LoadedWeights, assign_weights, open_weights
 
 ACCURACY_TOLERANCE_PCT = 0.1
 """How far a re-measured accuracy may be from the published one, in points.
@@ -77,16 +77,16 @@ def verify(
     for entry in entries.values():
         checks = [*_check_counts(entry)]
         tag = entry.default_weights if weights is None else weights
-        chain, weights_check = _check_weights(entry, tag, download=download, was_asked=weights is not None)
+        opened, weights_check = _check_weights(entry, tag, download=download, was_asked=weights is not None)
         checks.append(weights_check)
-        if chain is None or data is None:
+        if opened is None or data is None:
             why = "no test images given (--data DIR)" if data is None else "no weights to evaluate"
             checks += [Check(top, "not checked", getattr(entry.published, top), None, why) for top in ("top1", "top5")]
         else:
             result = evaluate(
                 entry.name,
                 data,
-                weights=tag,
+                model=assign_weights(entry, opened.checkpoint),
                 device=device,
                 batch_size=batch_size,
                 num_workers=num_workers,
@@ -95,7 +95,7 @@ def verify(
                 progress=_named(progress, entry.name),
             )
             checks += _check_accuracy(entry, result)
-        reports.append(Report(entry.name, tuple(checks), asdict(chain) if chain else None))
+        reports.append(Report(entry.name, tuple(checks), asdict(chain_of(opened)) if opened else None))
     return reports
 
 
@@ -171,8 +171,8 @@ def _with_exact(check: Check, counted: int, expected: int) -> Check:
 
 def _check_weights(
     entry: Entry, weights: str | os.PathLike[str], *, download: bool, was_asked: bool
-) -> tuple[Chain | None, Check]:
-    """Read the weights and check hash, keys, shapes, types and finite values; the chain only if all is well."""
+) -> tuple[LoadedWeights | None, Check]:
+    """Read the weights and check hash, keys, shapes, types and finite values; return them only if all is well."""
     try:
         opened = open_weights(entry, weights, download=download)
         check_fit(entry.name, expected_shapes(entry), opened.checkpoint)
@@ -192,7 +192,7 @@ def _check_weights(
         f"{chain.file} ({chain.pin}; from {chain.source}): {len(tensors)} tensors, keys, shapes and types fit, all "
         f"finite, fingerprint {chain.tensors_sha256}"
     )
-    return chain, Check("weights", "passed", None, f"sha256 {chain.file_sha256}", detail)
+    return opened, Check("weights", "passed", None, f"sha256 {chain.file_sha256}", detail)
 
 
 def _check_accuracy(entry: Entry, result: Evaluation) -> list[Check]:

@@ -138,21 +138,27 @@ def _open_tag(entry: Entry, tag: str, *, download: bool, progress: Progress | No
     local = _local_weights(entry, tag, download=download, progress=progress)
     try:
         return LoadedWeights(load_checkpoint(local.path, sha256=local.sha256), local)
-    except CheckpointError as error:
-        damage: ZooError = error
-    except IntegrityError as error:
+    except WeightsUnavailableError:
+        if local.path.exists():
+            raise
+        note = ""  # another process is repairing it
+    except (IntegrityError, CheckpointError) as error:
         damage = error
-    aside = quarantine(local.path)
-    if aside is None:
-        raise damage
-    _LOG.warning("%s The damaged file was put aside as %s; fetching it again.", damage, aside)
+        try:
+            aside = quarantine(local.sha256)
+        except OSError:
+            raise damage from None
+        note = f"It was put aside as {aside}." if aside else ""
+        if aside:
+            _LOG.warning("%s The damaged file was put aside as %s; fetching it again.", damage, aside)
     try:
         local = _local_weights(entry, tag, download=download, progress=progress)
     except ZooError as error:
-        note = f"It was put aside as {aside}. {error}"
-        if isinstance(damage, IntegrityError):
-            raise IntegrityError(damage.path, damage.expected, damage.actual, note) from error
-        raise WeightsUnavailableError(entry.name, tag, f"{damage} {note}") from error
+        if note and isinstance(damage, IntegrityError):
+            raise IntegrityError(damage.path, damage.expected, damage.actual, f"{note} {error}") from error
+        if note:
+            raise WeightsUnavailableError(entry.name, tag, f"{damage} {note} {error}") from error
+        raise
     return LoadedWeights(load_checkpoint(local.path, sha256=local.sha256), local)
 
 
@@ -167,8 +173,8 @@ def _local_weights(entry: Entry, tag: str, *, download: bool, progress: Progress
     return local
 
 
-def _convert(entry: Entry, source: Path, target: Path) -> None:
-    convert_checkpoint(source, target, name=entry.name)
+def _convert(entry: Entry, source: Path, target: Path, sha256: str) -> None:
+    convert_checkpoint(source, target, name=entry.name, sha256=sha256)
 
 
 def assign_weights(

@@ -28,7 +28,7 @@ from resnet_zoo.errors import DownloadError, IntegrityError, ManifestError, ZooE
 from resnet_zoo.manifest import get_entry, read_manifest
 from tests import fault_server, private_zoo
 from tests.fault_server import Answer, FaultServer
-from tests.private_zoo import NAME, QUICK, TAG, sha256
+from tests.private_zoo import NAME, QUICK, TAG, copy, sha256
 
 CONTENT = random.Random(0).randbytes(1_500_000)  # noqa: S311  # no secret
 """Stands for a checkpoint where nothing is converted."""
@@ -75,7 +75,7 @@ class Place:
 
     def obtain(self) -> bytes:
         """Obtain the weights, unconverted."""
-        return obtain_weights(get_entry(NAME), TAG, shutil.copyfile, patience=QUICK).path.read_bytes()
+        return obtain_weights(get_entry(NAME), TAG, copy, patience=QUICK).path.read_bytes()
 
 
 @contextlib.contextmanager
@@ -196,7 +196,7 @@ from resnet_zoo.download import obtain_weights
 from resnet_zoo.manifest import get_entry
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
 try:
-    obtain_weights(get_entry({NAME!r}), {TAG!r}, shutil.copyfile)
+    obtain_weights(get_entry({NAME!r}), {TAG!r}, lambda source, target, _: shutil.copyfile(source, target))
 except OSError as error:
     print(error)
 """

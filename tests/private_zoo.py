@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import random
+import shutil
 import struct
 import subprocess
 import sys
@@ -37,6 +38,11 @@ QUICK = Patience(
     connect_s=2.0, read_s=0.5, window_s=0.5, window_bytes=1 << 16, attempts=3, backoff_s=0.01, max_wait_s=0.05
 )
 """Little patience, for servers that will not do better."""
+
+
+def copy(source: Path, target: Path, _: str) -> None:
+    """Stand in for a conversion."""
+    shutil.copyfile(source, target)
 
 
 def sha256(content: bytes) -> str:
@@ -134,7 +140,11 @@ import requests, filelock
 mark.with_suffix(".ready").touch()
 while not go.exists():
     time.sleep(0.001)
-local = obtain_weights(get_entry("resnet18_cifar10"), "openmmlab", shutil.copyfile, progress=lambda *_: mark.touch())
+
+def copy(source, target, _):
+    shutil.copyfile(source, target)
+
+local = obtain_weights(get_entry("resnet18_cifar10"), "openmmlab", copy, progress=lambda *_: mark.touch())
 print(local.path)
 """
 """A process without torch that waits for a file, obtains the weights unconverted, and marks that bytes arrive."""

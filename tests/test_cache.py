@@ -22,6 +22,7 @@ import pytest
 
 from resnet_zoo import cache
 from resnet_zoo.cache import Pin
+from resnet_zoo.errors import CheckpointError, DownloadError
 
 CONTENT = b"weights"
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -268,11 +269,11 @@ DAMAGED: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("name", DAMAGED)
-def test_a_damaged_pin_is_an_os_error_that_names_the_file(home: Path, name: str) -> None:
+def test_a_damaged_pin_is_an_error_that_names_the_file(home: Path, name: str) -> None:
     path = home / "pins" / "a.json"
     path.parent.mkdir(parents=True)
     path.write_bytes(DAMAGED[name])
-    with pytest.raises(OSError, match=re.escape(str(path)) + ".*damaged.*remove it"):
+    with pytest.raises(CheckpointError, match=re.escape(str(path)) + ".*no record of a download.*Remove it"):
         cache.read_pin("a")
 
 
@@ -287,7 +288,7 @@ def test_an_undamaged_pin_is_read(home: Path) -> None:
 
 def test_a_damaged_object_is_put_aside(home: Path) -> None:
     path = cache.add_object(put_part(b"damaged"), DIGEST)
-    aside = cache.quarantine(path)
+    aside = cache.quarantine(DIGEST)
     assert aside is not None
     assert aside.parent == home / "quarantine"
     assert aside.read_bytes() == b"damaged"
@@ -296,21 +297,28 @@ def test_a_damaged_object_is_put_aside(home: Path) -> None:
 
 def test_two_damaged_objects_of_one_name_are_both_kept(home: Path) -> None:
     for content in (b"first", b"second"):
-        cache.quarantine(cache.add_object(put_part(content), DIGEST))
-    assert sorted(files_in(home).values()) == [b"first", b"second"]
+        cache.add_object(put_part(content), DIGEST)
+        cache.quarantine(DIGEST)
+    assert sorted(files_in(home / "quarantine").values()) == [b"first", b"second"]
 
 
-def test_an_object_that_has_gone_cannot_be_put_aside() -> None:
-    assert cache.quarantine(cache.object_path(DIGEST)) is None
+def test_an_object_that_has_gone_is_not_put_aside(home: Path) -> None:
+    assert cache.quarantine(DIGEST) is None
+
+
+def test_an_object_that_another_process_repaired_is_not_put_aside(home: Path) -> None:
+    path = cache.add_object(put_part(CONTENT), DIGEST)
+    assert cache.quarantine(DIGEST) is None
+    assert path.read_bytes() == CONTENT
 
 
 @posix_only
 def test_in_a_cache_that_cannot_be_written_nothing_is_put_aside(shared: Path) -> None:
     path = cache.add_object(put_part(b"damaged"), DIGEST)
     before = files_in(shared)
-    assert by_a_reader(shared, lambda: cache.quarantine(path)) == "None"
+    assert by_a_reader(shared, lambda: cache.quarantine(DIGEST)).startswith("PermissionError")
     assert files_in(shared) == before
-    assert "quarantine" in by_a_reader(shared, lambda: cache.quarantine(path), mode=0o777)
+    assert "quarantine" in by_a_reader(shared, lambda: cache.quarantine(DIGEST), mode=0o777)
     assert not path.exists()
 
 
@@ -421,7 +429,7 @@ def test_a_killed_holder_frees_the_lock(monkeypatch: pytest.MonkeyPatch) -> None
             assert holder.stdout is not None
             assert holder.stdout.readline() == "held\n"
             monkeypatch.setattr(cache, "_LOCK_TIMEOUT_S", 0.2)
-            with pytest.raises(TimeoutError, match=r"key\.lock"):
+            with pytest.raises(DownloadError, match="another process"):
                 hold_lock()
         finally:
             holder.send_signal(signal.SIGKILL)

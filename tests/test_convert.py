@@ -233,7 +233,7 @@ def test_the_fp16_row_is_chosen_by_the_name_of_its_published_file(
     assert isinstance(origin, UpstreamOrigin)
     torch.save(state_of("resnet50_in1k"), folder / origin.file_name)
     # Nobody can make other bytes with the published hash, so for once it is not asked for.
-    monkeypatch.setattr(resnet_zoo.checkpoint, "_upstream_hashes", dict)
+    monkeypatch.setattr(resnet_zoo.checkpoint, "_upstream_hashes", lambda _: ())
     conversion = convert_checkpoint(folder / origin.file_name, tmp_path / "out.safetensors")
     assert conversion.name == "resnet50_fp16_in1k"
     assert header_of(tmp_path / "out.safetensors")["model"] == "resnet50_fp16_in1k"

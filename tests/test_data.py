@@ -288,7 +288,16 @@ def test_a_damaged_unpacked_archive_is_an_error(
     assert no_network == []
 
 
-def test_a_download_that_fails_is_a_data_set_error(tmp_path: Path, no_network: list[object]) -> None:
+def test_offline_nothing_is_downloaded(tmp_path: Path, no_network: list[object]) -> None:
+    with pytest.raises(DatasetError, match=r"has no class folders|holds no images|is not a folder"):
+        open_test_set(CIFAR, tmp_path, download=True)
+    assert no_network == []
+
+
+def test_a_download_that_fails_is_a_data_set_error(
+    tmp_path: Path, no_network: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RESNET_ZOO_OFFLINE")
     with pytest.raises(DatasetError, match="archive cannot be used"):
         open_test_set(CIFAR, tmp_path, download=True)
     assert no_network != []

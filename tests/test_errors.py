@@ -153,7 +153,7 @@ def test_the_exit_code_says_what_kind_of_failure_it_is(error: ZooError) -> None:
     assert error.exit_code == EXIT_CODES[type(error)]
 
 
-@pytest.mark.parametrize("kind", sorted(_classes(), key=lambda kind: kind.__name__), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", sorted(_classes(), key=str), ids=lambda kind: kind.__name__)
 def test_every_error_is_a_zoo_error_and_no_os_error(kind: type[BaseException]) -> None:
     assert issubclass(kind, ZooError)
     assert not issubclass(kind, OSError)

@@ -249,7 +249,7 @@ def test_what_is_not_there_is_named(ask: Ask, server: HubServer) -> None:
 
 
 def test_a_hub_that_is_not_there_is_named(ask: Ask) -> None:
-    with pytest.raises(PublishError, match=f"Nothing was published to {OURS}"):
+    with pytest.raises(PublishError, match=f"Publishing to {OURS} failed"):
         ask(push, OURS, network, HF_ENDPOINT="http://127.0.0.1:9")
 
 

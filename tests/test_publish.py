@@ -238,7 +238,7 @@ def test_what_fails_or_only_tries_leaves_the_manifest_as_it_was(zoo: Zoo, server
         server.refused = {step}
         done = here.publish(zoo, ROW)
         assert done.returncode == 3
-        assert f"Nothing was published to {REPOSITORY}: not authorised (HTTP 403)" in done.stderr
+        assert f"Publishing to {REPOSITORY} failed: not authorised (HTTP 403)" in done.stderr
         assert "The manifest is unchanged." in done.stderr
         assert server.num_commits(REPOSITORY) == 0
     server.refused, server.forgets = set(), True
