@@ -88,7 +88,8 @@ def describe(entry: Entry) -> dict[str, str]:
 
 def _describe_origin(origin: UpstreamOrigin | RunOrigin) -> str:
     if isinstance(origin, UpstreamOrigin):
-        return f"{origin.url} (sha256 begins {origin.sha256_prefix})"
+        known = len(origin.sha256_prefix)
+        return f"{origin.url} (sha256 begins {origin.sha256_prefix}{'' if known == 64 else f': {4 * known}-bit pin'})"
     return f"recipe {origin.recipe}, run {origin.run}"
 
 
