@@ -194,7 +194,9 @@ def _resolve_preprocess(raw: Any) -> Any:
     return {**raw, "models": rows}
 
 
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+"""Hosts that may be reached without TLS."""
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PREFIX = re.compile(r"[0-9a-f]{8,64}")
 _DECIMAL = re.compile(r"\d+\.\d{1,2}")
@@ -296,7 +298,7 @@ def _check_url(url: str, where: Place) -> None:
         host = parts.hostname
     except ValueError:
         raise WrongValueError(where, f"expected an https URL, got {url!r}") from None
-    is_safe = parts.scheme == "https" or (parts.scheme == "http" and host in _LOOPBACK)
+    is_safe = parts.scheme == "https" or (parts.scheme == "http" and host in LOOPBACK)
     expect(is_safe and bool(host), "an https URL (http only for this machine)", url, where)
 
 

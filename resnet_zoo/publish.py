@@ -30,11 +30,9 @@ from resnet_zoo.hub import (
     git_blob_hash,
     hub_errors_as_publish_errors,
 )
-from resnet_zoo.manifest import Manifest, format_manifest, manifest_path, read_manifest
+from resnet_zoo.manifest import LOOPBACK, Manifest, format_manifest, manifest_path, read_manifest
 from resnet_zoo.records import Entry, Measured, UpstreamOrigin, WeightsFile, to_json
 from resnet_zoo.zoo import open_weights
-
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True)
@@ -273,7 +271,7 @@ class _Upload:
 
     def _check_endpoint(self) -> None:
         parts = urlsplit(self.api.endpoint)
-        if parts.scheme != "https" and parts.hostname not in _LOOPBACK:
+        if parts.scheme != "https" and parts.hostname not in LOOPBACK:
             raise ArgumentError(f"HF_ENDPOINT is {self.api.endpoint}; a manifest may name only https addresses.")
 
     def _is_ours(self, url: str) -> bool:

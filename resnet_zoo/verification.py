@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from resnet_zoo.chain import chain_of
+from resnet_zoo.chain import Chain, chain_of
 from resnet_zoo.complexity import count_params, dry_run, flops_by_rule, tally_operations
 from resnet_zoo.errors import WRONG, DatasetError, ZooError
 from resnet_zoo.evaluation import Evaluation, evaluate
@@ -77,7 +77,7 @@ def verify(
     for entry in entries.values():
         checks = [*_check_counts(entry)]
         tag = entry.default_weights if weights is None else weights
-        opened, weights_check = _check_weights(entry, tag, download=download, was_asked=weights is not None)
+        opened, chain, weights_check = _check_weights(entry, tag, download=download, was_asked=weights is not None)
         checks.append(weights_check)
         if opened is None or data is None:
             why = "no test images given (--data DIR)" if data is None else "no weights to evaluate"
@@ -95,7 +95,7 @@ def verify(
                 progress=_named(progress, entry.name),
             )
             checks += _check_accuracy(entry, result)
-        reports.append(Report(entry.name, tuple(checks), asdict(chain_of(opened)) if opened else None))
+        reports.append(Report(entry.name, tuple(checks), asdict(chain) if chain else None))
     return reports
 
 
@@ -171,28 +171,28 @@ def _with_exact(check: Check, counted: int, expected: int) -> Check:
 
 def _check_weights(
     entry: Entry, weights: str | os.PathLike[str], *, download: bool, was_asked: bool
-) -> tuple[LoadedWeights | None, Check]:
-    """Read the weights and check hash, keys, shapes, types and finite values; return them only if all is well."""
+) -> tuple[LoadedWeights | None, Chain | None, Check]:
+    """Check the weights' hash, keys, shapes, types and finite values; return them and their chain if all is well."""
     try:
         opened = open_weights(entry, weights, download=download)
         check_fit(entry.name, expected_shapes(entry), opened.checkpoint)
     except ZooError as error:
         if error.exit_code == WRONG:
-            return None, Check("weights", "failed", detail=str(error))
+            return None, None, Check("weights", "failed", detail=str(error))
         if was_asked:
             raise
-        return None, Check("weights", "not checked", detail=str(error))
+        return None, None, Check("weights", "not checked", detail=str(error))
     tensors = opened.checkpoint.tensors
     unfinite = [key for key, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
     if unfinite:
         found = f"NaN or infinity in {unfinite[0]}"
-        return None, Check("weights", "failed", "finite values", found, str(opened.checkpoint.path))
+        return None, None, Check("weights", "failed", "finite values", found, str(opened.checkpoint.path))
     chain = chain_of(opened)
     detail = (
         f"{chain.file} ({chain.pin}; from {chain.source}): {len(tensors)} tensors, keys, shapes and types fit, all "
         f"finite, fingerprint {chain.tensors_sha256}"
     )
-    return opened, Check("weights", "passed", None, f"sha256 {chain.file_sha256}", detail)
+    return opened, chain, Check("weights", "passed", None, f"sha256 {chain.file_sha256}", detail)
 
 
 def _check_accuracy(entry: Entry, result: Evaluation) -> list[Check]:
