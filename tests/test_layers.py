@@ -18,7 +18,7 @@ import resnet_zoo
 ROOT = Path(__file__).parent.parent
 
 LAYERS = {
-    5: ["cli", "terminal", "__main__", "hubconf", "scripts"],
+    5: ["cli", "commands", "terminal", "__main__", "hubconf", "scripts"],
     4: ["verification", "publish"],
     3: ["zoo", "chain", "evaluation", "prediction"],
     2: [
@@ -39,8 +39,9 @@ HEAVY_LAYERS = (2, 3, 4)
 
 
 def sources() -> dict[str, str]:
-    """Return the source text of every module by the name it has in the table; scripts are ``scripts/<name>``."""
-    files = {path.stem: path for path in (ROOT / "resnet_zoo").glob("*.py")}
+    """Return the source text of every module by the name it has in the table; ``<folder>/<name>`` for those in one."""
+    package = ROOT / "resnet_zoo"
+    files = {path.relative_to(package).with_suffix("").as_posix(): path for path in package.rglob("*.py")}
     files["hubconf"] = ROOT / "hubconf.py"
     files |= {f"scripts/{path.stem}": path for path in (ROOT / "scripts").glob("*.py")}
     return {name: path.read_text(encoding="utf-8") for name, path in sorted(files.items())}

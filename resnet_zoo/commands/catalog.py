@@ -1,0 +1,83 @@
+"""``list``, ``show`` and ``env``: what there is."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from resnet_zoo.commands.shell import examples, format_option, weights_option, with_options
+from resnet_zoo.listing import DATASET_TITLES, as_csv, as_markdown, describe, facts, select
+from resnet_zoo.manifest import get_entry, list_models
+from resnet_zoo.progress import download_bar
+from resnet_zoo.recipes import RECIPES
+from resnet_zoo.records import to_json
+from resnet_zoo.terminal import echo_entries, echo_json, echo_record
+
+
+@click.command(
+    "list",
+    epilog=examples(
+        "list resnet50",
+        "list 'resnet*_cifar10' --sort top1:desc",
+        "list --where 'params_m<25' --where 'top1>75' --format json",
+    ),
+)
+@click.argument("pattern", required=False)
+@click.option("--dataset", type=click.Choice(list(DATASET_TITLES)), help="Only rows of this data set.")
+@click.option("--where", multiple=True, metavar="KEY<VALUE", help="Only rows that meet this; may be repeated.")
+@click.option("--sort", metavar="KEY[:desc]", help="Sort by a key of the JSON output.")
+@click.option("-q", "--quiet", is_flag=True, help="Names only, one a line.")
+@format_option("table", "json", "csv", "markdown")
+def list_command(
+    pattern: str | None, dataset: str | None, where: tuple[str, ...], sort: str | None, quiet: bool, form: str
+) -> None:
+    """List the rows, all or those that match PATTERN (wildcards, or a part of the name)."""
+    entries = select(map(get_entry, list_models(pattern, dataset=dataset)), where, sort)
+    if not entries:
+        click.echo("No row matches; `resnet-zoo list` shows all.", err=True)
+    if quiet:
+        click.echo("".join(f"{entry.name}\n" for entry in entries), nl=False)
+    elif form == "json":
+        echo_json([facts(entry) for entry in entries])
+    elif form == "csv":
+        click.echo(as_csv(entries), nl=False)
+    elif form == "markdown":
+        click.echo(as_markdown(entries), nl=False)
+    else:
+        echo_entries(entries)
+
+
+@click.command(epilog=examples("show resnet50", "show resnetv1d50 --format json", "show resnet50 --chain"))
+@click.argument("name")
+@click.option("--chain", is_flag=True, help="Load the weights and show every hash on the way to the tensors.")
+@with_options(weights_option, format_option("table", "json"))
+def show(name: str, chain: bool, weights: str | None, form: str) -> None:
+    """Show everything the manifest says about a row, and its training recipe."""
+    entry = get_entry(name)
+    if chain:
+        from resnet_zoo.chain import chain_of
+        from resnet_zoo.zoo import open_weights
+
+        with download_bar() as progress:
+            opened = open_weights(entry, weights or entry.default_weights, progress=progress)
+        links = asdict(chain_of(opened))
+        echo_json(links) if form == "json" else echo_record(links)
+    elif form == "json":
+        echo_json({**to_json(entry), "training": asdict(RECIPES[entry.recipe])})
+    else:
+        echo_record(describe(entry))
+
+
+@click.command(epilog=examples("env", "env --format json"))
+@format_option("table", "json")
+def env(form: str) -> None:
+    """Show versions, devices, cache and manifest, for a bug report."""
+    from resnet_zoo.environment import environment
+
+    found = environment()
+    if form == "json":
+        echo_json(found)
+    else:
+        flat = {f"{group} {key}": value for group, values in found.items() for key, value in values.items()}
+        echo_record(flat)

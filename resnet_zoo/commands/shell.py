@@ -1,0 +1,111 @@
+"""What every command shares: errors as sentences and exit codes, and common options."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import errno
+import io
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from resnet_zoo.errors import NOT_CHECKED, ZooError
+
+SIGINT_EXIT, SIGPIPE_EXIT = 130, 141
+"""What shells report for a program ended by Ctrl-C and by a closed pipe (128 + signal number)."""
+
+
+class Failure(click.ClickException):
+    """An error for the person at the terminal: one sentence and an exit code."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.exit_code: int = code  # type: ignore[misc]  # click declares it for the class only
+
+
+class ZooGroup(click.Group):
+    """A group that turns our errors into sentences and exit codes, and suggests commands for misspelt ones."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Read the command line, and print the help if asked to; see the class."""
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # a path or a tick that the pipe's encoding lacks
+        with contextlib.suppress(BrokenPipeError):
+            return super().make_context(*args, **kwargs)
+        _discard_stdout()
+        raise click.exceptions.Exit(SIGPIPE_EXIT)
+
+    def invoke(self, ctx: click.Context) -> None:
+        """Run the command; see the class."""
+        try:
+            super().invoke(ctx)
+            if sys.stdout is not None:  # none at all, if the shell closed it
+                sys.stdout.flush()
+        except ZooError as error:
+            if ctx.params["debug"]:
+                raise
+            raise Failure(str(error), error.exit_code) from error
+        except KeyboardInterrupt as error:
+            raise Failure("Interrupted.", SIGINT_EXIT) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                _discard_stdout()
+                ctx.exit(SIGPIPE_EXIT)
+            if ctx.params["debug"]:
+                raise
+            what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            raise Failure(f"{what}. Check the path and its permissions.", NOT_CHECKED) from error
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; see the class."""
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            close = difflib.get_close_matches(args[0], self.list_commands(ctx), n=2)
+            hint = f" Did you mean {' or '.join(close)}?" if close else ""
+            raise click.UsageError(f"There is no command {args[0]!r}.{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+def _discard_stdout() -> None:
+    """Whoever read our output has enough; nothing may be written to it at exit either."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def format_option(*formats: str) -> Callable[[Any], Any]:
+    """Return the ``--format`` option with these choices, the first being the default."""
+    return click.option(
+        "--format", "form", type=click.Choice(formats), default=formats[0], show_default=True, help="Output format."
+    )
+
+
+def examples(*lines: str) -> str:
+    """Return an epilog of example commands, unwrapped."""
+    return "\b\nExamples:\n" + "\n".join(f"  resnet-zoo {line}" for line in lines)
+
+
+weights_option = click.option(
+    "--weights", metavar="TAG|PATH", help="A weight set of the row, or a .safetensors or .pth file."
+)
+device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
+data_options = (
+    click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True),
+    click.option("--num-workers", "-j", type=click.IntRange(min=0), help="Processes that decode images."),
+    click.option("--skip-bad", is_flag=True, help="Count and report unreadable images instead of stopping."),
+    click.option("--partial", is_flag=True, help="Accept a folder in which classes are missing."),
+)
+
+
+def with_options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Add several options to a command, in this order."""
+
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate

@@ -1,0 +1,172 @@
+"""``download``, ``convert`` and ``cache``: the weights on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from resnet_zoo.cache import cache_path
+from resnet_zoo.commands.shell import examples, format_option
+from resnet_zoo.errors import NOT_CHECKED, WRONG, ZooError
+from resnet_zoo.inventory import damaged_files, export_mirror, list_cache, prune, remove_files, select_files
+from resnet_zoo.listing import DATASET_TITLES
+from resnet_zoo.manifest import get_entry, list_models
+from resnet_zoo.progress import download_bar
+from resnet_zoo.terminal import echo_cache, echo_json, echo_record
+
+
+@click.command(
+    epilog=examples(
+        "convert resnet50_8xb32_in1k_20210831-ea4938fc.pth resnet50.safetensors",
+        "convert resnet50.safetensors for_mmpretrain.pth --layout openmmlab",
+    )
+)
+@click.argument("source", type=click.Path())
+@click.argument("target", type=click.Path())
+@click.option("--name", help="The row the checkpoint must fit; default: found from the file.")
+@click.option(
+    "--layout",
+    type=click.Choice(["resnet_zoo", "torchvision", "timm", "openmmlab"]),
+    default="resnet_zoo",
+    show_default=True,
+    help="Key layout to write.",
+)
+@click.option("--force", is_flag=True, help="Replace TARGET if it exists.")
+@format_option("table", "json")
+def convert(source: str, target: str, name: str | None, layout: Any, force: bool, form: str) -> None:
+    """Convert a checkpoint of any known layout to safetensors, without running code from it.
+
+    The same source gives the same bytes every time. A TARGET that ends in .pth is written for programs that read
+    nothing else.
+    """
+    if name is not None:
+        get_entry(name)
+    from resnet_zoo.convert import convert_checkpoint
+
+    conversion = asdict(convert_checkpoint(source, target, name=name, layout=layout, overwrite=force))
+    if form == "json":
+        echo_json(conversion)
+    else:
+        echo_record(conversion)
+
+
+@click.command(
+    epilog=examples(
+        "download resnet50", "download --all --dataset cifar10", "--mirror https://mirror/zoo download resnet50"
+    )
+)
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--all", "every", is_flag=True, help="All rows.")
+@click.option("--dataset", type=click.Choice(list(DATASET_TITLES)), help="With --all: only rows of this data set.")
+@click.option("--weights", "tag", metavar="TAG", help="A weight set of the rows; default: each row's own default.")
+@format_option("table", "json")
+@click.pass_context
+def download(
+    ctx: click.Context, names: tuple[str, ...], every: bool, dataset: str | None, tag: str | None, form: str
+) -> None:
+    """Fetch weights into the cache, checked, so that they load offline.
+
+    A row that fails is reported, the others are fetched all the same.
+    """
+    if every == bool(names):
+        raise click.UsageError("Name the rows to download, or pass --all.")
+    if dataset is not None and not every:
+        raise click.UsageError("--dataset goes with --all.")
+    entries = [get_entry(name) for name in (names or list_models(dataset=dataset))]
+    from resnet_zoo.chain import chain_of
+    from resnet_zoo.zoo import open_weights
+
+    records, exit_codes = [], [0]
+    with download_bar() as progress:
+        for entry in entries:
+            try:
+                entry.weight_set(tag or entry.default_weights)  # a path is nothing to download
+                opened = open_weights(entry, tag or entry.default_weights, progress=progress)
+                records.append({"model": entry.name, **asdict(chain_of(opened))})
+            except (ZooError, OSError) as error:
+                if ctx.find_root().params["debug"]:
+                    raise
+                exit_codes.append(getattr(error, "exit_code", NOT_CHECKED))
+                click.echo(f"Error: {entry.name}: {error}", err=True)
+    if form == "json":
+        echo_json(records)
+    else:
+        for record in records:
+            echo_record(record)
+    ctx.exit(WRONG if WRONG in exit_codes else max(exit_codes))
+
+
+@click.group(epilog=examples("cache ls", "cache verify", "cache rm resnet50", "cache export mirror/"))
+def cache() -> None:
+    """Look after the weights on this machine."""
+
+
+@cache.command("dir")
+def cache_dir() -> None:
+    """Print the cache folder."""
+    click.echo(str(cache_path()))
+
+
+@cache.command("ls")
+@format_option("table", "json")
+def cache_ls(form: str) -> None:
+    """List the weights in the cache."""
+    files = list_cache()
+    if form == "json":
+        echo_json([asdict(file) for file in files])
+    else:
+        echo_cache(files)
+
+
+@cache.command("verify")
+@format_option("table", "json")
+@click.pass_context
+def cache_verify(ctx: click.Context, form: str) -> None:
+    """Check the sha256 of every file in the cache; exit code 1 if one is damaged."""
+    files = list_cache()
+    damaged = damaged_files(files)
+    if form == "json":
+        echo_json({"checked": len(files), "damaged": [asdict(file) for file in damaged]})
+    else:
+        click.echo(f"{len(files)} checked, {len(damaged)} damaged")
+        for file in damaged:
+            click.echo(
+                f"DAMAGED {file.sha256} ({', '.join(file.weights) or 'unknown'}); the next load fetches it again"
+            )
+    ctx.exit(WRONG if damaged else 0)
+
+
+@cache.command("rm")
+@click.argument("names", nargs=-1, metavar="[NAME[/TAG]]...")
+@click.option("--all", "every", is_flag=True, help="All weights.")
+def cache_rm(names: tuple[str, ...], every: bool) -> None:
+    """Remove weights of rows from the cache."""
+    if every == bool(names):
+        raise click.UsageError("Name the rows to remove, or pass --all.")
+    click.echo(f"{remove_files(list_cache() if every else select_files(names))} bytes freed")
+
+
+@cache.command("prune")
+def cache_prune() -> None:
+    """Remove unfinished transfers, damaged files put aside, and weights that no row has any more."""
+    click.echo(f"{prune()} bytes freed")
+
+
+@cache.command("export")
+@click.argument("target", type=click.Path(), metavar="DIR")
+@click.pass_context
+def cache_export(ctx: click.Context, target: str) -> None:
+    """Copy the weights into a folder that works as a mirror on a machine without network.
+
+    Only weights with a published safetensors file: a mirror serves them under its name. Exit code 3 if others were
+    left out.
+    """
+    written, left_out = export_mirror(Path(target))
+    for path in written:
+        click.echo(str(path))
+    for name in left_out:
+        click.echo(f"Left out: {name} has no published safetensors file to name it by.", err=True)
+    ctx.exit(NOT_CHECKED if left_out else 0)
