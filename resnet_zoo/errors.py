@@ -46,7 +46,7 @@ class UnknownModelError(ZooError, LookupError):
         super().__init__(self.name, self.known)
 
     def __str__(self) -> str:
-        return f"There is no model {self.name!r}.{_suggestion(self.name, self.known)} `resnet-zoo list` shows all."
+        return f"There is no model {self.name!r}.{suggestion(self.name, self.known)} `resnet-zoo list` shows all."
 
 
 class UnknownWeightsError(ZooError, LookupError):
@@ -67,7 +67,7 @@ class UnknownWeightsError(ZooError, LookupError):
     def __str__(self) -> str:
         return (
             f"{self.name} has no weights {self.tag!r}, and no file has that path."
-            f"{_suggestion(self.tag, self.known)} Pass one of the tags ({', '.join(self.known)}) "
+            f"{suggestion(self.tag, self.known)} Pass one of the tags ({', '.join(self.known)}) "
             "or the path of a .safetensors or .pth file."
         )
 
@@ -87,7 +87,7 @@ class UnknownLayerError(ZooError, LookupError):
         super().__init__(self.layer, self.known)
 
     def __str__(self) -> str:
-        return f"There is no layer {self.layer!r}.{_suggestion(self.layer, self.known)} Known: {', '.join(self.known)}."
+        return f"There is no layer {self.layer!r}.{suggestion(self.layer, self.known)} Known: {', '.join(self.known)}."
 
 
 class ManifestError(ZooError, ValueError):
@@ -277,7 +277,8 @@ class DatasetError(ZooError):
     exit_code = NOT_CHECKED
 
 
-def _suggestion(name: str, known: Iterable[str]) -> str:
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return a sentence that names close matches, or nothing; it begins with a space."""
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
     return f" Did you mean {' or '.join(close)}?" if close else ""
 

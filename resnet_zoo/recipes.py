@@ -1,44 +1,113 @@
-"""Training recipes as published: frozen records that nothing at run time may change.
+"""Training recipes: frozen records that nothing at run time may change.
 
-Every value is read from the configurations of the release the table stands in (mmclassification v0.18.0,
-``configs/resnet``) and was the same in every release from 0.10 to 1.2.
+``RECIPES`` holds the published ones. Every value is read from the configurations of the release the table stands in
+(mmclassification v0.18.0, ``configs/resnet``) and was the same in every release from 0.10 to 1.2. ``FAST_RECIPES``
+holds this project's own short ones for CIFAR.
 """
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from resnet_zoo.errors import ArgumentError, suggestion
+
+Precision = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a row was trained: SGD with momentum on plain cross-entropy, no warm-up, no label smoothing.
-
-    The learning rate falls by ``gamma`` at the start of each epoch in ``milestones`` (counted from 0). Weight decay
-    acts on every parameter, batch-norm and biases included.
+    """How a row is trained: SGD with momentum on cross-entropy, from upstream's initial values.
 
     Attributes:
         epochs: Passes over the training set.
         total_batch: Images per step over all devices together.
-        lr: Learning rate at ``total_batch``.
-        momentum: Of SGD; never Nesterov.
+        lr: Highest learning rate, at ``total_batch``.
+        momentum: Of SGD.
+        nesterov: Whether the momentum looks ahead (Nesterov's form).
         weight_decay: L2 penalty.
-        milestones: Epochs at whose start the learning rate falls.
+        decay_all: Whether the penalty acts on batch-norm parameters and biases too.
+        label_smoothing: Share of the target spread over all classes.
+        schedule: ``step``: the rate falls by ``gamma`` at the start of each epoch in ``milestones``. ``triangle``: it
+            rises linearly over the share ``warmup`` of the training, then falls linearly to zero, step by step.
+        milestones: Epochs (from 0) at whose start the learning rate falls.
         gamma: Factor of each fall.
+        warmup: Length of the triangle's rise, as a share of the training.
+        sizes: Heights and widths that images are shrunk to, in the order they are used; empty: as they are.
+        size_milestones: Shares of the training after which the next of ``sizes`` begins, with the next epoch.
         augmentation: ``pad_crop_flip`` (zero-pad 4, random 32x32 crop, flip) or ``resized_crop_flip`` (area
             0.08..1, aspect 3/4..4/3, 224x224, flip; the row's own resize backend).
-        loss_scale: Static loss scale of half-precision training, ``None`` for float32.
+        flip: ``random``: each image each time with p = 0.5. ``alternating``: drawn once per image, then turned over
+            every epoch, so that each two epochs show both sides (Jordan 2024, https://arxiv.org/abs/2404.00498).
+        cutout: Side in pixels of a square painted over in the image's mean colour; 0 for none
+            (DeVries & Taylor 2017, https://arxiv.org/abs/1708.04552).
+        precision: Of the network's arithmetic; parameters and their updates are float32.
+        loss_scale: Static loss scale of half-precision training, ``None`` for none.
+        splits: Parts a device's batch is divided into, each normalised by its own statistics, with their gradients
+            averaged: N splits on one device give what N devices give.
     """
 
     epochs: int
     total_batch: int
     lr: float
     momentum: float
+    nesterov: bool
     weight_decay: float
+    decay_all: bool
+    label_smoothing: float
+    schedule: Literal["step", "triangle"]
     milestones: tuple[int, ...]
     gamma: float
+    warmup: float
+    sizes: tuple[int, ...]
+    size_milestones: tuple[float, ...]
     augmentation: Literal["pad_crop_flip", "resized_crop_flip"]
+    flip: Literal["random", "alternating"]
+    cutout: int
+    precision: Precision
     loss_scale: float | None
+    splits: int
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be trained with.
+
+        Raises:
+            ArgumentError: Names the field, what it may be, and what it is.
+        """
+        for field, value in vars(self).items():
+            allowed = _ALLOWED.get(field)
+            if allowed is not None and not allowed.holds(value):
+                raise ArgumentError(f"Recipe field {field}: expected {allowed.words}, got {value!r}.")
+        if self.sizes and len(self.size_milestones) != len(self.sizes) - 1:
+            raise ArgumentError(
+                f"Recipe field size_milestones: expected one fewer than the {len(self.sizes)} sizes, got "
+                f"{self.size_milestones!r}."
+            )
+
+
+@dataclass(frozen=True)
+class _Range:
+    words: str
+    low: float
+    high: float = float("inf")
+    is_open: bool = False
+
+    def holds(self, value: Any) -> bool:
+        values = value if isinstance(value, tuple) else (value,)
+        return all(self.low < item < self.high if self.is_open else self.low <= item <= self.high for item in values)
+
+
+_ALLOWED = {
+    **dict.fromkeys(("epochs", "total_batch", "splits"), _Range("a positive number", 1)),
+    **dict.fromkeys(("lr", "gamma"), _Range("a number above 0", 0, is_open=True)),
+    **dict.fromkeys(("weight_decay", "cutout"), _Range("a number of 0 or more", 0)),
+    **dict.fromkeys(("momentum", "label_smoothing"), _Range("a number from 0 to 1", 0, 1)),
+    **dict.fromkeys(("warmup", "size_milestones"), _Range("shares from 0 to 1", 0, 1)),
+    "milestones": _Range("epochs of 1 or more", 1),
+    "sizes": _Range("sizes of 8 or more", 8),
+}
 
 
 _CIFAR10 = Recipe(
@@ -46,45 +115,116 @@ _CIFAR10 = Recipe(
     total_batch=128,
     lr=0.1,
     momentum=0.9,
+    nesterov=False,
     weight_decay=1e-4,
+    decay_all=True,
+    label_smoothing=0.0,
+    schedule="step",
     milestones=(100, 150),
     gamma=0.1,
+    warmup=0.0,
+    sizes=(),
+    size_milestones=(),
     augmentation="pad_crop_flip",
+    flip="random",
+    cutout=0,
+    precision="float32",
     loss_scale=None,
+    splits=1,
 )
-_CIFAR100 = Recipe(
-    epochs=200,
-    total_batch=128,
-    lr=0.1,
-    momentum=0.9,
-    weight_decay=5e-4,
-    milestones=(60, 120, 160),
-    gamma=0.2,
-    augmentation="pad_crop_flip",
-    loss_scale=None,
-)
-_IN1K = Recipe(
-    epochs=100,
-    total_batch=256,
-    lr=0.1,
-    momentum=0.9,
-    weight_decay=1e-4,
-    milestones=(30, 60, 90),
-    gamma=0.1,
-    augmentation="resized_crop_flip",
-    loss_scale=None,
-)
-_IN1K_FP16 = Recipe(
-    epochs=100,
-    total_batch=256,
-    lr=0.1,
-    momentum=0.9,
-    weight_decay=1e-4,
-    milestones=(30, 60, 90),
-    gamma=0.1,
-    augmentation="resized_crop_flip",
-    loss_scale=512.0,
+_IN1K = dataclasses.replace(
+    _CIFAR10, epochs=100, total_batch=256, milestones=(30, 60, 90), augmentation="resized_crop_flip"
 )
 
-RECIPES = {"cifar10": _CIFAR10, "cifar100": _CIFAR100, "in1k": _IN1K, "in1k_fp16": _IN1K_FP16}
-"""The recipe that each ``recipe`` field of the manifest names."""
+RECIPES = {
+    "cifar10": _CIFAR10,
+    "cifar100": dataclasses.replace(_CIFAR10, weight_decay=5e-4, milestones=(60, 120, 160), gamma=0.2),
+    "in1k": _IN1K,
+    "in1k_fp16": dataclasses.replace(_IN1K, precision="float16", loss_scale=512.0),
+}
+"""The published recipe that each ``recipe`` field of the manifest names."""
+
+_FAST = dataclasses.replace(
+    _CIFAR10,
+    epochs=16,
+    lr=0.15,
+    nesterov=True,
+    weight_decay=5e-4,
+    decay_all=False,
+    label_smoothing=0.1,
+    schedule="triangle",
+    milestones=(),
+    warmup=0.2,
+    sizes=(16, 24, 32),
+    size_milestones=(0.25, 0.625),
+    flip="alternating",
+    cutout=8,
+    precision="bfloat16",
+)
+
+FAST_RECIPES = {"cifar10": _FAST, "cifar100": _FAST}
+"""A short recipe for the rows whose published one has the same key: the same network and data, a twelfth of the epochs.
+
+A triangular schedule with Nesterov momentum takes the place of the long plateaus; images grow from 16 to 32 pixels
+while the rate is high, which halves the arithmetic.
+"""
+
+
+def find_recipe(key: str, kind: str = "published") -> Recipe:
+    """Return a row's recipe.
+
+    Args:
+        key: The row's ``recipe`` field in the manifest.
+        kind: ``published`` or ``fast``.
+
+    Raises:
+        ArgumentError: There is no such kind, or not for this row.
+    """
+    kinds = {name: recipes[key] for name, recipes in (("published", RECIPES), ("fast", FAST_RECIPES)) if key in recipes}
+    if kind not in kinds:
+        raise ArgumentError(f"There is no recipe {kind!r} for {key} rows. Pass {' or '.join(kinds)}.")
+    return kinds[kind]
+
+
+def override(recipe: Recipe, values: Mapping[str, str]) -> Recipe:
+    """Return a recipe with some fields replaced by values read from text.
+
+    Args:
+        recipe: The recipe to begin with.
+        values: Text by field: ``"12"``, ``"0.2"``, ``"true"``, ``"none"``, ``"3,7"`` for a list of numbers.
+
+    Raises:
+        ArgumentError: A field is not one of a recipe's, or its text is no value of its type.
+    """
+    hints = get_type_hints(Recipe)
+    for field in values:
+        if field not in hints:
+            raise ArgumentError(
+                f"There is no recipe field {field!r}.{suggestion(field, hints)} Known: {', '.join(hints)}."
+            )
+    return dataclasses.replace(recipe, **{field: _parse(field, hints[field], text) for field, text in values.items()})
+
+
+def difference(recipe: Recipe, base: Recipe) -> dict[str, Any]:
+    """Return the fields in which a recipe differs from another, with its own values."""
+    return {field: value for field, value in vars(recipe).items() if value != getattr(base, field)}
+
+
+def _parse(field: str, kind: Any, text: str) -> Any:
+    origin, arguments = get_origin(kind), get_args(kind)
+    try:
+        if origin is Literal:
+            return {str(choice): choice for choice in arguments}[text]
+        if origin is tuple:
+            return tuple(arguments[0](part) for part in text.split(",") if part.strip())
+        if kind is bool:
+            return {"true": True, "false": False}[text.lower()]
+        if type(None) in arguments:
+            return None if text.lower() == "none" else arguments[0](text)
+        return kind(text)
+    except (KeyError, ValueError):
+        expected = _EXPECTED.get(kind) or (" or ".join(map(str, arguments)) if origin is Literal else _EXPECTED[arguments[0]] + "s, with commas")
+        raise ArgumentError(f"Recipe field {field}: expected {expected}, got {text!r}.") from None
+
+
+_EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", float | None: "a number or none"}
