@@ -268,6 +268,25 @@ class WeightsMismatchError(ZooError, RuntimeError):
         return f"{self.source} does not fit {self.name} ({'; '.join(parts)}). {advice}"
 
 
+class RunError(ZooError):
+    """A run folder or a training log that cannot be read, or is not of its form.
+
+    Attributes:
+        path: The file or folder.
+        place: Line and field within the file; empty for all of it.
+        why: What is wrong, expected against got.
+    """
+
+    exit_code = NOT_CHECKED
+
+    def __init__(self, path: str | PathLike[str], place: str, why: str) -> None:
+        self.path, self.place, self.why = str(path), place, why
+        super().__init__(self.path, place, why)
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.place + ': ' if self.place else ''}{self.why}"
+
+
 class DatasetError(ZooError):
     """A data set or an image that is missing, unreadable, or not what it should be.
 

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 from resnet_zoo.errors import ManifestError, UnknownModelError
 from resnet_zoo.recipes import RECIPES
 from resnet_zoo.records import Entry, Measured, Preprocess, UpstreamOrigin, WeightSet
-from resnet_zoo.strict import Place, WrongValueError, decode, expect, object_without_duplicates
+from resnet_zoo.strict import Place, WrongValueError, decode, expect, expect_sha256, object_without_duplicates
 
 SCHEMA_VERSION = 1
 
@@ -197,7 +197,6 @@ def _resolve_preprocess(raw: Any) -> Any:
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 """Hosts that may be reached without TLS."""
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _PREFIX = re.compile(r"[0-9a-f]{8,64}")
 _DECIMAL = re.compile(r"\d+\.\d{1,2}")
 _FILE_NAME = re.compile(r"\w[\w.+-]*")
@@ -238,7 +237,7 @@ def _check_entry(entry: Entry, row: Place) -> None:
     for field in ("params", "flops", "flops_with_head", "macs"):
         count = getattr(entry.exact, field)
         expect(count > 0, "a positive integer", count, (*row, "exact", field))
-    _check_sha256(entry.exact.state_dict_sha256, (*row, "exact", "state_dict_sha256"))
+    expect_sha256(entry.exact.state_dict_sha256, (*row, "exact", "state_dict_sha256"))
     known_tags = ", ".join(entry.weights)
     expect(
         entry.default_weights in entry.weights, f"one of {known_tags}", entry.default_weights, (*row, "default_weights")
@@ -253,7 +252,7 @@ def _check_weight_set(weight_set: WeightSet, where: Place) -> None:
     if weight_set.file is not None:
         file = weight_set.file
         _check_relative_path(file.path, (*where, "file", "path"))
-        _check_sha256(file.sha256, (*where, "file", "sha256"))
+        expect_sha256(file.sha256, (*where, "file", "sha256"))
         expect(file.size_bytes > 0, "a positive integer", file.size_bytes, (*where, "file", "size_bytes"))
     if isinstance(weight_set.origin, UpstreamOrigin):
         origin = weight_set.origin
@@ -286,10 +285,6 @@ def _check_preprocess(preprocess: Preprocess, where: Place) -> None:
         values = getattr(preprocess, field)
         good = len(values) == 3 and all(0 < value < 256 for value in values)
         expect(good, "three numbers between 0 and 256", list(values), (*where, field))
-
-
-def _check_sha256(digest: str, where: Place) -> None:
-    expect(bool(_SHA256.fullmatch(digest)), "64 hex digits", digest, where)
 
 
 def _check_url(url: str, where: Place) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 import types
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -29,7 +30,7 @@ def object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def decode(kind: Any, value: Any, where: Place) -> Any:
-    """Build a value of type ``kind`` (dataclass, union, literal, tuple, dict, str, int, float) from parsed JSON.
+    """Build a value of type ``kind`` (dataclass, union, literal, tuple, dict, a plain type, Any) from parsed JSON.
 
     Raises:
         WrongValueError: A value is not of its type.
@@ -52,7 +53,9 @@ def decode(kind: Any, value: Any, where: Place) -> Any:
     if kind is float:
         expect(isinstance(value, (int, float)) and not isinstance(value, bool), "a number", value, where)
         return float(value)
-    expect(type(value) is kind, {str: "a string", int: "an integer"}[kind], value, where)
+    if kind is Any:
+        return value
+    expect(type(value) is kind, {str: "a string", int: "an integer", bool: "true or false"}[kind], value, where)
     return value
 
 
@@ -92,3 +95,15 @@ def expect(fact: bool, expected: str, value: Any, where: Place) -> None:
     """
     if not fact:
         raise WrongValueError(where, f"expected {expected}, got {value!r}")
+
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def expect_sha256(digest: str, where: Place) -> None:
+    """Raise unless a text is a whole sha256.
+
+    Raises:
+        WrongValueError: It is not 64 lower-case hex digits.
+    """
+    expect(bool(_SHA256.fullmatch(digest)), "64 hex digits", digest, where)

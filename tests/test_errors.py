@@ -22,6 +22,7 @@ from resnet_zoo.errors import (
     IntegrityError,
     ManifestError,
     PublishError,
+    RunError,
     UnknownLayerError,
     UnknownModelError,
     UnknownWeightsError,
@@ -54,6 +55,7 @@ EXAMPLES: dict[type[ZooError], ZooError] = {
             {"fc.bias": ((10,), (100,))},
             ["resnet18_in1k"],
         ),
+        RunError(Path("runs/x/result.json"), "field correct1", "expected an integer, got '3'"),
         DatasetError("cat.jpg is not an image"),
     )
 }
@@ -79,6 +81,7 @@ MESSAGE_FACTS: dict[type[ZooError], list[str]] = {
         "fc.bias (expected [10], got [100])",
         "fits resnet18_in1k",
     ],
+    RunError: ["runs/x/result.json", "field correct1", "expected an integer, got '3'"],
     DatasetError: ["cat.jpg is not an image"],
 }
 
@@ -96,6 +99,7 @@ EXIT_CODES: dict[type[ZooError], int] = {
     CheckpointError: WRONG,
     UnsafeCheckpointError: WRONG,
     WeightsMismatchError: WRONG,
+    RunError: NOT_CHECKED,
     DatasetError: NOT_CHECKED,
 }
 

@@ -28,6 +28,7 @@ LAYERS = {
     1: [
         *("manifest", "records", "strict", "download", "recipes"),
         *("cache", "transfer", "inventory", "progress"),
+        *("runs", "run_records"),
         *("report", "listing", "cards", "hub_config", "files", "environment", "__init__"),
     ],
     0: ["errors"],
