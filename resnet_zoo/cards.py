@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from resnet_zoo.listing import DATASET_TITLES
 from resnet_zoo.records import Entry, UpstreamOrigin, WeightSet
+from resnet_zoo.run_records import EnvironmentFile, ResultFile
 
 DATASET_IDS = {"cifar10": "cifar10", "cifar100": "cifar100", "in1k": "imagenet-1k"}
 """What the Hub calls the data sets."""
@@ -38,6 +39,42 @@ def model_card(entry: Entry, repository: str, *, num_classes: int, sha256: str) 
         f"As printed by the source ({published.source}, {DATASET_TITLES[entry.dataset]}); nothing here was measured "
         "with the weights of this repository.\n",
         _table(("", *_HEADERS), [(published.label, *(getattr(published, key) for key in _PUBLISHED))]),
+    )
+
+
+def run_card(entry: Entry, result: ResultFile, environment: EnvironmentFile) -> str:
+    """Return the card of weights that a run trained.
+
+    Args:
+        entry: The row.
+        result: What the run reached.
+        environment: What it depended on.
+    """
+    published = entry.published
+    changed = ", ".join(f"{field} = {value}" for field, value in result.overridden.items())
+    rows = [
+        ("published", DATASET_TITLES[entry.dataset], published.top1, published.top5),
+        ("this run", result.dataset, f"{result.top1:.2f}", f"{result.top5:.2f}"),
+    ]
+    comparable = (
+        ""
+        if result.dataset == entry.dataset
+        else (
+            f"Measured on {result.dataset}, which is not the official test set: the two lines are not comparable as "
+            "equal.\n"
+        )
+    )
+    return _page(
+        _front_matter([entry], ["Apache-2.0"]),
+        f"# {entry.name}, retrained\n",
+        f"Recipe `{result.recipe}`{f', changed: {changed}' if changed else ''}; seed {result.seed}; {result.epochs} "
+        f"epochs in {result.train_seconds:.0f} s on {result.device} ({environment.num_devices} x "
+        f"{environment.precision}, torch {environment.versions['torch']}). The last epoch is the result; the "
+        "test images chose nothing.\n",
+        _table(("", "Data set", "Top-1 (%)", "Top-5 (%)"), rows),
+        comparable,
+        f"sha256 of `{result.weights.path}`: `{result.weights.sha256}`\n",
+        "Check every number from this folder's files: `resnet-zoo verify --run . --data DIR`.\n",
     )
 
 

@@ -1,4 +1,4 @@
-"""Labelled test images: CIFAR from the official archives or a class tree, ImageNet from class folders or val.txt.
+"""Labelled images: CIFAR from the official archives or a class tree, ImageNet from class folders or val.txt.
 
 Labels are positions in the row's list of class names. That order is checked, not assumed: a folder that is no class,
 a class without images, or a list in another order is an error.
@@ -7,10 +7,12 @@ a class without images, or a list in another order is an error.
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +29,13 @@ from resnet_zoo.records import Entry
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"})
 
-_SPLIT_FOLDERS = {"cifar10": "test", "cifar100": "test", "in1k": "val"}
-_NUM_TEST_IMAGES = {"cifar10": 10_000, "cifar100": 10_000, "in1k": 50_000}
+Split = Literal["train", "test"]
+
+_TEST_FOLDERS = {"cifar10": "test", "cifar100": "test", "in1k": "val"}
+_NUM_IMAGES = {
+    "train": {"cifar10": 50_000, "cifar100": 50_000, "in1k": 1_281_167},
+    "test": {"cifar10": 10_000, "cifar100": 10_000, "in1k": 50_000},
+}
 _ARCHIVE_FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
 
 _KNOWN_LABELS = {
@@ -55,7 +62,7 @@ class Batch:
 
 
 class LabelledImages(Dataset[Batch]):
-    """A test set: ``variant`` says what it is, an item is a `Batch` of one image (or of none, if it is bad).
+    """A split of a data set: ``variant`` says what it is, an item is a `Batch` of one image (or of none, if it is bad).
 
     Args:
         variant: ``cifar10``, ``cifar100`` or ``in1k`` for the complete official set, else a name that says how it
@@ -114,25 +121,54 @@ def open_test_set(
     Raises:
         DatasetError: The folder is missing, holds no such data set, lacks classes, or has folders that are no class.
     """
-    root = Path(root)
+    return _open_split(entry, Path(root), "test", skip_bad=skip_bad, partial=partial, download=download)
+
+
+def open_training_set(entry: Entry, root: str | os.PathLike[str], *, partial: bool = False) -> LabelledImages:
+    """Find the training images of a row's data set in a folder, as `open_test_set` finds the test images.
+
+    CIFAR: the official archive, or ``train/<class>/*.png|jpg``. ImageNet: ``train/<wnid>/*.JPEG``.
+
+    Args:
+        entry: The row.
+        root: The folder, or its ``train`` folder.
+        partial: Accept a tree in which classes are missing.
+
+    Raises:
+        DatasetError: As `open_test_set`.
+    """
+    return _open_split(entry, Path(root), "train", skip_bad=False, partial=partial, download=False)
+
+
+def _open_split(
+    entry: Entry, root: Path, split: Split, *, skip_bad: bool, partial: bool, download: bool
+) -> LabelledImages:
     if not root.is_dir() and not download:
         raise DatasetError(f"{root} is not a folder; pass the folder that holds {entry.dataset}.")
     transform = Transform(entry.preprocess, entry.input_size)
     if entry.dataset in _ARCHIVE_FOLDERS:
-        archive = _read_archive(entry.dataset, root, download=download)
+        archive = _read_archive(entry.dataset, root, split, download=download)
         if archive is not None:
             return LabelledImages(entry.dataset, *archive, transform.pixels, skip_bad=skip_bad)
     elif download:
         raise DatasetError(f"{entry.dataset} cannot be downloaded without an account; get it from image-net.org.")
-    folder = root / _SPLIT_FOLDERS[entry.dataset]
+    folder = root / ("train" if split == "train" else _TEST_FOLDERS[entry.dataset])
     folder = folder if folder.is_dir() else root
     labels_file = next((file for file in (root / "meta" / "val.txt", folder / "val.txt") if file.is_file()), None)
-    if entry.dataset == "in1k" and labels_file is not None:
+    if entry.dataset == "in1k" and split == "test" and labels_file is not None:
         paths, labels = _read_list(labels_file, folder, entry.num_classes)
     else:
         paths, labels = _read_tree(folder, class_folders(entry.classes), partial=partial)
-    variant = _variant(entry, paths, labels)
+    variant = _variant(entry, split, paths, labels)
     return LabelledImages(variant, paths, np.array(labels, dtype=np.int64), transform.pixels, skip_bad=skip_bad)
+
+
+def listing_sha256(images: LabelledImages) -> str:
+    """Return a cheap fingerprint of images that are files: sha256 over the label, name and size of each, in order."""
+    digest = hashlib.sha256()
+    for path, label in zip(images.images, images.labels.tolist(), strict=True):
+        digest.update(f"{label} {path.name} {path.stat().st_size}\n".encode())
+    return digest.hexdigest()
 
 
 def batches(
@@ -161,7 +197,9 @@ def _join(items: list[Batch]) -> Batch:
     )
 
 
-def _read_archive(dataset: str, root: Path, *, download: bool) -> tuple[Pixels, npt.NDArray[np.int64]] | None:
+def _read_archive(
+    dataset: str, root: Path, split: Split, *, download: bool
+) -> tuple[Pixels, npt.NDArray[np.int64]] | None:
     """Read the official archive with torchvision, which checks md5 sums; ``None`` if it is not there."""
     from torchvision import datasets
     from torchvision.datasets.utils import check_integrity
@@ -175,7 +213,7 @@ def _read_archive(dataset: str, root: Path, *, download: bool) -> tuple[Pixels, 
         raise DatasetError(f"{packed} is damaged: its md5 is not {kind.tgz_md5}. Fetch it again.")
     try:
         # With an intact archive at hand, "download" only unpacks it.
-        images = kind(str(root), train=False, download=download or packed.is_file())
+        images = kind(str(root), train=split == "train", download=download or packed.is_file())
     except Exception as error:  # torchvision raises RuntimeError, OSError, pickle and urllib errors alike
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DatasetError(f"{root}: the {dataset} archive cannot be used: {reason} Fetch it again.") from error
@@ -248,16 +286,17 @@ def _read_list(labels_file: Path, folder: Path, num_classes: int) -> tuple[list[
     return paths, labels
 
 
-def _variant(entry: Entry, paths: list[Path], labels: list[int]) -> str:
+def _variant(entry: Entry, split: Split, paths: list[Path], labels: list[int]) -> str:
     """Name what the images are, so that a number measured on them is never taken for one on the official set."""
     num_present = len(set(labels))
     classes = "" if num_present == entry.num_classes else f"-{num_present}of{entry.num_classes}classes"
+    is_whole = len(paths) == _NUM_IMAGES[split][entry.dataset]
     if entry.dataset == "in1k":
-        complete = len(paths) == _NUM_TEST_IMAGES["in1k"] and not classes
+        complete = is_whole and not classes
         return "in1k" if complete else f"in1k{classes or f'-{len(paths)}images'}"
     suffixes = {path.suffix.lower().replace("jpeg", "jpg") for path in paths}
     kind = {".jpg": "jpeg", ".png": "png"}.get(suffixes.pop(), "images") if len(suffixes) == 1 else "images"
-    count = "" if len(paths) == _NUM_TEST_IMAGES[entry.dataset] else f"-{len(paths)}images"
+    count = "" if is_whole else f"-{len(paths)}images"
     return f"{entry.dataset}-{kind}{classes or count}"
 
 

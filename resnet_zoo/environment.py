@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
+import shutil
+import subprocess
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,3 +72,27 @@ def _processor() -> str:
     except OSError:
         pass  # not Linux
     return platform.processor() or platform.machine()
+
+
+def code_sha256() -> str:
+    """Return a sha256 over the package's Python sources, names and bytes, in order of names."""
+    package = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(f"{path.relative_to(package).as_posix()} {sha256_of(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def checkout_state() -> tuple[str | None, bool | None]:
+    """Return the commit of the checkout the package lies in and whether it has changes; ``None`` outside of one."""
+    root = Path(__file__).parent.parent
+    git = shutil.which("git")
+    if git is None or not (root / ".git").exists():
+        return None, None
+
+    def ask(*arguments: str) -> str | None:
+        done = subprocess.run([git, "-C", str(root), *arguments], capture_output=True, text=True, check=False)  # noqa: S603
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit, changes = ask("rev-parse", "HEAD"), ask("status", "--porcelain", "--untracked-files=no")
+    return commit, None if changes is None else bool(changes)

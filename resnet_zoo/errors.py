@@ -3,7 +3,7 @@
 A constructor takes facts and hands all of them to ``super().__init__`` so that the error survives
 pickling (data-loader workers, process pools); ``__str__`` makes the sentence a person reads: the fact,
 expected against got, and one next step. ``exit_code`` is what the ``resnet-zoo`` command ends with:
-1 checked and wrong, 2 wrong usage, 3 could not be checked.
+1 checked and wrong, 2 wrong usage, 3 could not be checked, 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from os import PathLike
 from typing import ClassVar
 
-WRONG, USAGE, NOT_CHECKED = 1, 2, 3
+WRONG, USAGE, NOT_CHECKED, STOPPED = 1, 2, 3, 130
 
 _SHOWN_KEYS = 5
 """How many keys of each kind an error message lists before it counts the rest."""
@@ -285,6 +285,51 @@ class RunError(ZooError):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.place + ': ' if self.place else ''}{self.why}"
+
+
+class TrainingError(ZooError):
+    """A training that cannot begin or go on. Made from one sentence."""
+
+    exit_code = NOT_CHECKED
+
+
+class TrainingStopped(TrainingError):  # noqa: N818  # no error: somebody asked for it
+    """A training that was asked to stop, and can go on.
+
+    Attributes:
+        folder: The run folder.
+    """
+
+    exit_code = STOPPED
+
+    def __init__(self, folder: str | PathLike[str]) -> None:
+        self.folder = str(folder)
+        super().__init__(self.folder)
+
+    def __str__(self) -> str:
+        return f"Stopped; a checkpoint is in {self.folder}. Run the same command again to go on."
+
+
+class NonFiniteLossError(TrainingError):
+    """A loss that is infinite or no number.
+
+    Attributes:
+        folder: The run folder.
+        step: The step, counted from 0 over the run.
+        loss: The loss.
+    """
+
+    exit_code = WRONG
+
+    def __init__(self, folder: str | PathLike[str], step: int, loss: float) -> None:
+        self.folder, self.step, self.loss = str(folder), step, loss
+        super().__init__(self.folder, step, loss)
+
+    def __str__(self) -> str:
+        return (
+            f"The loss of step {self.step} is {self.loss}, so training cannot go on. {self.folder} keeps its last good "
+            "checkpoint. Lower the learning rate (--set lr=…), or train in another precision."
+        )
 
 
 class DatasetError(ZooError):

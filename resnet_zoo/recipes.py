@@ -146,8 +146,8 @@ RECIPES = {
 
 _FAST = dataclasses.replace(
     _CIFAR10,
-    epochs=16,
-    lr=0.15,
+    epochs=18,
+    lr=0.12,
     nesterov=True,
     weight_decay=5e-4,
     decay_all=False,
@@ -163,7 +163,7 @@ _FAST = dataclasses.replace(
 )
 
 FAST_RECIPES = {"cifar10": _FAST, "cifar100": _FAST}
-"""A short recipe for the rows whose published one has the same key: the same network and data, a twelfth of the epochs.
+"""A short recipe for the rows whose published one has the same key: the same network and data, an eleventh of the epochs.
 
 A triangular schedule with Nesterov momentum takes the place of the long plateaus; images grow from 16 to 32 pixels
 while the rate is high, which halves the arithmetic.
@@ -223,7 +223,9 @@ def _parse(field: str, kind: Any, text: str) -> Any:
             return None if text.lower() == "none" else arguments[0](text)
         return kind(text)
     except (KeyError, ValueError):
-        expected = _EXPECTED.get(kind) or (" or ".join(map(str, arguments)) if origin is Literal else _EXPECTED[arguments[0]] + "s, with commas")
+        expected = _EXPECTED.get(kind) or (
+            " or ".join(map(str, arguments)) if origin is Literal else _EXPECTED[arguments[0]] + "s, with commas"
+        )
         raise ArgumentError(f"Recipe field {field}: expected {expected}, got {text!r}.") from None
 
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 
 LAYERS = {
     5: ["cli", "commands", "terminal", "__main__", "hubconf", "scripts"],
-    4: ["verification", "publish"],
+    4: ["verification", "publish", "training"],
     3: ["zoo", "chain", "evaluation", "prediction"],
     2: [
         *("preprocess", "complexity", "checkpoint", "layouts", "fit"),
@@ -29,7 +29,7 @@ LAYERS = {
         *("manifest", "records", "strict", "download", "recipes"),
         *("cache", "transfer", "inventory", "progress"),
         *("runs", "run_records"),
-        *("report", "listing", "cards", "hub_config", "files", "environment", "__init__"),
+        *("report", "listing", "cards", "runs", "run_records", "hub_config", "files", "environment", "__init__"),
     ],
     0: ["errors"],
 }

@@ -27,8 +27,8 @@ class Failure(click.ClickException):
         self.exit_code: int = code  # type: ignore[misc]  # click declares it for the class only
 
 
-class ZooGroup(click.Group):
-    """A group that turns our errors into sentences and exit codes, and suggests commands for misspelt ones."""
+class _Sentences(click.Command):
+    """Turns our errors into sentences and exit codes. The command has a ``--debug`` option."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         """Read the command line, and print the help if asked to; see the class."""
@@ -59,6 +59,14 @@ class ZooGroup(click.Group):
                 raise
             what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
             raise Failure(f"{what}. Check the path and its permissions.", NOT_CHECKED) from error
+
+
+class ZooCommand(_Sentences):
+    """A command that is a program of its own."""
+
+
+class ZooGroup(_Sentences, click.Group):
+    """A group that suggests commands for misspelt ones."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

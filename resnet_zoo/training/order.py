@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -24,7 +26,7 @@ def shard(order: Tensor, *, rank: int, num_devices: int) -> Tensor:
 
 def num_steps(num_images: int, total_batch: int, num_devices: int) -> int:
     """Return the steps of an epoch: the last one may be smaller, none is dropped."""
-    return -(-(-(-num_images // num_devices)) // (total_batch // num_devices))
+    return math.ceil(math.ceil(num_images / num_devices) / (total_batch // num_devices))
 
 
 _STREAMS = {"order": 0, "augment": 1, "initial values": 2, "side": 3}

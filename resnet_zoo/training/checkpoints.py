@@ -1,0 +1,102 @@
+"""The state of a training on disk: whole, hashed, and enough to go on bit for bit.
+
+A checkpoint is one safetensors file that holds parameters, batch-norm statistics, momentum, and the position in its
+header; its name ends in the sha256 of its bytes. Everything else is a pure function of seed and position: the order of
+images, their augmentation, and the learning rate draw from no hidden state, so there is no generator to save.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load
+
+from resnet_zoo.convert import safetensors_bytes
+from resnet_zoo.files import write_atomically
+from resnet_zoo.training.learner import Learner
+
+KEPT = 2
+"""Checkpoints that stay: if the newest is damaged, training goes on from the one before."""
+
+_NAME = re.compile(r"step-(\d{9})-([0-9a-f]{64})\.safetensors")
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a training stands.
+
+    Attributes:
+        epoch: From 0.
+        step: Steps made over the whole run.
+        epoch_step: Steps made in this epoch.
+        loss_sum: Sum of the losses of this epoch's images.
+        correct: Of them, classified right.
+        images: Images seen in this epoch.
+        epoch_seconds: Time spent in this epoch.
+        seconds: Time spent training in all.
+        log_bytes: Length of the log.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    epoch_step: int = 0
+    loss_sum: float = 0.0
+    correct: int = 0
+    images: int = 0
+    epoch_seconds: float = 0.0
+    seconds: float = 0.0
+    log_bytes: int = 0
+
+
+def save_checkpoint(folder: Path, learner: Learner, position: Position) -> Path:
+    """Write a checkpoint and remove all but the last `KEPT`.
+
+    Raises:
+        OSError: It cannot be written; the ones before are as they were.
+    """
+    tensors = {name: tensor.detach().cpu() for name, tensor in learner.state().items()}
+    data = safetensors_bytes(tensors, {"position": json.dumps(asdict(position))})
+    path = folder / f"step-{position.step:09}-{hashlib.sha256(data).hexdigest()}.safetensors"
+    write_atomically(path, lambda part: part.write_bytes(data))
+    for old in list_checkpoints(folder)[KEPT:]:
+        old.unlink(missing_ok=True)
+    for stray in folder.glob(".step-*.part"):  # of a process that was killed while it wrote
+        stray.unlink(missing_ok=True)
+    return path
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints of a folder, newest first."""
+    return sorted((path for path in folder.glob("step-*.safetensors") if _NAME.fullmatch(path.name)), reverse=True)
+
+
+def load_newest(folder: Path, learner: Learner, say: Callable[[str], None]) -> Position | None:
+    """Put the newest whole checkpoint into a learner and return its position; ``None`` if there is none.
+
+    Args:
+        folder: The checkpoints.
+        learner: Of the same row and recipe.
+        say: Told about every damaged checkpoint, which is skipped.
+    """
+    for path in list_checkpoints(folder):
+        data = path.read_bytes()
+        found = _NAME.fullmatch(path.name)
+        if found and hashlib.sha256(data).hexdigest() == found[2]:
+            return _restore(learner, data)
+        say(f"{path} is damaged; it is skipped.")
+    return None
+
+
+def _restore(learner: Learner, data: bytes) -> Position:
+    saved = load(data)
+    with torch.no_grad():
+        for name, tensor in learner.state().items():
+            tensor.copy_(saved[name])
+    length = int.from_bytes(data[:8], "little")  # the header's: safetensors keeps its text metadata to itself
+    return Position(**json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["position"]))

@@ -1,0 +1,85 @@
+"""A training on the terminal: a line per epoch, and on a terminal a bar that shows where it is."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import click
+
+from resnet_zoo.run_records import LogEpoch, LogLine
+from resnet_zoo.training.loop import Progress
+
+
+class Console:
+    """Writes to stderr what a person wants to see of a training; see `console`."""
+
+    def __init__(self, bar: Any = None) -> None:
+        self.bar = bar
+        self.newest: Progress | None = None
+        self.task = bar.add_task("training", pace="") if bar else None
+
+    def watch(self, progress: Progress) -> None:
+        """Move the bar."""
+        self.newest = progress
+        if self.bar:
+            self.bar.update(
+                self.task,
+                description=f"epoch {progress.epoch + 1}/{progress.epochs}, loss {progress.loss:.4f}",
+                completed=progress.step,
+                total=progress.steps,
+                pace=f"{progress.images_per_s:.0f} images/s, {_clock(progress.seconds_left)} left",
+            )
+
+    def on_line(self, line: LogLine) -> None:
+        """Write an epoch's line."""
+        if not isinstance(line, LogEpoch):
+            return
+        tested = "" if line.top1 is None else f"  test {line.top1:.2f}%"
+        epochs = self.newest.epochs if self.newest else "?"
+        left = f"  {_clock(self.newest.seconds_left)} left" if self.newest else ""
+        self.say(
+            f"epoch {line.epoch + 1:>3}/{epochs}  {line.size} px  loss {line.loss:.4f}  lr {line.lr:.4f}  "
+            f"train {line.top1_train:.2f}%{tested}  {line.images_per_s:.0f} images/s{left}"
+        )
+
+    def say(self, sentence: str) -> None:
+        """Write a sentence, above the bar if there is one."""
+        if self.bar:
+            self.bar.console.print(sentence, highlight=False, markup=False)
+        else:
+            click.echo(sentence, err=True)
+
+
+@contextlib.contextmanager
+def console(*, quiet: bool = False) -> Iterator[Console]:
+    """Return a console for a training, with a bar if stderr is a terminal; ``quiet`` for all but the first process."""
+    if quiet:
+        yield _Silent()
+        return
+    if not sys.stderr.isatty():
+        yield Console()
+        return
+    from rich import progress
+    from rich.console import Console as RichConsole
+
+    columns = [
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TextColumn("{task.fields[pace]}"),
+    ]
+    with progress.Progress(*columns, console=RichConsole(stderr=True), transient=True) as bar:
+        yield Console(bar)
+
+
+class _Silent(Console):
+    def say(self, sentence: str) -> None:
+        """Say nothing."""
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))

@@ -1,0 +1,122 @@
+"""Which run folder a training writes to: an unfinished one that it may continue, or a new one."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from resnet_zoo.errors import RunError, TrainingError
+from resnet_zoo.records import Entry, to_json
+from resnet_zoo.run_records import ENVIRONMENT_NAME, RECIPE_NAME, RESULT_NAME, EnvironmentFile, RecipeFile
+from resnet_zoo.runs import new_run_folder, read_record, write_json
+
+_COPIES = 4
+"""Checkpoints are kept twice while a third is written; the weights and small files take less than a fourth."""
+
+_FLOAT_BYTES = 4
+_FREE_FIELDS = ("commit", "dirty", "command")
+"""What may differ when a run goes on: the code's own hash says more."""
+
+
+def open_folder(
+    root: Path, plan: RecipeFile, environment: EnvironmentFile, allow_changed: bool
+) -> AbstractContextManager[Path] | None:
+    """Return the newest unfinished run of this row, recipe and seed, to be entered; ``None`` if there is none.
+
+    Raises:
+        TrainingError: It began with other code, recipe, data or versions, and that is not allowed.
+        RunError: Its files cannot be read.
+    """
+    for folder in sorted((root / plan.row).glob("*"), reverse=True):
+        if (folder / RESULT_NAME).exists() or not (folder / ENVIRONMENT_NAME).exists():
+            continue
+        began = read_record(folder / RECIPE_NAME, RecipeFile)
+        there = read_record(folder / ENVIRONMENT_NAME, EnvironmentFile)
+        if began.row != plan.row:
+            raise RunError(folder / RECIPE_NAME, "field row", f"expected {plan.row}, got {began.row}")
+        if (began.recipe, there.seed) != (plan.recipe, environment.seed):
+            continue
+        changes = _changes(began, plan, ()) + _changes(there, environment, _FREE_FIELDS)
+        if changes and not allow_changed:
+            raise TrainingError(
+                f"{folder} is unfinished and began otherwise: {'; '.join(changes)}. Pass --allow-changed to go on with "
+                "it all the same, or --new to begin anew."
+            )
+        return _held(folder)
+    return None
+
+
+@contextlib.contextmanager
+def start_folder(root: Path, plan: RecipeFile, environment: EnvironmentFile) -> Iterator[Path]:
+    """Make a run folder with its recipe and environment, and hold it.
+
+    Raises:
+        TrainingError: It cannot be written.
+    """
+    try:
+        folder = new_run_folder(root, plan.row)
+        write_json(folder / RECIPE_NAME, plan)
+        write_json(folder / ENVIRONMENT_NAME, environment)
+    except OSError as error:
+        raise TrainingError(f"{root} cannot be written: {error.strerror or error}. Pass another --runs.") from error
+    with _held(folder):
+        yield folder
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[Path]:
+    """Hold a run folder, so that no second training writes to it.
+
+    Raises:
+        TrainingError: Another process holds it.
+    """
+    lock = filelock.FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise TrainingError(f"Another process is training in {folder}. Wait for it, or pass --new.") from error
+    try:
+        yield folder
+    finally:
+        lock.release()
+
+
+def check_space(root: Path, entry: Entry) -> None:
+    """Refuse to begin where the checkpoints would not fit.
+
+    Raises:
+        TrainingError: Says how much is needed and how much is free.
+    """
+    there = next(path for path in (root, *root.absolute().parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    needed = 2 * _FLOAT_BYTES * entry.exact.params * _COPIES  # parameters and momentum
+    if free < needed:
+        raise TrainingError(
+            f"{there} has {free >> 20} MiB free; a training of {entry.name} needs {needed >> 20}. Pass another --runs."
+        )
+
+
+def _changes(before: Any, now: Any, free: tuple[str, ...], place: str = "") -> list[str]:
+    """Return what differs between two records, as words."""
+    before, now = (value if isinstance(value, dict) else to_json(value) for value in (before, now))
+    changes = []
+    for key in {**before, **now}:
+        if key in free or before.get(key) == now.get(key):
+            continue
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            changes += _changes(old, new, free, f"{place}{key}.")
+        else:
+            changes.append(f"{place}{key} was {_short(old)} and is {_short(new)}")
+    return changes
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 24 else f"{text[:12]}…"

@@ -1,0 +1,273 @@
+"""The training loop: epochs of steps, a log, checkpoints, and an orderly end whatever happens."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from resnet_zoo.errors import NonFiniteLossError, TrainingError, TrainingStopped
+from resnet_zoo.recipes import Recipe
+from resnet_zoo.run_records import LOG_NAME, LogEpoch, LogLine, LogResume, LogStep
+from resnet_zoo.runs import format_line
+from resnet_zoo.training.checkpoints import Position, load_newest, save_checkpoint
+from resnet_zoo.training.images import TrainingImages
+from resnet_zoo.training.learner import Learner
+from resnet_zoo.training.order import epoch_order, num_steps, shard
+from resnet_zoo.training.schedule import image_size, learning_rate
+from resnet_zoo.training.workers import Workers
+
+CHECKPOINTS = "checkpoints"
+
+_FLUSH_STEPS = {"cpu": 1}
+"""Steps between two looks at the losses by type of device; on an accelerator, where each look waits for it, 50."""
+
+Accuracy = tuple[float, float]
+"""Top-1 and top-5 in percent."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a watcher is told while training goes on.
+
+    Attributes:
+        epoch: From 0.
+        epochs: In all.
+        step: Steps made in this epoch.
+        steps: Of an epoch.
+        loss: Of the newest step that was read.
+        images_per_s: In this epoch, all devices together.
+        seconds_left: Until the end of training, at the pace so far.
+    """
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    images_per_s: float
+    seconds_left: float
+
+
+class Loop:
+    """Trains a learner over all epochs of its recipe.
+
+    Args:
+        learner: The network and its optimiser.
+        images: The training set.
+        workers: The processes that train together.
+        folder: The run folder; the first process writes log and checkpoints into it.
+        seed: Of the order of images.
+        evaluate: Measures the network on the test images; ``None``: never.
+        evaluate_every: Epochs between two measurements; the last epoch is measured by the caller.
+        checkpoint_s: Seconds between checkpoints within an epoch; one is made after every epoch in any case.
+        watch: Told about progress every few steps.
+        on_line: Given every line of the log.
+        say: Given sentences for the person at the terminal.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        images: TrainingImages,
+        workers: Workers,
+        folder: Path,
+        *,
+        seed: int,
+        evaluate: Callable[[], Accuracy] | None = None,
+        evaluate_every: int = 1,
+        checkpoint_s: float = 120.0,
+        watch: Callable[[Progress], None] = lambda _: None,
+        on_line: Callable[[LogLine], None] = lambda _: None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.learner, self.images, self.workers, self.folder, self.seed = learner, images, workers, folder, seed
+        self.evaluate, self.evaluate_every, self.checkpoint_s = evaluate, evaluate_every, checkpoint_s
+        self.watch, self.on_line, self.say = watch, on_line, say
+        self.recipe: Recipe = learner.recipe
+        self.steps_per_epoch = num_steps(images.num_images, self.recipe.total_batch, workers.num_devices)
+        self.position = Position()
+        self.pending: list[tuple[Tensor, Tensor, int]] = []
+        self.flushed_at = self.saved_at = time.monotonic()
+
+    def run(self) -> Position:
+        """Train to the end, from the newest checkpoint if there is one, and return the last position.
+
+        Raises:
+            TrainingStopped: Ctrl-C or SIGTERM; a checkpoint was written.
+            NonFiniteLossError: The loss is no finite number any more.
+            TrainingError: The disk is full or cannot be written; the checkpoints are as they were.
+        """
+        with _writing(self.folder), _stop_requests() as stop:
+            self._resume()
+            self.flushed_at = self.saved_at = time.monotonic()
+            while self.position.epoch < self.recipe.epochs:
+                self._train_epoch(stop)
+                self._end_epoch()
+            return self.position
+
+    def _resume(self) -> None:
+        found = None
+        if self.workers.is_first:
+            (self.folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+            found = load_newest(self.folder / CHECKPOINTS, self.learner, self.say)
+            with (self.folder / LOG_NAME).open("ab") as file:
+                file.truncate(found.log_bytes if found else 0)  # what came after the checkpoint happens again
+        found = self.workers.share(found)
+        if found is not None:
+            self.position = found
+            self.workers.spread(self.learner.state().values())
+            self._write(LogResume(epoch=found.epoch, step=found.step))
+            self.say(f"Goes on at epoch {found.epoch + 1}, step {found.epoch_step} of {self.steps_per_epoch}.")
+
+    def _train_epoch(self, stop: threading.Event) -> None:
+        epoch, size = self.position.epoch, image_size(self.recipe, self.position.epoch)
+        order = epoch_order(self.images.num_images, seed=self.seed, epoch=epoch)
+        order = shard(order, rank=self.workers.rank, num_devices=self.workers.num_devices)
+        batch_size = self.recipe.total_batch // self.workers.num_devices
+        rest = order[self.position.epoch_step * batch_size :]
+        for pixels, labels in self.images.batches(rest, epoch=epoch, batch_size=batch_size):
+            lr = learning_rate(self.recipe, self.position.step, self.steps_per_epoch)
+            loss, correct = self.learner.step(pixels, labels, lr=lr, size=size)
+            self.pending.append((loss, correct, len(labels)))
+            self.position = replace(self.position, step=self.position.step + 1, epoch_step=self.position.epoch_step + 1)
+            self._after_step(stop)
+        self._flush()
+
+    def _after_step(self, stop: threading.Event) -> None:
+        if len(self.pending) < _FLUSH_STEPS.get(self.workers.device.type, 50):
+            return
+        self._flush()
+        is_due = self.workers.is_first and time.monotonic() - self.saved_at >= self.checkpoint_s
+        requests = torch.tensor([stop.is_set(), is_due], dtype=torch.int64, device=self.workers.device)
+        must_stop, must_save = self.workers.total(requests).tolist()
+        if must_stop or must_save:
+            self._save()
+        if must_stop:
+            raise TrainingStopped(self.folder)
+
+    def _flush(self) -> None:
+        """Read the losses of the steps since the last flush, log them, and refuse one that is not finite."""
+        if not self.pending:
+            return
+        losses, corrects, counts = zip(*self.pending, strict=True)
+        self.pending = []
+        images = torch.tensor(counts, dtype=torch.float64, device=self.workers.device)
+        sums = torch.stack([torch.stack(losses).double() * images, torch.stack(corrects).double(), images])
+        loss_sums, correct, images = self.workers.total(sums).cpu()
+        now = time.monotonic()
+        elapsed, self.flushed_at = now - self.flushed_at, now
+        position = self.position = replace(
+            self.position,
+            loss_sum=self.position.loss_sum + float(loss_sums.sum()),
+            correct=self.position.correct + int(correct.sum()),
+            images=self.position.images + int(images.sum()),
+            epoch_seconds=self.position.epoch_seconds + elapsed,
+            seconds=self.position.seconds + elapsed,
+        )
+        means = (loss_sums / images).tolist()
+        first = position.step - len(means)
+        for step, loss in enumerate(means, start=first):
+            if not math.isfinite(loss):
+                raise NonFiniteLossError(self.folder, step, loss)
+            lr = learning_rate(self.recipe, step, self.steps_per_epoch)
+            self._write(LogStep(epoch=position.epoch, step=step, loss=loss, lr=lr))
+        self.watch(self._progress(means[-1]))
+
+    def _progress(self, loss: float) -> Progress:
+        position = self.position
+        pace_s = position.epoch_seconds / position.epoch_step
+        left = (self.recipe.epochs - position.epoch) * self.steps_per_epoch - position.epoch_step
+        return Progress(
+            epoch=position.epoch,
+            epochs=self.recipe.epochs,
+            step=position.epoch_step,
+            steps=self.steps_per_epoch,
+            loss=loss,
+            images_per_s=position.images / position.epoch_seconds,
+            seconds_left=left * pace_s,
+        )
+
+    def _end_epoch(self) -> None:
+        """Log the epoch, measure the network if it is due, and save."""
+        position = self.position
+        is_last = position.epoch + 1 == self.recipe.epochs
+        is_due = self.evaluate is not None and (position.epoch + 1) % self.evaluate_every == 0 and not is_last
+        top1, top5 = self.evaluate() if is_due and self.evaluate else (None, None)
+        self._write(
+            LogEpoch(
+                epoch=position.epoch,
+                step=position.step,
+                loss=position.loss_sum / position.images,
+                lr=learning_rate(self.recipe, position.step - 1, self.steps_per_epoch),
+                top1_train=100 * position.correct / position.images,
+                images=position.images,
+                seconds=position.epoch_seconds,
+                images_per_s=position.images / position.epoch_seconds,
+                size=image_size(self.recipe, position.epoch) or self.images.size,
+                top1=top1,
+                top5=top5,
+            )
+        )
+        self.position = Position(epoch=position.epoch + 1, step=position.step, seconds=position.seconds)
+        self._save()
+        self.flushed_at = time.monotonic()
+
+    def _save(self) -> None:
+        if self.workers.is_first:
+            log_bytes = (self.folder / LOG_NAME).stat().st_size
+            self.position = replace(self.position, log_bytes=log_bytes)
+            save_checkpoint(self.folder / CHECKPOINTS, self.learner, self.position)
+        self.saved_at = self.flushed_at = time.monotonic()
+
+    def _write(self, line: LogLine) -> None:
+        if self.workers.is_first:
+            with (self.folder / LOG_NAME).open("a", encoding="utf-8") as file:
+                file.write(format_line(line))
+            self.on_line(line)
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Turn an error of writing into a sentence that says what is still good."""
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(
+            f"{folder} cannot be written ({error.strerror or error}). The last checkpoints are intact: make room and "
+            "run the same command again to go on."
+        ) from error
+
+
+@contextlib.contextmanager
+def _stop_requests() -> Iterator[threading.Event]:
+    """Return an event that Ctrl-C and SIGTERM set, so that training stops between two steps.
+
+    A second Ctrl-C ends the program at once. Outside of the main thread signals are left alone.
+    """
+    stop = threading.Event()
+
+    def request(_number: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before: dict[int, Any] = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

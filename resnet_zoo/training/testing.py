@@ -1,0 +1,81 @@
+"""The test images during a training: measured, never chosen by."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterator
+
+import torch
+
+from resnet_zoo.data import Batch, LabelledImages, batches, listing_sha256, open_test_set
+from resnet_zoo.evaluation import Precision, count_correct
+from resnet_zoo.preprocess import Transform
+from resnet_zoo.records import Entry
+from resnet_zoo.resnet import ResNet
+from resnet_zoo.training.images import fingerprint, read_all
+from resnet_zoo.training.workers import Workers
+
+_BATCH_SIZE = 500
+
+
+class TestImages:
+    """A row's test images, each process counting its own share: every image once, however many processes there are.
+
+    Args:
+        entry: The row.
+        root: The folder of the data set.
+        workers: The processes that train together.
+        num_workers: Processes that decode ImageNet's images; CIFAR's stay in the device's memory.
+        partial: Accept a tree in which classes are missing.
+
+    Raises:
+        DatasetError: As `open_test_set`.
+    """
+
+    __test__ = False  # its name would make pytest collect it
+
+    def __init__(
+        self,
+        entry: Entry,
+        root: str | os.PathLike[str],
+        workers: Workers,
+        *,
+        num_workers: int = 0,
+        partial: bool = False,
+    ) -> None:
+        images = open_test_set(entry, root, partial=partial)
+        self.variant, self.num_images = images.variant, len(images)
+        self.workers, self.num_workers = workers, num_workers
+        self.normalise = Transform(entry.preprocess, entry.input_size).normalise
+        share = slice(
+            self.num_images * workers.rank // workers.num_devices,
+            self.num_images * (workers.rank + 1) // workers.num_devices,
+        )
+        self.held: Batch | None = None
+        if entry.dataset == "in1k":
+            self.sha256 = listing_sha256(images)
+            self.own = LabelledImages(images.variant, images.images[share], images.labels[share], images.pixels)
+        else:
+            pixels, labels = read_all(images)
+            self.sha256 = fingerprint(pixels, labels)
+            self.held = Batch(pixels[share].to(workers.device), labels[share].to(workers.device))
+
+    def count(self, model: ResNet, precision: Precision = "float32") -> tuple[int, int]:
+        """Return how many of all images are right with the best class, and among the best five.
+
+        The batch-norm statistics of the first process count, whose weights are the ones that are saved.
+        """
+        tested = copy.deepcopy(model)
+        self.workers.spread(tested.buffers())
+        device = self.workers.device
+        found = count_correct(tested, self._batches(), self.normalise, device=device, precision=precision)
+        correct1, correct5 = self.workers.total(torch.tensor(found.correct, device=device)).tolist()
+        return correct1, correct5
+
+    def _batches(self) -> Iterator[Batch]:
+        if self.held is None:
+            yield from batches(self.own, 50, num_workers=self.num_workers)
+            return
+        parts = zip(self.held.pixels.split(_BATCH_SIZE), self.held.labels.split(_BATCH_SIZE), strict=True)  # type: ignore[no-untyped-call]
+        yield from (Batch(pixels, labels) for pixels, labels in parts)
