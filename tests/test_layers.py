@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 
 LAYERS = {
     5: ["cli", "commands", "terminal", "__main__", "hubconf", "scripts"],
-    4: ["verification", "publish"],
+    4: ["verification", "run_verification", "acceptance", "publish"],
     3: ["zoo", "chain", "evaluation", "prediction"],
     2: [
         *("preprocess", "complexity", "checkpoint", "layouts", "fit"),
@@ -28,7 +28,7 @@ LAYERS = {
     1: [
         *("manifest", "records", "strict", "download", "recipes"),
         *("cache", "transfer", "inventory", "progress"),
-        *("runs", "run_records"),
+        *("runs", "run_records", "logs", "curve_comparison", "curves"),
         *("report", "listing", "cards", "hub_config", "files", "environment", "__init__"),
     ],
     0: ["errors"],
