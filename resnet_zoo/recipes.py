@@ -163,7 +163,8 @@ _FAST = dataclasses.replace(
 )
 
 FAST_RECIPES = {"cifar10": _FAST, "cifar100": _FAST}
-"""A short recipe for the rows whose published one has the same key: the same network and data, an eleventh of the epochs.
+"""A short recipe for the rows whose published one has the same key: the same network and data in an eleventh of the
+epochs.
 
 A triangular schedule with Nesterov momentum takes the place of the long plateaus; images grow from 16 to 32 pixels
 while the rate is high, which halves the arithmetic.

@@ -124,7 +124,7 @@ class ResultFile:
     correct5: int
     top1: float
     top5: float
-    precision: Precision
+    precision: Literal["float32", "bfloat16"]
     params: int
     flops: int
     train_seconds: float
@@ -153,7 +153,7 @@ class LogEpoch:
     Attributes:
         kind: ``epoch``.
         epoch: From 0.
-        step: Steps made by its end, over the whole run.
+        step: Its last step, counted from 0 over the whole run.
         loss: Mean over its images.
         lr: At its last step.
         top1_train: Training accuracy in percent, if it was counted.

@@ -87,7 +87,7 @@ def mend_log(path: Path) -> None:
     with path.open("r+b") as file:
         data = file.read()
         rest = data[data.rfind(b"\n") + 1 :]
-        if rest and _is_complete(rest):
+        if rest and is_complete(rest):
             file.write(b"\n")
         else:
             file.truncate(len(data) - len(rest))
@@ -128,7 +128,7 @@ def read_record(path: Path, kind: type[_Record]) -> _Record:
     Raises:
         RunError: The file is missing, unreadable, no JSON, or lacks a field, has one too many or a wrong one.
     """
-    return _decoded(path, "", _parse(path, _read_text(path)), kind)
+    return _decoded(path, "", _parse(path, read_text(path)), kind)
 
 
 def read_log(path: Path) -> Log:
@@ -137,9 +137,9 @@ def read_log(path: Path) -> Log:
     Raises:
         RunError: The file is missing or unreadable, or a line is not of its form.
     """
-    text = _read_text(path)
+    text = read_text(path)
     lines = text.split("\n")
-    is_torn = bool(lines[-1]) and not _is_complete(lines[-1].encode())
+    is_torn = bool(lines[-1]) and not is_complete(lines[-1].encode())
     if is_torn or not lines[-1]:
         lines.pop()
     found: dict[str, dict[int, Any]] = {"step": {}, "epoch": {}, "resume": {}}
@@ -163,7 +163,12 @@ def _read_line(path: Path, number: int, line: str) -> LogLine:
     return _decoded(path, place, content, _LINE_KINDS[name])
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Read a text file of a run.
+
+    Raises:
+        RunError: It is missing, unreadable, or no UTF-8.
+    """
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
@@ -183,7 +188,8 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"expected a finite number, got {name}")
 
 
-def _is_complete(line: bytes) -> bool:
+def is_complete(line: bytes) -> bool:
+    """Tell whether a log's last line is all there."""
     try:
         json.loads(line)
     except ValueError:

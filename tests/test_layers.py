@@ -28,8 +28,8 @@ LAYERS = {
     1: [
         *("manifest", "records", "strict", "download", "recipes"),
         *("cache", "transfer", "inventory", "progress"),
-        *("runs", "run_records"),
-        *("report", "listing", "cards", "runs", "run_records", "hub_config", "files", "environment", "__init__"),
+        *("runs", "run_records", "logs", "curve_comparison", "curves"),
+        *("report", "listing", "cards", "hub_config", "files", "environment", "__init__"),
     ],
     0: ["errors"],
 }

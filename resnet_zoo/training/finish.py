@@ -12,8 +12,10 @@ from pathlib import Path
 from resnet_zoo.cards import run_card
 from resnet_zoo.complexity import count_flops, count_params
 from resnet_zoo.convert import safetensors_bytes
+from resnet_zoo.curves import draw_curves
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.files import sha256_of, write_atomically
+from resnet_zoo.logs import read_curve
 from resnet_zoo.manifest import get_entry
 from resnet_zoo.resnet import ResNet
 from resnet_zoo.run_records import (
@@ -81,7 +83,7 @@ def finish(
     write_json(folder / RESULT_NAME, result)
     card = run_card(entry, result, environment)
     write_atomically(folder / CARD_NAME, lambda part: part.write_text(card, encoding="utf-8"))
-    draw_curves(folder)
+    _draw(folder)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     (folder / ".lock").unlink(missing_ok=True)
     return result
@@ -98,12 +100,10 @@ def _export(folder: Path, model: ResNet, plan: RecipeFile) -> RunWeights:
     return RunWeights(path=name, sha256=sha256, size_bytes=len(data), dtype="float32")
 
 
-def draw_curves(folder: Path) -> None:
-    """Draw a finished run's curves; left out where matplotlib is not installed."""
-    from resnet_zoo.curves import draw_curves
-
+def _draw(folder: Path) -> None:
+    """Draw the run's curves; left out where matplotlib is not installed."""
     with contextlib.suppress(ArgumentError):
-        draw_curves([folder], folder / CURVES_NAME)
+        draw_curves(read_curve(folder), folder / CURVES_NAME)
 
 
 def summarise(folders: Sequence[Path]) -> Path:
