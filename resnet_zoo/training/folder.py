@@ -13,7 +13,15 @@ import filelock
 
 from resnet_zoo.errors import RunError, TrainingError
 from resnet_zoo.records import Entry, to_json
-from resnet_zoo.run_records import ENVIRONMENT_NAME, RECIPE_NAME, RESULT_NAME, EnvironmentFile, RecipeFile
+from resnet_zoo.run_records import (
+    ENVIRONMENT_NAME,
+    RECIPE_NAME,
+    RESULT_NAME,
+    SUMMARY_NAME,
+    EnvironmentFile,
+    RecipeFile,
+    SummaryFile,
+)
 from resnet_zoo.runs import new_run_folder, read_record, write_json
 
 _COPIES = 4
@@ -22,6 +30,22 @@ _COPIES = 4
 _FLOAT_BYTES = 4
 _FREE_FIELDS = ("commit", "dirty", "command")
 """What may differ when a run goes on: the code's own hash says more."""
+
+
+def find_finished(root: Path, plan: RecipeFile, environment: EnvironmentFile) -> Path | None:
+    """Return the newest finished run of exactly this kind that is in no summary yet, ``None`` if there is none.
+
+    Raises:
+        RunError: A file of a run cannot be read.
+    """
+    row = root / plan.row
+    summaries = [read_record(path, SummaryFile) for path in row.glob(f"*/{SUMMARY_NAME}")]
+    taken = {name for summary in summaries for name in summary.runs}
+    for path in sorted(row.glob(f"*/{RESULT_NAME}"), reverse=True):
+        folder = path.parent
+        if folder.name not in taken and not _changes_since(folder, plan, environment):
+            return folder
+    return None
 
 
 def open_folder(
@@ -42,7 +66,7 @@ def open_folder(
             raise RunError(folder / RECIPE_NAME, "field row", f"expected {plan.row}, got {began.row}")
         if (began.recipe, there.seed) != (plan.recipe, environment.seed):
             continue
-        changes = _changes(began, plan, ()) + _changes(there, environment, _FREE_FIELDS)
+        changes = _changes_since(folder, plan, environment)
         if changes and not allow_changed:
             raise TrainingError(
                 f"{folder} is unfinished and began otherwise: {'; '.join(changes)}. Pass --allow-changed to go on with "
@@ -100,6 +124,13 @@ def check_space(root: Path, entry: Entry) -> None:
         raise TrainingError(
             f"{there} has {free >> 20} MiB free; a training of {entry.name} needs {needed >> 20}. Pass another --runs."
         )
+
+
+def _changes_since(folder: Path, plan: RecipeFile, environment: EnvironmentFile) -> list[str]:
+    """Return what is different from when a run began, as words."""
+    began = read_record(folder / RECIPE_NAME, RecipeFile)
+    there = read_record(folder / ENVIRONMENT_NAME, EnvironmentFile)
+    return _changes(began, plan, ()) + _changes(there, environment, _FREE_FIELDS)
 
 
 def _changes(before: Any, now: Any, free: tuple[str, ...], place: str = "") -> list[str]:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from resnet_zoo.records import Entry
 from resnet_zoo.run_records import DataFingerprint, EnvironmentFile, LogLine, RecipeFile, ResultFile
 from resnet_zoo.training.console import Console, console
 from resnet_zoo.training.finish import finish, summarise
-from resnet_zoo.training.folder import check_space, open_folder, start_folder
+from resnet_zoo.training.folder import check_space, find_finished, open_folder, start_folder
 from resnet_zoo.training.images import CifarImages, TrainingImages
 from resnet_zoo.training.learner import Learner
 from resnet_zoo.training.loop import Loop
@@ -46,6 +46,7 @@ class Settings:
         checkpoint_s: Seconds between two checkpoints within an epoch.
         allow_changed: Go on with a run although code, recipe, data or versions are others than at its beginning.
         new: Begin a new run even if an unfinished one could go on.
+        reuse: Return a finished run of exactly this kind, if it is in no summary yet, instead of training again.
         tensorboard: Write event files for TensorBoard too.
     """
 
@@ -57,6 +58,7 @@ class Settings:
     checkpoint_s: float = 120.0
     allow_changed: bool = False
     new: bool = False
+    reuse: bool = False
     tensorboard: bool = False
 
 
@@ -102,6 +104,11 @@ def reproduce(
         environment = _environment(training, testing, used, seed, workers, settings)
         with contextlib.ExitStack() as held:
             folder = None
+            if settings.reuse:
+                folder = workers.share(find_finished(Path(runs), plan, environment) if workers.is_first else None)
+                if folder is not None:
+                    screen.say(f"Finished before: {folder}")
+                    return Path(folder)
             if workers.is_first:
                 check_space(Path(runs), entry)
                 found = None if settings.new else open_folder(Path(runs), plan, environment, settings.allow_changed)
@@ -118,21 +125,31 @@ def reproduce(
 
 
 def reproduce_seeds(
-    name: str, data: str | os.PathLike[str], *, seeds: Sequence[int], runs: str | os.PathLike[str] = "runs", **how: Any
+    name: str,
+    data: str | os.PathLike[str],
+    *,
+    seeds: Sequence[int],
+    runs: str | os.PathLike[str] = "runs",
+    settings: Settings = Settings(),
+    **how: Any,
 ) -> Path:
     """Train a row once for each seed and return the folder of the summary: mean, standard deviation, n.
+
+    Killed or stopped, the same call goes on: seeds that are finished are not trained again.
 
     Args:
         name: A row or alias.
         data: As in `reproduce`.
         seeds: At least two.
         runs: As in `reproduce`.
+        settings: As in `reproduce`.
         how: Further arguments of `reproduce`.
 
     Raises:
         ZooError: As `reproduce`.
     """
-    folders = [reproduce(name, data, seed=seed, runs=runs, **how) for seed in seeds]
+    settings = replace(settings, reuse=True)
+    folders = [reproduce(name, data, seed=seed, runs=runs, settings=settings, **how) for seed in seeds]
     return summarise(folders)
 
 
