@@ -1,0 +1,1 @@
+"""Training: from a row's published recipe to weights."""
