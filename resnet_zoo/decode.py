@@ -63,19 +63,29 @@ def _naming(title: str) -> Iterator[None]:
         raise DatasetError(f"{title} cannot be decoded as an image: {_reason(error)}.") from error
 
 
-def _read_bytes(image: FileSource) -> Pixels:
-    if isinstance(image, (bytes, bytearray, memoryview)):
-        data = np.frombuffer(bytearray(image), np.uint8)
-    elif isinstance(image, (str, os.PathLike)):
-        try:
-            data = np.fromfile(image, np.uint8)
-        except (OSError, ValueError) as error:
-            raise DatasetError(f"{title_of(image)} cannot be read: {getattr(error, 'strerror', error)}.") from error
-    else:
-        raise DatasetError(f"Expected an image: a path, bytes, a PIL image or an array; got {type(image).__name__}.")
+def read_file(path: str | os.PathLike[str], *, offset: int = 0, size: int = -1) -> Pixels:
+    """Return the bytes of a file, (n,) uint8: all, or ``size`` from ``offset`` on.
+
+    Raises:
+        DatasetError: The file is missing, unreadable, or holds nothing there.
+    """
+    try:
+        data = np.fromfile(path, np.uint8, size, offset=offset)
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{title_of(path)} cannot be read: {getattr(error, 'strerror', error)}.") from error
     if not len(data):
-        raise DatasetError(f"{title_of(image)} is empty; expected an image file.")
+        raise DatasetError(f"{title_of(path)} is empty; expected an image file.")
     return data
+
+
+def _read_bytes(image: FileSource) -> Pixels:
+    if isinstance(image, (str, os.PathLike)):
+        return read_file(image)
+    if not isinstance(image, (bytes, bytearray, memoryview)):
+        raise DatasetError(f"Expected an image: a path, bytes, a PIL image or an array; got {type(image).__name__}.")
+    if not len(image):
+        raise DatasetError(f"{title_of(image)} is empty; expected an image file.")
+    return np.frombuffer(bytearray(image), np.uint8)
 
 
 def _decode_bytes(data: Pixels, title: str) -> Pixels:

@@ -1,4 +1,7 @@
-"""Bilinear resize, of a whole image or of its centre crop, bit for bit as OpenCV and as Pillow do them. Images are (H, W, 3) uint8."""
+"""Bilinear resize, of a whole image or of its centre crop, bit for bit as OpenCV and as Pillow do it.
+
+Images are (H, W, 3) uint8.
+"""
 
 from __future__ import annotations
 
@@ -118,17 +121,14 @@ class _Taps(NamedTuple):
 @functools.lru_cache(maxsize=1024)
 def _taps_across(width: int, window: _Window) -> _Taps:
     """Return the taps of a row of pixels, counted in values: 3 per pixel."""
-    first, second, first_weight, second_weight = _taps(width, window, clamp_weights=True)
-    if window.is_flipped:
-        first, second, first_weight, second_weight = (
-            part[::-1] for part in (first, second, first_weight, second_weight)
-        )
+    taps = _taps(width, window, clamp_weights=True)
+    step = -1 if window.is_flipped else 1
     channels = np.arange(3)
     return _Taps(
-        (first[:, None] * 3 + channels).ravel(),
-        (second[:, None] * 3 + channels).ravel(),
-        first_weight.repeat(3),
-        second_weight.repeat(3),
+        (taps.first[::step, None] * 3 + channels).ravel(),
+        (taps.second[::step, None] * 3 + channels).ravel(),
+        taps.first_weight[::step].repeat(3),
+        taps.second_weight[::step].repeat(3),
     )
 
 

@@ -19,11 +19,11 @@ ROOT = Path(__file__).parent.parent
 
 LAYERS = {
     5: ["cli", "commands", "terminal", "__main__", "hubconf", "scripts"],
-    4: ["verification", "publish"],
+    4: ["verification", "publish", "training"],
     3: ["zoo", "chain", "evaluation", "prediction"],
     2: [
         *("preprocess", "complexity", "checkpoint", "layouts", "fit"),
-        *("convert", "data", "decode", "resize", "resnet", "hub"),
+        *("convert", "data", "decode", "jpeg", "resize", "resnet", "hub"),
     ],
     1: [
         *("manifest", "records", "strict", "download", "recipes"),

@@ -102,7 +102,8 @@ def read_crop(
     image_size = size_of_plain_jpeg(data) if can_decode_top() else None
     if image_size is None:
         pixels = decode_bytes(data, title)
-        return crop_and_resize(pixels, choose_crop(*pixels.shape[:2], uniform), size, backend)
+        height, width, _ = pixels.shape
+        return crop_and_resize(pixels, choose_crop(height, width, uniform), size, backend)
     check_size(*image_size, title)
     crop = choose_crop(*image_size, uniform)
     try:
