@@ -8,12 +8,12 @@ the place where training resumes changes a bit.
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from resnet_zoo.decode import Pixels, check_size, decode_bytes
-from resnet_zoo.errors import DatasetError
 from resnet_zoo.jpeg import can_decode_top, decode_top, size_of_plain_jpeg
 from resnet_zoo.resize import resize_like_cv2, resize_like_pillow
 
@@ -100,14 +100,11 @@ def read_crop(
         DatasetError: The image cannot be decoded.
     """
     image_size = size_of_plain_jpeg(data) if can_decode_top() else None
-    if image_size is None:
-        pixels = decode_bytes(data, title)
-        height, width, _ = pixels.shape
-        return crop_and_resize(pixels, choose_crop(height, width, uniform), size, backend)
-    check_size(*image_size, title)
-    crop = choose_crop(*image_size, uniform)
-    try:
-        pixels = decode_top(data, crop.top + crop.height)
-    except ValueError as error:
-        raise DatasetError(f"{title} cannot be decoded as an image: {error}.") from error
-    return crop_and_resize(pixels, crop, size, backend)
+    if image_size is not None:
+        check_size(*image_size, title)
+        crop = choose_crop(*image_size, uniform)
+        with suppress(ValueError):  # what is wrong with the file, the other decoder says, or it can read it
+            return crop_and_resize(decode_top(data, crop.top + crop.height), crop, size, backend)
+    pixels = decode_bytes(data, title)
+    height, width, _ = pixels.shape
+    return crop_and_resize(pixels, choose_crop(height, width, uniform), size, backend)
