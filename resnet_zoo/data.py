@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -32,10 +32,11 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".
 Split = Literal["train", "test"]
 
 _TEST_FOLDERS = {"cifar10": "test", "cifar100": "test", "in1k": "val"}
-_NUM_IMAGES = {
+NUM_IMAGES = {
     "train": {"cifar10": 50_000, "cifar100": 50_000, "in1k": 1_281_167},
     "test": {"cifar10": 10_000, "cifar100": 10_000, "in1k": 50_000},
 }
+"""Images of each official split."""
 _ARCHIVE_FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
 
 _KNOWN_LABELS = {
@@ -59,6 +60,10 @@ class Batch:
     pixels: Tensor
     labels: Tensor
     bad: list[str] = field(default_factory=list)
+
+    def pin_memory(self) -> Batch:
+        """Return the batch in page-locked memory; data loaders look for a method of this name."""
+        return Batch(self.pixels.pin_memory(), self.labels.pin_memory(), self.bad)
 
 
 class LabelledImages(Dataset[Batch]):
@@ -158,7 +163,7 @@ def _open_split(
     if entry.dataset == "in1k" and split == "test" and labels_file is not None:
         paths, labels = _read_list(labels_file, folder, entry.num_classes)
     else:
-        paths, labels = _read_tree(folder, class_folders(entry.classes), partial=partial)
+        paths, labels = read_tree(folder, class_folders(entry.classes), partial=partial)
     variant = _variant(entry, split, paths, labels)
     return LabelledImages(variant, paths, np.array(labels, dtype=np.int64), transform.pixels, skip_bad=skip_bad)
 
@@ -223,14 +228,21 @@ def _read_archive(
     return images.data, np.array(images.targets, dtype=np.int64)
 
 
-def _read_tree(folder: Path, classes: list[str], *, partial: bool) -> tuple[list[Path], list[int]]:
-    """List ``<class>/<image>`` in the order of classes, then names."""
+def read_tree(folder: Path, classes: list[str], *, partial: bool) -> tuple[list[Path], list[int]]:
+    """List ``<class>/<image>`` in the order of classes, then names.
+
+    Returns:
+        The paths and their labels.
+
+    Raises:
+        DatasetError: There are no images, folders that are no class, or (without ``partial``) classes without images.
+    """
     found = {item.name for item in os.scandir(folder) if item.is_dir() and not item.name.startswith(".")}
     strays = sorted(found - set(classes))
     if strays and not found & set(classes):
         raise DatasetError(f"{folder} has no class folders; expected folders such as {classes[0]} and {classes[-1]}.")
     if strays:
-        raise DatasetError(f"{folder} has folders that are no class: {_some(strays)}. Move them out of it.")
+        raise DatasetError(f"{folder} has folders that are no class: {some(strays)}. Move them out of it.")
     paths: list[Path] = []
     labels: list[int] = []
     empty: list[str] = []
@@ -242,12 +254,21 @@ def _read_tree(folder: Path, classes: list[str], *, partial: bool) -> tuple[list
             empty.append(name)
     if not paths:
         raise DatasetError(f"{folder} holds no images; expected {classes[0]}/*.jpg or *.png and so on.")
+    check_complete(folder, empty, len(classes), partial=partial)
+    return paths, labels
+
+
+def check_complete(folder: Path, empty: list[str], num_classes: int, *, partial: bool) -> None:
+    """Refuse a data set that lacks classes, unless that is accepted.
+
+    Raises:
+        DatasetError: Classes are empty; they are counted and some named.
+    """
     if empty and not partial:
         raise DatasetError(
-            f"{folder} has no images for {len(empty)} of {len(classes)} classes ({_some(empty)}). Complete it, or pass "
+            f"{folder} has no images for {len(empty)} of {num_classes} classes ({some(empty)}). Complete it, or pass "
             "partial=True (--partial) to use what is there."
         )
-    return paths, labels
 
 
 def _images_in(folder: Path) -> list[Path]:
@@ -282,23 +303,35 @@ def _read_list(labels_file: Path, folder: Path, num_classes: int) -> tuple[list[
         raise DatasetError(f"{labels_file} is empty; expected a file name and a label a line.")
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
-        raise DatasetError(f"{folder} lacks {len(missing)} of {len(paths)} listed images ({_some(missing)}).")
+        raise DatasetError(f"{folder} lacks {len(missing)} of {len(paths)} listed images ({some(missing)}).")
     return paths, labels
 
 
 def _variant(entry: Entry, split: Split, paths: list[Path], labels: list[int]) -> str:
     """Name what the images are, so that a number measured on them is never taken for one on the official set."""
-    num_present = len(set(labels))
-    classes = "" if num_present == entry.num_classes else f"-{num_present}of{entry.num_classes}classes"
-    is_whole = len(paths) == _NUM_IMAGES[split][entry.dataset]
+    complete = NUM_IMAGES[split][entry.dataset]
     if entry.dataset == "in1k":
-        complete = is_whole and not classes
-        return "in1k" if complete else f"in1k{classes or f'-{len(paths)}images'}"
+        return in1k_variant(labels, entry.num_classes, complete=complete)
+    classes = _missing_classes(labels, entry.num_classes)
     suffixes = {path.suffix.lower().replace("jpeg", "jpg") for path in paths}
     kind = {".jpg": "jpeg", ".png": "png"}.get(suffixes.pop(), "images") if len(suffixes) == 1 else "images"
-    count = "" if is_whole else f"-{len(paths)}images"
+    count = "" if len(paths) == complete else f"-{len(paths)}images"
     return f"{entry.dataset}-{kind}{classes or count}"
 
 
-def _some(names: list[str]) -> str:
+def in1k_variant(labels: Sequence[int], num_classes: int, *, complete: int) -> str:
+    """Name a set of ImageNet images: ``in1k`` for the ``complete`` split, else how it differs from it."""
+    classes = _missing_classes(labels, num_classes)
+    if len(labels) == complete and not classes:
+        return "in1k"
+    return f"in1k{classes or f'-{len(labels)}images'}"
+
+
+def _missing_classes(labels: Sequence[int], num_classes: int) -> str:
+    num_present = len(set(labels))
+    return "" if num_present == num_classes else f"-{num_present}of{num_classes}classes"
+
+
+def some(names: list[str]) -> str:
+    """Return the first few names, for an error."""
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")

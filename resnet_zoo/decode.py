@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from torchvision.io import ImageReadMode  # also registers torch.ops.image
 
 from resnet_zoo.errors import DatasetError
+from resnet_zoo.jpeg import size_of_jpeg
 
 Pixels = npt.NDArray[np.uint8]
 FileSource = str | os.PathLike[str] | bytes | bytearray | memoryview
@@ -34,42 +36,69 @@ def decode(image: FileSource | Image.Image) -> Pixels:
             type that can be an image.
     """
     title = title_of(image)
+    if not isinstance(image, Image.Image):
+        return decode_bytes(_read_bytes(image), title)
+    with _naming(title):
+        return _upright(_decode_with_pillow(image, title), image)
+
+
+def decode_bytes(data: Pixels, title: str) -> Pixels:
+    """Decode the bytes of an image file, (n,) uint8, as `decode` does.
+
+    Raises:
+        DatasetError: The image is unreadable, too large, or in a mode that has no 8-bit RGB form; the title names it.
+    """
+    with _naming(title):
+        return _decode_bytes(data, title)
+
+
+@contextlib.contextmanager
+def _naming(title: str) -> Iterator[None]:
+    """Turn what decoders raise into an error that names the image."""
     try:
-        if isinstance(image, Image.Image):
-            return _upright(_decode_with_pillow(image, title), image)
-        return _decode_bytes(_read_bytes(image), title)
+        yield
     except UnidentifiedImageError as error:
         raise DatasetError(f"{title} is not an image of any known format.") from error
     except (OSError, RuntimeError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DatasetError(f"{title} cannot be decoded as an image: {_reason(error)}.") from error
 
 
-def _read_bytes(image: FileSource) -> Pixels:
-    if isinstance(image, (bytes, bytearray, memoryview)):
-        data = np.frombuffer(bytearray(image), np.uint8)
-    elif isinstance(image, (str, os.PathLike)):
-        try:
-            data = np.fromfile(image, np.uint8)
-        except (OSError, ValueError) as error:
-            raise DatasetError(f"{title_of(image)} cannot be read: {getattr(error, 'strerror', error)}.") from error
-    else:
-        raise DatasetError(f"Expected an image: a path, bytes, a PIL image or an array; got {type(image).__name__}.")
+def read_file(path: str | os.PathLike[str], *, offset: int = 0, size: int = -1) -> Pixels:
+    """Return the bytes of a file, (n,) uint8: all, or ``size`` from ``offset`` on.
+
+    Raises:
+        DatasetError: The file is missing, unreadable, or holds nothing there.
+    """
+    try:
+        data = np.fromfile(path, np.uint8, size, offset=offset)
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{title_of(path)} cannot be read: {getattr(error, 'strerror', error)}.") from error
     if not len(data):
-        raise DatasetError(f"{title_of(image)} is empty; expected an image file.")
+        raise DatasetError(f"{title_of(path)} is empty; expected an image file.")
     return data
 
 
+def _read_bytes(image: FileSource) -> Pixels:
+    if isinstance(image, (str, os.PathLike)):
+        return read_file(image)
+    if not isinstance(image, (bytes, bytearray, memoryview)):
+        raise DatasetError(f"Expected an image: a path, bytes, a PIL image or an array; got {type(image).__name__}.")
+    if not len(image):
+        raise DatasetError(f"{title_of(image)} is empty; expected an image file.")
+    return np.frombuffer(bytearray(image), np.uint8)
+
+
 def _decode_bytes(data: Pixels, title: str) -> Pixels:
-    size = _size_of_jpeg(data)
+    size = size_of_jpeg(data)
     if size is not None and _DECODE_JPEG is not None:
-        _check_size(*size, title)
+        check_size(*size, title)
         # The operator applies the EXIF orientation itself.
         decoded: Pixels = _DECODE_JPEG(torch.from_numpy(data), ImageReadMode.RGB.value, True).permute(1, 2, 0).numpy()
         return decoded if decoded.flags.c_contiguous else np.ascontiguousarray(decoded)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's own size limit, and damaged EXIF blocks
         opened = Image.open(io.BytesIO(data.data))
-        _check_size(opened.height, opened.width, title)
+        check_size(opened.height, opened.width, title)
         return _upright(_decode_with_pillow(opened, title), opened)
 
 
@@ -88,28 +117,12 @@ def _jpeg_operator() -> Callable[..., torch.Tensor] | None:
 _DECODE_JPEG = _jpeg_operator()
 
 
-def _size_of_jpeg(data: Pixels) -> tuple[int, int] | None:
-    """Return (height, width) of a grey or three-colour JPEG from its frame header, ``None`` for anything else.
+def check_size(height: int, width: int, title: str) -> None:
+    """Refuse an image that would take too much memory.
 
-    Segments (marker, then big-endian length) are skipped up to the frame header: T.81, annex B.
+    Raises:
+        DatasetError: It has more than `MAX_PIXELS`.
     """
-    view, position = data.data, 2
-    if bytes(view[:2]) != b"\xff\xd8":
-        return None
-    while position + 10 <= len(view) and view[position] == 0xFF:
-        marker = view[position + 1]
-        if marker in _FRAME_HEADERS:
-            height, width = (int.from_bytes(view[position + at : position + at + 2], "big") for at in (5, 7))
-            return (height, width) if view[position + 9] in (1, 3) else None
-        position += 2 + int.from_bytes(view[position + 2 : position + 4], "big")
-    return None
-
-
-_FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-"""SOF0 to SOF15; the three left out are tables and an extension."""
-
-
-def _check_size(height: int, width: int, title: str) -> None:
     if height * width > MAX_PIXELS:
         raise DatasetError(f"{title} has {width}x{height} pixels; the limit is {MAX_PIXELS}.")
 

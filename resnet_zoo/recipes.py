@@ -224,9 +224,8 @@ def _parse(field: str, kind: Any, text: str) -> Any:
             return None if text.lower() == "none" else arguments[0](text)
         return kind(text)
     except (KeyError, ValueError):
-        expected = _EXPECTED.get(kind) or (
-            " or ".join(map(str, arguments)) if origin is Literal else _EXPECTED[arguments[0]] + "s, with commas"
-        )
+        choices = " or ".join(map(str, arguments)) if origin is Literal else ""
+        expected = choices or _EXPECTED.get(kind, "numbers with commas between them")
         raise ArgumentError(f"Recipe field {field}: expected {expected}, got {text!r}.") from None
 
 

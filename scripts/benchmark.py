@@ -1,12 +1,15 @@
 """Measure this package beside its peers, in one run, as ratios (above 1: we are faster).
 
 Parts: startup (the list command against importing timm and torchvision), load (ResNet-50 from a file, ours with its
-sha256 checked), preprocess (one core) and evaluate (against the bare network). All by default. Contestants take
-turns, and the median of the rounds is printed. timm comes with the extra `peers`.
+sha256 checked), preprocess (one core), reader (ImageNet's training images on one core, from the file to a batch; what
+we leave to the device, normalisation, is also measured with it) and evaluate (against the bare network). All by
+default. Contestants take turns, and the median of the rounds is printed. timm comes with the extra `peers`; the
+reader is fastest with the extra `fast`.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -15,20 +18,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
-PARTS = ("startup", "load", "preprocess", "evaluate")
+PARTS = ("startup", "load", "preprocess", "reader", "evaluate")
 
 Contestants = dict[str, Callable[[], Any]]
 
 
 @click.command(help=__doc__)
 @click.argument("parts", nargs=-1, type=click.Choice(PARTS))
-@click.option("--images", type=click.Path(exists=True, file_okay=False), help="Folder of ImageNet JPEG files.")
+@click.option("--images", type=click.Path(exists=True, file_okay=False), help="ImageNet JPEG files: <wnid>/*.JPEG.")
 @click.option("--cifar10", type=click.Path(exists=True, file_okay=False), help="CIFAR-10: archive or test/<class>/.")
 @click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
 def main(parts: tuple[str, ...], images: str | None, cifar10: str | None, rounds: int) -> None:
@@ -43,13 +47,18 @@ def main(parts: tuple[str, ...], images: str | None, cifar10: str | None, rounds
             if images is None:
                 click.echo("preprocess: not measured (give --images DIR)\n")
                 continue
-            import torch
-
             paths = sorted(path for path in Path(images).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
-            threads = torch.get_num_threads()
-            torch.set_num_threads(1)
-            compare(f"Preprocess {len(paths)} JPEG files, one core", preprocess_contestants(paths), rounds, len(paths))
-            torch.set_num_threads(threads)
+            with one_thread():
+                compare(
+                    f"Preprocess {len(paths)} JPEG files, one core", preprocess_contestants(paths), rounds, len(paths)
+                )
+        elif part == "reader":
+            if images is None:
+                click.echo("reader: not measured (give --images DIR)\n")
+                continue
+            with one_thread():
+                contestants, num_images = reader_contestants(Path(images))
+                compare(f"Random crops of {num_images} JPEG files, one core", contestants, rounds, num_images)
         else:
             if cifar10 is None:
                 click.echo("evaluate: not measured (give --cifar10 DIR)\n")
@@ -77,6 +86,21 @@ def compare(title: str, contestants: Contestants, rounds: int, num_images: int =
         ratio = statistics.median(theirs / mine for theirs, mine in zip(times, ours, strict=True))
         click.echo(f"  {name:44} {median * 1e3:9.1f} ms  (of {rounds}: {spread}) {rate}  ratio {ratio:5.2f}")
     click.echo()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Hold torch, and OpenCV where it is installed, to one core."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with suppress(ImportError):
+        import cv2
+
+        cv2.setNumThreads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def startup_contestants() -> Contestants:
@@ -156,6 +180,40 @@ def preprocess_contestants(paths: list[Path]) -> Contestants:
         "resnet_zoo, resnetv1d50 (pillow resize)": lambda: [v1d(path) for path in paths],
         "torchvision, PIL": lambda: [peer(Image.open(path).convert("RGB")) for path in paths],
     }
+
+
+def reader_contestants(folder: Path, batch_size: int = 64) -> tuple[Contestants, int]:
+    """The same files in the same order through both readers, in this process; crops are drawn anew in every round."""
+    import torch
+    from torchvision import datasets, transforms
+
+    from resnet_zoo import create_transform, get_entry
+    from resnet_zoo.training.imagenet import ImageNetTraining
+
+    augmentation = transforms.Compose(
+        [
+            transforms.RandomResizedCrop(224),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+        ]
+    )
+    peer = torch.utils.data.DataLoader(datasets.ImageFolder(str(folder), augmentation), batch_size)
+    plain, v1d = (ImageNetTraining(get_entry(name), folder, partial=True) for name in ("resnet50", "resnetv1d50"))
+    normalise = create_transform("resnet50").normalise
+    epochs = itertools.count()
+
+    def read(images: ImageNetTraining) -> Iterator[torch.Tensor]:
+        passes = images.batches(range(images.num_images), epoch=next(epochs), batch_size=batch_size)
+        return (batch.pixels for batch in passes)
+
+    return {
+        "resnet_zoo, resnet50 (cv2 resize), uint8": lambda: list(read(plain)),
+        "resnet_zoo, resnet50, normalised here": lambda: [normalise(pixels) for pixels in read(plain)],
+        "resnet_zoo, resnetv1d50 (pillow), uint8": lambda: list(read(v1d)),
+        "resnet_zoo, resnetv1d50, normalised here": lambda: [normalise(pixels) for pixels in read(v1d)],
+        "torchvision ImageFolder, PIL": lambda: list(peer),
+    }, plain.num_images
 
 
 def evaluate_contestants(root: Path, num_images: int = 2048, batch_size: int = 64) -> tuple[Contestants, int]:

@@ -3,20 +3,45 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 
-from resnet_zoo.recipes import RECIPES, Recipe
+from resnet_zoo.errors import ArgumentError
+from resnet_zoo.recipes import FAST_RECIPES, RECIPES, Recipe, difference, find_recipe, override
 from resnet_zoo.records import Entry
 from tests.conftest import ENTRIES, NAMES
 
-#            epochs batch  lr momentum decay  milestones    gamma  augmentation        loss scale
+FIELDS = (
+    "epochs",
+    "total_batch",
+    "lr",
+    "momentum",
+    "weight_decay",
+    "milestones",
+    "gamma",
+    "augmentation",
+    "loss_scale",
+)
 TABLE = {
     "cifar10": (200, 128, 0.1, 0.9, 0.0001, (100, 150), 0.1, "pad_crop_flip", None),
     "cifar100": (200, 128, 0.1, 0.9, 0.0005, (60, 120, 160), 0.2, "pad_crop_flip", None),
     "in1k": (100, 256, 0.1, 0.9, 0.0001, (30, 60, 90), 0.1, "resized_crop_flip", None),
     "in1k_fp16": (100, 256, 0.1, 0.9, 0.0001, (30, 60, 90), 0.1, "resized_crop_flip", 512.0),
 }
+PLAIN = {
+    "nesterov": False,
+    "decay_all": True,
+    "label_smoothing": 0.0,
+    "schedule": "step",
+    "warmup": 0.0,
+    "sizes": (),
+    "size_milestones": (),
+    "flip": "random",
+    "cutout": 0,
+    "splits": 1,
+}
+"""What no published recipe has."""
 
 
 def test_the_table_has_every_recipe() -> None:
@@ -25,7 +50,10 @@ def test_the_table_has_every_recipe() -> None:
 
 @pytest.mark.parametrize("name", TABLE)
 def test_every_value_is_the_published_one(name: str) -> None:
-    assert dataclasses.astuple(RECIPES[name]) == TABLE[name]
+    values = dataclasses.asdict(RECIPES[name])
+    assert tuple(values.pop(field) for field in FIELDS) == TABLE[name]
+    assert values.pop("precision") == ("float16" if "fp16" in name else "float32")
+    assert values == PLAIN
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=NAMES)
@@ -48,3 +76,68 @@ def test_the_learning_rate_falls_within_the_training(recipe: Recipe) -> None:
 def test_a_recipe_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         RECIPES["cifar10"].lr = 0.2  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("key", FAST_RECIPES)
+def test_a_fast_recipe_keeps_network_data_and_batch(key: str) -> None:
+    fast, published = find_recipe(key, "fast"), find_recipe(key)
+    assert fast.epochs * 10 < published.epochs
+    assert (fast.total_batch, fast.augmentation) == (published.total_batch, published.augmentation)
+    assert fast.sizes[-1] == 32
+
+
+@pytest.mark.parametrize(("key", "kind"), [("in1k", "fast"), ("cifar10", "slow")])
+def test_a_kind_that_is_not_there_is_refused_with_those_that_are(key: str, kind: str) -> None:
+    with pytest.raises(ArgumentError, match=f"no recipe '{kind}' for {key} rows. Pass published"):
+        find_recipe(key, kind)
+
+
+def test_fields_are_replaced_by_text_of_their_types() -> None:
+    text = {
+        "epochs": "12",
+        "lr": "2e-1",
+        "nesterov": "True",
+        "schedule": "triangle",
+        "loss_scale": "none",
+        "milestones": "3,7",
+        "sizes": "16, 32",
+        "size_milestones": "0.5",
+        "precision": "bfloat16",
+    }
+    changed = override(RECIPES["in1k_fp16"], text)
+    assert difference(changed, RECIPES["in1k_fp16"]) == {
+        "epochs": 12,
+        "lr": 0.2,
+        "nesterov": True,
+        "schedule": "triangle",
+        "loss_scale": None,
+        "milestones": (3, 7),
+        "sizes": (16, 32),
+        "size_milestones": (0.5,),
+        "precision": "bfloat16",
+    }
+    assert override(RECIPES["cifar10"], {"milestones": ""}).milestones == ()
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "words"),
+    [
+        ("epoch", "3", "no recipe field 'epoch'. Did you mean epochs?"),
+        ("epochs", "x", "epochs: expected a whole number, got 'x'"),
+        ("epochs", "0", "epochs: expected a positive number, got 0"),
+        ("lr", "fast", "lr: expected a number, got 'fast'"),
+        ("lr", "nan", "lr: expected a number above 0, got nan"),
+        ("lr", "-0.1", "lr: expected a number above 0"),
+        ("nesterov", "maybe", "nesterov: expected true or false"),
+        ("schedule", "cosine", "schedule: expected step or triangle, got 'cosine'"),
+        ("milestones", "3,x", "milestones: expected numbers with commas"),
+        ("loss_scale", "big", "loss_scale: expected a number or none"),
+        ("momentum", "1.5", "momentum: expected a number from 0 to 1"),
+        ("sizes", "16,32", "size_milestones: expected one fewer than the 2 sizes"),
+        ("sizes", "4", "sizes: expected sizes of 8 or more"),
+        ("splits", "0", "splits: expected a positive number"),
+    ],
+)
+def test_a_wrong_override_is_a_sentence(field: str, text: str, words: str) -> None:
+    with pytest.raises(ArgumentError, match=re.escape(words)):
+        override(RECIPES["cifar10"], {field: text})

@@ -1,14 +1,25 @@
 from __future__ import annotations
 
 import hashlib
+import sys
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from resnet_zoo import resize as resize_module
 from resnet_zoo.decode import MAX_PIXELS
 from resnet_zoo.errors import DatasetError
-from resnet_zoo.resize import crop_start, resize_crop_like_cv2, resize_crop_like_pillow, resized_size
+from resnet_zoo.resize import (
+    crop_start,
+    resize_crop_like_cv2,
+    resize_crop_like_pillow,
+    resize_like_cv2,
+    resize_like_pillow,
+    resized_size,
+)
 from tests.conftest import smooth_image
 
 # sha256 of the 224x224 crop of the image resized to a short edge of 256. Computed with cv2.resize(INTER_LINEAR) of
@@ -37,6 +48,7 @@ GOLDEN_CV2 = {
     (2000, 300): "c4fa20e164dce358ea40de22a6dc34713650d10bc39d1a1971e4855d6c70e0f8",
 }
 SIZES = list(GOLDEN_CV2)
+Resize = Callable[..., np.ndarray]
 
 
 def image_of(height: int, width: int) -> np.ndarray:
@@ -174,3 +186,94 @@ def test_an_extreme_aspect_ratio_is_refused_before_memory_is_taken(resize: objec
 def test_a_long_but_bearable_aspect_ratio_is_resized(resize: object) -> None:
     assert callable(resize)
     assert resize(np.zeros((1, 300, 3), np.uint8), 256, 224).shape == (224, 224, 3)
+
+
+# --- whole images, as training crops are resized ------------------------------------------------------------------
+
+BOX_SIZES = [
+    (1, 1),
+    (1, 300),
+    (300, 1),
+    (57, 83),
+    (224, 300),
+    (224, 224),
+    (448, 448),
+    (448, 300),
+    (600, 448),
+    (700, 500),
+]
+
+
+@pytest.fixture(params=["restated", "OpenCV"])
+def cv2_or_not(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    if request.param == "restated":
+        monkeypatch.setitem(sys.modules, "cv2", None)
+    else:
+        pytest.importorskip("cv2")
+    resize_module._cv2_that_agrees.cache_clear()
+    yield
+    resize_module._cv2_that_agrees.cache_clear()
+
+
+def half_size(pixels: np.ndarray) -> np.ndarray:
+    blocks = pixels.reshape(pixels.shape[0] // 2, 2, pixels.shape[1] // 2, 2, 3).astype(int)
+    return ((blocks.sum(axis=(1, 3)) + 2) // 4).astype(np.uint8)
+
+
+@pytest.mark.usefixtures("cv2_or_not")
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize(("height", "width"), BOX_SIZES)
+def test_cv2_resize_of_a_whole_image_equals_plain_loops(height: int, width: int, flip: bool) -> None:
+    pixels = image_of(height, width)
+    expected = half_size(pixels) if (height, width) == (448, 448) else naive_cv2(pixels, 224, 224)
+    resized = resize_like_cv2(pixels, 224, 224, flip=flip)
+    assert np.array_equal(resized, expected[:, ::-1] if flip else expected)
+
+
+@pytest.mark.usefixtures("cv2_or_not")
+@pytest.mark.parametrize("resize", [resize_like_cv2, resize_like_pillow])
+@pytest.mark.parametrize("size", [(100, 90), (224, 224), (448, 448)])
+def test_a_box_of_a_larger_image_is_resized_like_its_copy(resize: Resize, size: tuple[int, int]) -> None:
+    box = image_of(500, 520)[13 : 13 + size[0], 17 : 17 + size[1]]
+    before = box.copy()
+    resized = resize(box, 224, 224, flip=False)
+    assert np.array_equal(resized, resize(before, 224, 224, flip=False))
+    resized[:] = 7
+    assert np.array_equal(box, before)
+
+
+@pytest.mark.parametrize(("height", "width"), BOX_SIZES)
+def test_pillow_resize_of_a_whole_image_equals_image_resize(height: int, width: int) -> None:
+    pixels = image_of(height, width)
+    expected = np.asarray(Image.fromarray(pixels).resize((224, 224), Image.Resampling.BILINEAR))
+    assert np.array_equal(resize_like_pillow(pixels, 224, 224), expected)
+    assert np.array_equal(resize_like_pillow(pixels, 224, 224, flip=True), expected[:, ::-1])
+
+
+def test_an_opencv_that_rounds_otherwise_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    def resize(pixels: np.ndarray, size: tuple[int, int], interpolation: int) -> np.ndarray:
+        return naive_cv2(pixels, size[1], size[0]) ^ np.uint8(1)
+
+    def flip(pixels: np.ndarray, axis: int) -> np.ndarray:
+        raise AssertionError
+
+    monkeypatch.setitem(sys.modules, "cv2", SimpleNamespace(resize=resize, flip=flip, INTER_LINEAR=1))  # type: ignore[arg-type]
+    resize_module._cv2_that_agrees.cache_clear()
+    try:
+        pixels = image_of(57, 83)
+        assert np.array_equal(resize_like_cv2(pixels, 40, 30, flip=True), naive_cv2(pixels, 40, 30)[:, ::-1])
+    finally:
+        resize_module._cv2_that_agrees.cache_clear()
+
+
+@pytest.mark.peers
+def test_the_restated_resize_equals_that_of_opencv_at_random_sizes() -> None:
+    cv2 = pytest.importorskip("cv2")
+    random = np.random.default_rng(0)
+    for height, width, new_height, new_width in random.integers(1, 500, (200, 4)).tolist():
+        pixels = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        window = resize_module._Window
+        restated = resize_module._window_like_cv2(
+            pixels, window(new_height, 0, new_height), window(new_width, 0, new_width)
+        )
+        assert np.array_equal(restated, cv2.resize(pixels, (new_width, new_height)))

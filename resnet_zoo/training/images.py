@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from resnet_zoo.data import LabelledImages, batches, open_training_set
+from resnet_zoo.data import Batch, LabelledImages, batches, open_training_set
 from resnet_zoo.recipes import Recipe
 from resnet_zoo.records import Entry
 from resnet_zoo.training.augment import crop_and_flip, cut_out, draw, pad
@@ -24,17 +24,18 @@ class TrainingImages(Protocol):
     Attributes:
         variant: What the images are, as `LabelledImages.variant`.
         num_images: How many.
-        sha256: Their fingerprint.
-        size: Height and width of the batches' images in pixels.
     """
 
     variant: str
     num_images: int
-    sha256: str
-    size: int
 
-    def batches(self, order: Tensor, *, epoch: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (pixels (N, 3, H, W) uint8, labels (N,) int64) on the device.
+    @property
+    def fingerprint(self) -> str:
+        """A sha256 that tells whether they are the same images."""
+        ...
+
+    def batches(self, order: Tensor, *, epoch: int, batch_size: int) -> Iterator[Batch]:
+        """Yield pixels (N, 3, H, W) uint8 and labels (N,) int64, on the device or to be moved there.
 
         Args:
             order: (M,) int64, which images, in this order.
@@ -63,13 +64,18 @@ class CifarImages:
     ) -> None:
         images = open_training_set(entry, root)
         pixels, labels = read_all(images)
-        self.variant, self.num_images, self.sha256 = images.variant, len(labels), fingerprint(pixels, labels)
+        self.variant, self.num_images, self._sha256 = images.variant, len(labels), pixels_sha256(pixels, labels)
         self.recipe, self.seed = recipe, seed
         self.size = pixels.shape[-1]
         self.padded, self.labels = pad(pixels).to(device), labels.to(device)
         self.colour = torch.tensor(entry.preprocess.mean, device=device).round().to(torch.uint8)
 
-    def batches(self, order: Tensor, *, epoch: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    @property
+    def fingerprint(self) -> str:
+        """The sha256 of all pixels and labels."""
+        return self._sha256
+
+    def batches(self, order: Tensor, *, epoch: int, batch_size: int) -> Iterator[Batch]:
         """Yield augmented batches; see `TrainingImages.batches`."""
         device = self.padded.device
         index = order.to(device)
@@ -77,7 +83,8 @@ class CifarImages:
         pixels, labels = crop_and_flip(self.padded, index, draws), self.labels[index]
         if self.recipe.cutout:
             pixels = cut_out(pixels, self.recipe.cutout, self.colour, draws, index)
-        yield from zip(pixels.split(batch_size), labels.split(batch_size), strict=True)  # type: ignore[no-untyped-call]
+        for start in range(0, len(index), batch_size):
+            yield Batch(pixels[start : start + batch_size], labels[start : start + batch_size])
 
 
 def read_all(images: LabelledImages) -> tuple[Tensor, Tensor]:
@@ -90,7 +97,7 @@ def read_all(images: LabelledImages) -> tuple[Tensor, Tensor]:
     return torch.cat([batch.pixels for batch in found]), torch.cat([batch.labels for batch in found])
 
 
-def fingerprint(pixels: Tensor, labels: Tensor) -> str:
+def pixels_sha256(pixels: Tensor, labels: Tensor) -> str:
     """Return a sha256 over the bytes of all pixels and labels, in order."""
     digest = hashlib.sha256(pixels.contiguous().numpy().data)
     digest.update(labels.contiguous().numpy().data)

@@ -68,6 +68,7 @@ class Loop:
         workers: The processes that train together.
         folder: The run folder; the first process writes log and checkpoints into it.
         seed: Of the order of images.
+        size: Height and width of the images in pixels.
         evaluate: Measures the network on the test images; ``None``: never.
         evaluate_every: Epochs between two measurements; the last epoch is measured by the caller.
         checkpoint_s: Seconds between checkpoints within an epoch; one is made after every epoch in any case.
@@ -84,6 +85,7 @@ class Loop:
         folder: Path,
         *,
         seed: int,
+        size: int,
         evaluate: Callable[[], Accuracy] | None = None,
         evaluate_every: int = 1,
         checkpoint_s: float = 120.0,
@@ -97,6 +99,7 @@ class Loop:
         self.recipe: Recipe = learner.recipe
         self.steps_per_epoch = num_steps(images.num_images, self.recipe.total_batch, workers.num_devices)
         self.position = Position()
+        self.size = size
         self.pending: list[tuple[Tensor, Tensor, int]] = []
         self.flushed_at = self.saved_at = time.monotonic()
 
@@ -136,7 +139,8 @@ class Loop:
         order = shard(order, rank=self.workers.rank, num_devices=self.workers.num_devices)
         batch_size = self.recipe.total_batch // self.workers.num_devices
         rest = order[self.position.epoch_step * batch_size :]
-        for pixels, labels in self.images.batches(rest, epoch=epoch, batch_size=batch_size):
+        for batch in self.images.batches(rest, epoch=epoch, batch_size=batch_size):
+            pixels, labels = (x.to(self.workers.device, non_blocking=True) for x in (batch.pixels, batch.labels))
             lr = learning_rate(self.recipe, self.position.step, self.steps_per_epoch)
             loss, correct = self.learner.step(pixels, labels, lr=lr, size=size)
             self.pending.append((loss, correct, len(labels)))
@@ -214,7 +218,7 @@ class Loop:
                 images=position.images,
                 seconds=position.epoch_seconds,
                 images_per_s=position.images / position.epoch_seconds,
-                size=image_size(self.recipe, position.epoch) or self.images.size,
+                size=image_size(self.recipe, position.epoch) or self.size,
                 top1=top1,
                 top5=top5,
             )

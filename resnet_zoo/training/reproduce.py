@@ -24,6 +24,7 @@ from resnet_zoo.run_records import DataFingerprint, EnvironmentFile, LogLine, Re
 from resnet_zoo.training.console import Console, console
 from resnet_zoo.training.finish import finish, summarise
 from resnet_zoo.training.folder import check_space, find_finished, open_folder, start_folder
+from resnet_zoo.training.imagenet import ImageNetTraining
 from resnet_zoo.training.images import CifarImages, TrainingImages
 from resnet_zoo.training.learner import Learner
 from resnet_zoo.training.loop import Loop
@@ -116,7 +117,7 @@ def reproduce(
                 screen.say(f"Run folder: {folder}")
             folder = workers.share(folder)
             learner = _learner(entry, used, seed, workers, compiled=environment.compiled)
-            position = _loop(learner, training, testing, workers, folder, seed, screen, settings).run()
+            position = _loop(entry, learner, training, testing, workers, folder, seed, screen, settings).run()
             correct = testing.count(learner.model)
             if workers.is_first:
                 result = finish(folder, learner.model, plan, environment, position, correct)
@@ -165,7 +166,14 @@ def _open_training_images(
     entry: Entry, data: str | os.PathLike[str], recipe: Recipe, seed: int, workers: Workers, settings: Settings
 ) -> TrainingImages:
     if entry.dataset == "in1k":
-        raise NotImplementedError(settings)
+        return ImageNetTraining(
+            entry,
+            data,
+            seed=seed,
+            partial=settings.partial,
+            num_workers=_num_workers(settings),
+            pin_memory=workers.device.type == "cuda",
+        )
     return CifarImages(entry, data, recipe, seed=seed, device=workers.device)
 
 
@@ -198,8 +206,8 @@ def _environment(
             test=testing.variant,
             num_train=training.num_images,
             num_test=testing.num_images,
-            train_sha256=training.sha256,
-            test_sha256=testing.sha256,
+            train_sha256=training.fingerprint,
+            test_sha256=testing.fingerprint,
         ),
     )
 
@@ -215,6 +223,7 @@ def _learner(entry: Entry, recipe: Recipe, seed: int, workers: Workers, *, compi
 
 
 def _loop(
+    entry: Entry,
     learner: Learner,
     training: TrainingImages,
     testing: TestImages,
@@ -236,6 +245,7 @@ def _loop(
         workers,
         folder,
         seed=seed,
+        size=entry.input_size[-1],
         evaluate=evaluate if settings.evaluate_every else None,
         evaluate_every=settings.evaluate_every,
         checkpoint_s=settings.checkpoint_s,

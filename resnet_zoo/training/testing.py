@@ -13,7 +13,7 @@ from resnet_zoo.evaluation import Precision, count_correct
 from resnet_zoo.preprocess import Transform
 from resnet_zoo.records import Entry
 from resnet_zoo.resnet import ResNet
-from resnet_zoo.training.images import fingerprint, read_all
+from resnet_zoo.training.images import pixels_sha256, read_all
 from resnet_zoo.training.workers import Workers
 
 _BATCH_SIZE = 500
@@ -54,11 +54,11 @@ class TestImages:
         )
         self.held: Batch | None = None
         if entry.dataset == "in1k":
-            self.sha256 = listing_sha256(images)
+            self.fingerprint = listing_sha256(images)
             self.own = LabelledImages(images.variant, images.images[share], images.labels[share], images.pixels)
         else:
             pixels, labels = read_all(images)
-            self.sha256 = fingerprint(pixels, labels)
+            self.fingerprint = pixels_sha256(pixels, labels)
             self.held = Batch(pixels[share].to(workers.device), labels[share].to(workers.device))
 
     def count(self, model: ResNet, precision: Precision = "float32") -> tuple[int, int]:
@@ -77,5 +77,6 @@ class TestImages:
         if self.held is None:
             yield from batches(self.own, 50, num_workers=self.num_workers)
             return
-        parts = zip(self.held.pixels.split(_BATCH_SIZE), self.held.labels.split(_BATCH_SIZE), strict=True)  # type: ignore[no-untyped-call]
-        yield from (Batch(pixels, labels) for pixels, labels in parts)
+        for start in range(0, len(self.held.labels), _BATCH_SIZE):
+            part = slice(start, start + _BATCH_SIZE)
+            yield Batch(self.held.pixels[part], self.held.labels[part])

@@ -1,0 +1,72 @@
+"""Checkpoints: whole or not there, and everything that is needed to go on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from resnet_zoo.training.checkpoints import KEPT, Position, list_checkpoints, load_newest, save_checkpoint
+from resnet_zoo.training.learner import Learner
+from tests.training_tools import SmallImages, same_state, small_learner, small_recipe
+
+
+def trained(steps: int = 1) -> Learner:
+    learner, images = small_learner(small_recipe()), SmallImages()
+    for _ in range(steps):
+        learner.step(images.pixels[:8], images.labels[:8], lr=0.1, size=None)
+    return learner
+
+
+def test_a_checkpoint_brings_everything_back(tmp_path: Path) -> None:
+    learner, position = trained(), Position(3, 17, 2, 1.5, 4, 16, 0.5, 9.25, 1234)
+    save_checkpoint(tmp_path, learner, position)
+    fresh = trained(0)
+    assert not same_state(fresh, learner)
+    assert load_newest(tmp_path, fresh, pytest.fail) == position
+    assert same_state(fresh, learner)
+    assert fresh.model.conv1.weight.stride() == learner.model.conv1.weight.stride()
+
+
+def test_only_the_last_ones_are_kept_and_strays_removed(tmp_path: Path) -> None:
+    (tmp_path / ".step-000000001-x.safetensors.77.part").write_bytes(b"half")
+    for step in range(4):
+        save_checkpoint(tmp_path, trained(0), Position(step=step))
+    assert [path.name[:14] for path in list_checkpoints(tmp_path)] == ["step-000000003", "step-000000002"]
+    assert len(list(tmp_path.iterdir())) == KEPT
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty"])
+def test_a_damaged_checkpoint_is_skipped_with_a_message(tmp_path: Path, damage: str) -> None:
+    save_checkpoint(tmp_path, trained(1), Position(step=1))
+    newest = save_checkpoint(tmp_path, trained(2), Position(step=2))
+    data = bytearray(newest.read_bytes())
+    if damage == "flip":
+        data[len(data) // 2] ^= 1
+    newest.write_bytes({"flip": data, "cut": data[:-1], "empty": b""}[damage])
+    said: list[str] = []
+    learner = trained(0)
+    assert load_newest(tmp_path, learner, said.append) == Position(step=1)
+    assert same_state(learner, trained(1))
+    assert said == [f"{newest} is damaged; it is skipped."]
+
+
+def test_no_checkpoint_is_no_position(tmp_path: Path) -> None:
+    (tmp_path / "step-000000001-other.safetensors").write_bytes(b"no checkpoint")
+    assert load_newest(tmp_path, trained(0), pytest.fail) is None
+
+
+def test_a_full_disk_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = save_checkpoint(tmp_path, trained(1), Position(step=1))
+
+    def full(path: Path, data: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(data[:1000])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(tmp_path, trained(2), Position(step=2))
+    monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == [kept]
+    assert load_newest(tmp_path, trained(0), pytest.fail) == Position(step=1)

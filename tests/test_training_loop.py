@@ -1,0 +1,149 @@
+"""The loop: what it logs, where it goes on, and how it ends."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from resnet_zoo.errors import NonFiniteLossError, TrainingError, TrainingStopped
+from resnet_zoo.run_records import LogEpoch, LogLine, LogStep
+from resnet_zoo.runs import read_log
+from resnet_zoo.training.checkpoints import Position, list_checkpoints
+from resnet_zoo.training.learner import Learner
+from resnet_zoo.training.loop import CHECKPOINTS, Loop
+from tests.training_tools import same_state, small_learner, small_loop, small_recipe
+
+STEPS = 3
+"""Steps of an epoch of 20 images in batches of 8."""
+
+
+def test_the_log_has_every_step_and_every_epoch(tmp_path: Path) -> None:
+    lines: list[LogLine] = []
+    position = small_loop(tmp_path, on_line=lines.append).run()
+    log = read_log(tmp_path / "log.jsonl")
+    assert (position.epoch, position.step) == (2, 2 * STEPS)
+    assert [step.step for step in log.steps] == list(range(2 * STEPS))
+    assert [step.lr for step in log.steps] == pytest.approx([0.05] * STEPS + [0.005] * STEPS)
+    assert [(epoch.epoch, epoch.step, epoch.images, epoch.size) for epoch in log.epochs] == [
+        (0, 3, 20, 8),
+        (1, 6, 20, 8),
+    ]
+    weights = torch.tensor([8.0, 8.0, 4.0])
+    for epoch in log.epochs:
+        losses = torch.tensor([step.loss for step in log.steps if step.epoch == epoch.epoch])
+        assert epoch.loss == pytest.approx(float((losses * weights).sum() / 20), rel=1e-5)
+        assert epoch.top1 is None
+    assert lines == [*log.steps[:3], log.epochs[0], *log.steps[3:], log.epochs[1]]
+
+
+class Killed(Exception):  # noqa: N818
+    """Stands for a kill: nothing after it is run."""
+
+
+@pytest.mark.parametrize("after", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("checkpoint_s", [0.0, 1000.0])
+def test_a_killed_training_goes_on_bit_for_bit(tmp_path: Path, after: int, checkpoint_s: float) -> None:
+    whole = small_loop(tmp_path / "whole")
+    whole.run()
+
+    def kill(line: LogLine) -> None:
+        if isinstance(line, LogStep) and line.step == after:
+            raise Killed
+
+    folder = tmp_path / "killed"
+    with pytest.raises(Killed):
+        small_loop(folder, checkpoint_s=checkpoint_s, on_line=kill).run()
+    said: list[str] = []
+    resumed = small_loop(folder, checkpoint_s=checkpoint_s, say=said.append)
+    resumed.run()
+    assert same_state(whole.learner, resumed.learner)
+    one, other = (read_log(place / "log.jsonl") for place in (tmp_path / "whole", folder))
+    assert one.steps == other.steps
+    assert [timeless(epoch) for epoch in one.epochs] == [timeless(epoch) for epoch in other.epochs]
+    has_checkpoint = checkpoint_s == 0 or after >= STEPS
+    assert len(other.resumes) == len(said) == int(has_checkpoint)
+
+
+def timeless(epoch: LogEpoch) -> dict[str, Any]:
+    values = dataclasses.asdict(epoch)
+    return {key: value for key, value in values.items() if key not in ("seconds", "images_per_s")}
+
+
+def test_another_seed_or_no_resume_would_be_seen(tmp_path: Path) -> None:
+    loops = [small_loop(tmp_path / str(seed), seed=seed) for seed in (0, 1)]
+    for loop in loops:
+        loop.run()
+    assert not same_state(loops[0].learner, loops[1].learner)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_request_saves_and_says_how_to_go_on(tmp_path: Path, number: signal.Signals) -> None:
+    def request(line: LogLine) -> None:
+        if isinstance(line, LogStep) and line.step == 1:
+            os.kill(os.getpid(), number)
+
+    before = signal.getsignal(number)
+    with pytest.raises(TrainingStopped, match="Run the same command again to go on") as stopped:
+        small_loop(tmp_path, on_line=request).run()
+    assert stopped.value.exit_code == 130
+    assert signal.getsignal(number) == before
+    (checkpoint,) = list_checkpoints(tmp_path / CHECKPOINTS)
+    assert checkpoint.name.startswith("step-000000002")
+    resumed, whole = small_loop(tmp_path), small_loop(tmp_path / "whole")
+    resumed.run()
+    whole.run()
+    assert same_state(resumed.learner, whole.learner)
+
+
+def test_a_loss_that_is_not_finite_ends_the_training(tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteLossError, match=r"step \d+ is (nan|inf)") as error:
+        small_loop(tmp_path, small_recipe(lr=1e12, epochs=5), checkpoint_s=0).run()
+    assert error.value.exit_code == 1
+    for path in list_checkpoints(tmp_path / CHECKPOINTS):
+        assert int(path.name[5:14]) <= error.value.step
+
+
+def test_a_disk_that_cannot_be_written_ends_with_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("resnet_zoo.training.checkpoints.write_atomically", full)
+    with pytest.raises(TrainingError, match=r"No space left on device.*make room and run the same command again"):
+        small_loop(tmp_path).run()
+
+
+def test_test_images_are_measured_when_due_but_for_the_last_epoch(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def evaluate() -> tuple[float, float]:
+        calls.append(1)
+        return 12.5, 50.0
+
+    small_loop(tmp_path, small_recipe(epochs=5), evaluate=evaluate, evaluate_every=2).run()
+    log = read_log(tmp_path / "log.jsonl")
+    assert [epoch.top1 for epoch in log.epochs] == [None, 12.5, None, 12.5, None]
+    assert len(calls) == 2
+
+
+def test_a_watcher_sees_how_far_it_is(tmp_path: Path) -> None:
+    seen: list[tuple[int, int, int]] = []
+    small_loop(tmp_path, watch=lambda now: seen.append((now.epoch, now.step, round(now.seconds_left >= 0)))).run()
+    assert seen == [(epoch, step, 1) for epoch in (0, 1) for step in (1, 2, 3)]
+
+
+def test_a_finished_training_is_not_trained_again(tmp_path: Path) -> None:
+    first = small_loop(tmp_path)
+    end = first.run()
+    learner = small_learner(small_recipe())
+    again = small_loop(tmp_path, learner=learner)
+    assert dataclasses.replace(again.run(), log_bytes=0) == dataclasses.replace(end, log_bytes=0)
+    assert same_state(first.learner, learner)
+    assert isinstance(end, Position)
+    assert isinstance(first, Loop)
+    assert isinstance(learner, Learner)
