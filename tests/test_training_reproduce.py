@@ -1,0 +1,335 @@
+"""From a command to a run folder: trainings of real rows on small folders of images."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from resnet_zoo.errors import ArgumentError, DatasetError, RunError, TrainingError, UnknownModelError
+from resnet_zoo.files import sha256_of
+from resnet_zoo.manifest import class_folders, get_entry
+from resnet_zoo.run_records import SummaryFile
+from resnet_zoo.runs import read_record, read_run
+from resnet_zoo.training import reproduce as module
+from resnet_zoo.training.folder import check_space
+from resnet_zoo.training.reproduce import Settings, reproduce, reproduce_seeds
+from resnet_zoo.zoo import create_model
+from tests.conftest import NAMES, smooth_image
+
+ROOT = Path(__file__).parent.parent
+SCRIPT = ROOT / "scripts" / "reproduce.py"
+QUICK = {"sizes": "8", "size_milestones": "", "epochs": "1", "total_batch": "20"}
+CPU = Settings(device="cpu", evaluate_every=0)
+
+
+@pytest.fixture
+def cifar(tmp_path: Path) -> Path:
+    """A CIFAR-10 folder of 4 training and 2 test images per class."""
+    for split, count in (("train", 4), ("test", 2)):
+        for label, name in enumerate(class_folders("cifar10")):
+            folder = tmp_path / "cifar" / split / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                Image.fromarray(smooth_image(32, 32, seed=100 * label + index)).save(folder / f"{index}.png")
+    return tmp_path / "cifar"
+
+
+def train(data: Path, runs: Path, settings: Settings = CPU, **options: Any) -> Path:
+    fields = {"recipe": "fast", "overrides": QUICK} | options
+    return reproduce("resnet18_cifar10", data, runs=runs, settings=settings, **fields)
+
+
+def test_a_training_leaves_a_run_folder_that_is_complete(cifar: Path, tmp_path: Path) -> None:
+    folder = train(cifar, tmp_path / "runs")
+    run = read_run(folder)
+    result = run.result
+    assert (result.row, result.recipe, result.dataset) == ("resnet18_cifar10", "fast", "cifar10-png-20images")
+    assert result.overridden == {"epochs": 1, "total_batch": 20, "sizes": [8], "size_milestones": []}
+    assert (result.steps, result.num_images, result.params) == (2, 20, get_entry("resnet18_cifar10").exact.params)
+    assert result.flops == get_entry("resnet18_cifar10").exact.flops
+    assert sha256_of(folder / result.weights.path) == result.weights.sha256
+    assert {name: sha256_of(folder / name) for name in result.files} == result.files
+    names = {"recipe.json", "environment.json", "log.jsonl", "result.json", "README.md", "curves.png"}
+    assert {path.name for path in folder.iterdir()} == names | {result.weights.path}
+    data = run.environment.data
+    assert (data.train, data.num_train, data.num_test) == ("cifar10-png-40images", 40, 20)
+    assert result.weights.sha256 in (folder / "README.md").read_text(encoding="utf-8")
+    model = create_model("resnet18_cifar10", weights=folder / result.weights.path)
+    assert int(model.bn1.num_batches_tracked) == 2  # type: ignore[arg-type]
+
+
+def test_equal_seeds_give_equal_weights_and_others_do_not(cifar: Path, tmp_path: Path) -> None:
+    shas = [
+        read_run(train(cifar, tmp_path / str(place), seed=seed)).result.weights.sha256
+        for place, seed in enumerate((0, 0, 1))
+    ]
+    assert shas[0] == shas[1] != shas[2]
+
+
+def unfinished(cifar: Path, runs: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> Path:
+    """Train until the end of the first of two epochs."""
+
+    def stop(*_: object) -> None:
+        raise TrainingError("stopped")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "finish", stop)
+        with pytest.raises(TrainingError, match="stopped"):
+            train(cifar, runs, **options)
+    (folder,) = (runs / "resnet18_cifar10").iterdir()
+    return folder
+
+
+def test_the_same_command_goes_on_and_a_new_one_begins(
+    cifar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = unfinished(cifar, tmp_path / "runs", monkeypatch)
+    assert train(cifar, tmp_path / "runs", replace(CPU, new=True)) != folder
+    assert train(cifar, tmp_path / "runs", seed=5) != folder
+    assert train(cifar, tmp_path / "runs") == folder
+    assert not (folder / "checkpoints").exists()
+    assert train(cifar, tmp_path / "runs") != folder
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("recipe", "overridden.lr was None and is 0.01; values.lr was 0.12 and is 0.01"),
+        ("code", "code_sha256 was"),
+        ("data", "data.test_sha256 was"),
+    ],
+)
+def test_a_run_that_began_otherwise_goes_on_only_if_allowed(
+    cifar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, words: str
+) -> None:
+    folder = unfinished(cifar, tmp_path / "runs", monkeypatch)
+    options: dict[str, Any] = {}
+    if change == "recipe":
+        options = {"overrides": {**QUICK, "lr": "0.01"}}
+    elif change == "code":
+        monkeypatch.setattr(module, "code_sha256", lambda: "0" * 64)
+    else:
+        Image.fromarray(smooth_image(32, 32, seed=99)).save(cifar / "test" / "cat" / "0.png")
+    with pytest.raises(TrainingError, match="--allow-changed") as error:
+        train(cifar, tmp_path / "runs", **options)
+    assert words in str(error.value)
+    assert train(cifar, tmp_path / "runs", replace(CPU, allow_changed=True), **options) == folder
+
+
+def test_a_run_folder_of_another_row_is_refused(cifar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = unfinished(cifar, tmp_path / "runs", monkeypatch)
+    text = (folder / "recipe.json").read_text(encoding="utf-8").replace("resnet18_cifar10", "resnet34_cifar10")
+    (folder / "recipe.json").write_text(text, encoding="utf-8")
+    with pytest.raises(RunError, match="expected resnet18_cifar10, got resnet34_cifar10"):
+        train(cifar, tmp_path / "runs")
+
+
+def test_two_trainings_never_share_a_folder(cifar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = unfinished(cifar, tmp_path / "runs", monkeypatch)
+    with filelock.FileLock(folder / ".lock"), pytest.raises(TrainingError, match="Another process is training in"):
+        train(cifar, tmp_path / "runs")
+
+
+def test_several_seeds_are_summed_up_and_go_on_where_they_were(
+    cifar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = train(cifar, tmp_path / "runs", seed=3)
+    options: dict[str, Any] = {"recipe": "fast", "overrides": QUICK, "runs": tmp_path / "runs", "settings": CPU}
+    target = reproduce_seeds("resnet18_cifar10", cifar, seeds=(3, 4), **options)
+    summary = read_record(target / "summary.json", SummaryFile)
+    assert summary.runs[0] == first.name
+    results = [read_run(target.parent / name).result for name in summary.runs]
+    assert [result.seed for result in results] == [3, 4]
+    assert summary.top1.n == 2
+    assert summary.top1.mean == pytest.approx(sum(result.top1 for result in results) / 2)
+    assert summary.top1.std == pytest.approx(abs(results[0].top1 - results[1].top1) / 2**0.5)
+    again = reproduce_seeds("resnet18_cifar10", cifar, seeds=(3, 4), **options)
+    assert set(read_record(again / "summary.json", SummaryFile).runs).isdisjoint(summary.runs)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"recipe": "slow"}, ArgumentError, "no recipe 'slow'"),
+        ({"overrides": {"epoch": "3"}}, ArgumentError, "no recipe field 'epoch'"),
+        ({"settings": replace(CPU, device="cuda:7")}, ArgumentError, "The device 'cuda:7' is not there"),
+    ],
+)
+def test_bad_arguments_are_told_before_anything_is_made(
+    cifar: Path, tmp_path: Path, options: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        train(cifar, tmp_path / "runs", **options)
+    assert not (tmp_path / "runs").exists()
+
+
+def break_data(root: Path, how: str) -> str:
+    if how == "missing":
+        root.rename(root.with_name("elsewhere"))
+        return "is not a folder"
+    if how == "half unpacked":
+        for path in (root / "train" / "truck").iterdir():
+            path.unlink()
+        return "no images for 1 of 10 classes"
+    if how == "corrupt":
+        (root / "train" / "cat" / "0.png").write_bytes(b"no image")
+        return "0.png"
+    if how == "archive":
+        (root / "cifar-10-python.tar.gz").write_bytes(b"half")
+        return "is damaged: its md5 is not"
+    for path in sorted((root / "train").rglob("*"), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    return "has no class folders|no images"
+
+
+@pytest.mark.parametrize("how", ["missing", "half unpacked", "corrupt", "archive", "empty"])
+def test_bad_data_is_told_before_a_run_folder_is_made(cifar: Path, tmp_path: Path, how: str) -> None:
+    with pytest.raises(DatasetError, match=break_data(cifar, how)):
+        train(cifar, tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_name_that_is_no_row_is_told_first(tmp_path: Path) -> None:
+    with pytest.raises(UnknownModelError):
+        reproduce("resnet19_cifar10", tmp_path)
+
+
+def test_a_disk_that_is_too_full_is_told_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = get_entry("resnet18_cifar10")
+    check_space(tmp_path / "runs", entry)
+    usage = type("Usage", (), {"free": 100 << 20})
+    monkeypatch.setattr("resnet_zoo.training.folder.shutil.disk_usage", lambda _: usage)
+    with pytest.raises(TrainingError, match="has 100 MiB free; a training of resnet18_cifar10 needs 341"):
+        check_space(tmp_path / "runs", entry)
+
+
+def test_a_place_that_cannot_be_written_is_told_first(cifar: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(TrainingError, match=r"cannot be written: Not a directory\. Pass another --runs"):
+        train(cifar, tmp_path / "file" / "runs")
+
+
+def script(arguments: Sequence[str], *, launcher: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *launcher, str(SCRIPT), *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600, env=environment)
+
+
+def quick_fields(**fields: str) -> list[str]:
+    return [part for key, value in {**QUICK, **fields}.items() for part in ("--set", f"{key}={value}")]
+
+
+def test_the_script_prints_the_run_folder_and_talks_on_stderr(cifar: Path, tmp_path: Path) -> None:
+    done = script(
+        [
+            "resnet18_cifar10",
+            "--data",
+            str(cifar),
+            "--recipe",
+            "fast",
+            "--runs",
+            str(tmp_path / "runs"),
+            *quick_fields(),
+        ]
+    )
+    assert done.returncode == 0, done.stderr
+    folder = Path(done.stdout.strip())
+    assert read_run(folder).result.row == "resnet18_cifar10"
+    assert "epoch   1/1  8 px  loss" in done.stderr
+    assert "published 94.82, 99.87 (cifar10-png-20images is not the official test set: not comparable)" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["resnet19_cifar10", "--data", "."], 2, "Did you mean resnet18_cifar10"),
+        (["resnet18_cifar10"], 2, "Missing option '--data'"),
+        (["resnet18_cifar10", "--data", "nowhere"], 3, "nowhere is not a folder"),
+        (["resnet18_cifar10", "--data", ".", "--set", "epochs"], 2, "--set expects FIELD=VALUE, got 'epochs'"),
+    ],
+)
+def test_the_script_ends_with_a_sentence_and_the_documented_code(arguments: list[str], code: int, words: str) -> None:
+    done = script(arguments)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def torchrun(arguments: Sequence[str], count: int = 2) -> subprocess.CompletedProcess[str]:
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    return script([*arguments, "--device", "cpu"], launcher=launcher)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_with_as_many_splits(cifar: Path, tmp_path: Path) -> None:
+    fields = {"epochs": "2", "lr": "0.02", "precision": "float32", "cutout": "0", "total_batch": "16"}
+    common = ["resnet18_cifar10", "--data", str(cifar), "--recipe", "fast", "--evaluate-every", "1"]
+    together = torchrun([*common, "--runs", str(tmp_path / "two"), *quick_fields(**fields)])
+    assert together.returncode == 0, together.stderr
+    alone = script([*common, "--runs", str(tmp_path / "one"), *quick_fields(**fields, splits="2"), "--device", "cpu"])
+    assert alone.returncode == 0, alone.stderr
+    two, one = (read_run(Path(done.stdout.split()[-1])) for done in (together, alone))
+    assert two.environment.num_devices == 2
+    assert [step.loss for step in two.log.steps] == pytest.approx([step.loss for step in one.log.steps], rel=2e-4)
+    assert two.log.epochs[0].images == one.log.epochs[0].images == 40
+    tensors = [
+        create_model("resnet18_cifar10", weights=run.folder / run.result.weights.path).state_dict()
+        for run in (two, one)
+    ]
+    for key, tensor in tensors[0].items():
+        assert torch.allclose(tensor, tensors[1][key], rtol=1e-2, atol=2e-4), key
+    # Every test image is counted once.
+    from resnet_zoo.evaluation import evaluate
+
+    model = create_model("resnet18_cifar10", weights=two.folder / two.result.weights.path)
+    counted = evaluate("resnet18_cifar10", cifar, model=model)
+    assert (counted.correct1, counted.correct5) == (two.result.correct1, two.result.correct5)
+    assert counted.num_images == two.result.num_images == 20
+
+
+@pytest.mark.slow
+def test_a_number_of_processes_that_does_not_divide_the_batch_is_refused(cifar: Path, tmp_path: Path) -> None:
+    done = torchrun(
+        ["resnet18_cifar10", "--data", str(cifar), "--runs", str(tmp_path), *quick_fields(total_batch="15")]
+    )
+    assert done.returncode != 0
+    assert "2 devices do not divide the recipe's batch of 15" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_an_epoch_of_every_rows_published_recipe_runs_to_the_end(name: str, tmp_path: Path) -> None:
+    entry = get_entry(name)
+    folders = class_folders(entry.classes)
+    size = (32, 32) if entry.dataset != "in1k" else (80, 60)
+    test = "test" if entry.dataset != "in1k" else "val"
+    chosen = folders if entry.dataset != "in1k" else folders[:4]
+    for split in ("train", test):
+        for label, folder in enumerate(chosen):
+            (tmp_path / "data" / split / folder).mkdir(parents=True)
+            image = Image.fromarray(smooth_image(*size, seed=label))
+            image.save(tmp_path / "data" / split / folder / ("0.png" if entry.dataset != "in1k" else "0.JPEG"))
+    settings = replace(CPU, partial=entry.dataset == "in1k", num_workers=0)
+    batch = {"cifar10": "10", "cifar100": "50", "in1k": "4"}[entry.dataset]
+    folder = reproduce(
+        name,
+        tmp_path / "data",
+        overrides={"epochs": "1", "total_batch": batch},
+        runs=tmp_path / "runs",
+        settings=settings,
+    )
+    run = read_run(folder)
+    assert run.result.overridden == {"epochs": 1, "total_batch": int(batch)}
+    assert np.isfinite(run.log.epochs[0].loss)
+    assert run.environment.precision == ("float16" if "fp16" in name else "float32")
