@@ -217,7 +217,8 @@ def cv2_or_not(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 def half_size(pixels: np.ndarray) -> np.ndarray:
     blocks = pixels.reshape(pixels.shape[0] // 2, 2, pixels.shape[1] // 2, 2, 3).astype(int)
-    return ((blocks.sum(axis=(1, 3)) + 2) // 4).astype(np.uint8)
+    halved: np.ndarray = ((blocks.sum(axis=(1, 3)) + 2) // 4).astype(np.uint8)
+    return halved
 
 
 @pytest.mark.usefixtures("cv2_or_not")
@@ -257,7 +258,7 @@ def test_an_opencv_that_rounds_otherwise_is_not_used(monkeypatch: pytest.MonkeyP
     def flip(pixels: np.ndarray, axis: int) -> np.ndarray:
         raise AssertionError
 
-    monkeypatch.setitem(sys.modules, "cv2", SimpleNamespace(resize=resize, flip=flip, INTER_LINEAR=1))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "cv2", SimpleNamespace(resize=resize, flip=flip, INTER_LINEAR=1))
     resize_module._cv2_that_agrees.cache_clear()
     try:
         pixels = image_of(57, 83)
