@@ -148,7 +148,11 @@ def _draw_published(axes: Axes, curves: Sequence[Curve]) -> None:
         label = f"published {entry.published.top1} on {DATASET_TITLES[entry.dataset]}{note}"
         level = float(entry.published.top1)
         axes.axhline(level, color=_GREY, linewidth=1.2, linestyle=(0, (6, 3)), zorder=2)
-        place = {"xy": (0.0, level), "xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
+        place: dict[str, Any] = {
+            "xy": (0.0, level),
+            "xycoords": axes.get_yaxis_transform(),
+            "textcoords": "offset points",
+        }
         axes.annotate(label, xytext=(6, 4), color=_GREY, fontsize=11, va="bottom", **place)
     low, high = axes.get_ylim()
     axes.set_ylim(max(low, 0.0), min(high + 0.1 * (high - low), 104.0))
@@ -162,8 +166,8 @@ def _write_final_values(axes: Axes, curves: Sequence[Curve]) -> None:
         text = f"epoch {curve.final.epoch}: {curve.final.top1:.2f} on {curve.dataset or 'unknown images'}"
         height = 0.05 + 0.075 * (len(curves) - 1 - index)
         box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.5}
-        place = {"transform": axes.transAxes, "ha": "right", "zorder": 20, "bbox": box}
-        axes.text(0.985, height, text, color=style["color"], fontweight="bold", **place)
+        at: dict[str, Any] = {"transform": axes.transAxes, "ha": "right", "zorder": 20, "bbox": box}
+        axes.text(0.985, height, text, color=style["color"], fontweight="bold", **at)
 
 
 def _scale_rate(axes: Axes, curves: Sequence[Curve]) -> None:

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = {
     5: ["cli", "commands", "terminal", "__main__", "hubconf", "scripts"],
     4: ["verification", "run_verification", "acceptance", "publish"],
-    3: ["zoo", "chain", "evaluation", "prediction"],
+    3: ["zoo", "chain", "evaluation", "accuracy", "prediction"],
     2: [
         *("preprocess", "complexity", "checkpoint", "layouts", "fit"),
         *("convert", "data", "decode", "resize", "resnet", "hub"),

@@ -81,6 +81,7 @@ def test_json_has_every_fact() -> None:
         "published": "0.56",
         "measured": "0.57",
         "detail": "570,000,000 counted",
+        "recorded": None,
     }
     assert content["reports"][0]["checks"][2]["measured"] is None
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import resnet_zoo.verification
+from resnet_zoo.accuracy import ACCURACY_TOLERANCE_PCT, check_accuracy
 from resnet_zoo.errors import DatasetError, UnknownModelError, UnknownWeightsError, WeightsUnavailableError
 from resnet_zoo.evaluation import Evaluation, wilson_interval
 from resnet_zoo.fit import build
@@ -17,8 +18,6 @@ from resnet_zoo.manifest import class_folders, get_entry
 from resnet_zoo.records import Entry, Exact, Published, UpstreamOrigin
 from resnet_zoo.report import Check, Report, exit_code
 from resnet_zoo.verification import (
-    ACCURACY_TOLERANCE_PCT,
-    _check_accuracy,
     count_exact,
     fingerprint,
     rounded,
@@ -277,7 +276,7 @@ def measured(
         chain=None,
         versions={},
     )
-    return _check_accuracy(GOOD, result)
+    return check_accuracy(GOOD, result)
 
 
 @pytest.mark.parametrize(
