@@ -69,7 +69,8 @@ def _figure(curves: Sequence[Curve]) -> Figure:
     matplotlib = _matplotlib()
     with matplotlib.rc_context({"font.size": 12, "axes.spines.top": False, "axes.spines.right": False}):
         size = (WIDTH_PX / _DPI, HEIGHT_PX / _DPI)
-        figure: Figure = matplotlib.figure.Figure(figsize=size, dpi=_DPI, layout="constrained")
+        layout = matplotlib.layout_engine.ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)
+        figure: Figure = matplotlib.figure.Figure(figsize=size, dpi=_DPI, layout=layout)
         accuracy, loss, rate, speed = figure.subplots(2, 2).flat
         _draw(accuracy, curves, lambda point: point.top1, "Test accuracy: top-1 (%)")
         _draw(loss, curves, lambda point: point.loss, "Training loss: mean of the epoch (nats)")
@@ -80,7 +81,6 @@ def _figure(curves: Sequence[Curve]) -> Figure:
         _scale_rate(rate, curves)
         for axes in (loss, speed):
             axes.set_ylim(bottom=0, top=1.08 * axes.get_ylim()[1])
-        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
         _write_heading(figure, curves)
     return figure
 
@@ -88,9 +88,8 @@ def _figure(curves: Sequence[Curve]) -> Figure:
 def _matplotlib() -> Any:
     try:
         import matplotlib
-        import matplotlib.backends.backend_agg
         import matplotlib.figure
-        import matplotlib.ticker
+        import matplotlib.layout_engine
     except ImportError as error:
         raise ArgumentError("Drawing curves needs matplotlib: pip install 'resnet-zoo[plots]'.") from error
     return matplotlib
