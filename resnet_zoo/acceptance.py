@@ -23,7 +23,7 @@ from resnet_zoo.convert import safetensors_bytes
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.evaluation import evaluate
 from resnet_zoo.files import sha256_of, write_atomically
-from resnet_zoo.manifest import get_entry, manifest_path, replace_manifest
+from resnet_zoo.manifest import TAG_FORM, get_entry, manifest_path, replace_manifest
 from resnet_zoo.records import Entry, RunOrigin, UpstreamOrigin, WeightSet, WeightsFile, to_json
 from resnet_zoo.report import RUN_CHECKS, Report
 from resnet_zoo.run_records import CARD_NAME, CURVES_NAME, HASHED_NAMES, RESULT_NAME, Run
@@ -92,10 +92,10 @@ def accept_run(
         progress: Called with (row, images done, images in all) while evaluating.
 
     Raises:
-        ArgumentError: The tag is that of published weights, ``weights_dir`` is outside of the manifest's folder, or
-            the manifest was changed meanwhile.
+        ArgumentError: The tag is no tag or that of published weights, ``weights_dir`` is outside of the manifest's
+            folder, or the manifest was changed meanwhile.
         RunError, UnknownModelError, DatasetError: As `verify_run`.
-        ManifestError: The tag is no tag, or the manifest is broken.
+        ManifestError: The manifest is broken.
         OSError: A file cannot be written.
     """
     manifest = manifest_path()
@@ -134,6 +134,8 @@ def _relative_to_manifest(folder: Path) -> str:
 
 
 def _check_tag(entry: Entry, tag: str) -> None:
+    if not TAG_FORM.fullmatch(tag):
+        raise ArgumentError(f"Expected a tag of lower-case letters, digits, - and _, got {tag!r}.")
     known = entry.weights.get(tag)
     if known is not None and isinstance(known.origin, UpstreamOrigin):
         raise ArgumentError(

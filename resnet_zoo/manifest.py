@@ -210,7 +210,8 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _PREFIX = re.compile(r"[0-9a-f]{8,64}")
 _DECIMAL = re.compile(r"\d+\.\d{1,2}")
 _FILE_NAME = re.compile(r"\w[\w.+-]*")
-_TAG = re.compile(r"[a-z0-9][a-z0-9_-]*")
+TAG_FORM = re.compile(r"[a-z0-9][a-z0-9_-]*")
+"""What a weight set may be called."""
 
 
 def _check(manifest: Manifest) -> None:
@@ -253,7 +254,9 @@ def _check_entry(entry: Entry, row: Place) -> None:
         entry.default_weights in entry.weights, f"one of {known_tags}", entry.default_weights, (*row, "default_weights")
     )
     for tag, weight_set in entry.weights.items():
-        expect(bool(_TAG.fullmatch(tag)), "a tag of lower-case letters, digits, - and _", tag, (*row, "weights", tag))
+        expect(
+            bool(TAG_FORM.fullmatch(tag)), "a tag of lower-case letters, digits, - and _", tag, (*row, "weights", tag)
+        )
         _check_weight_set(weight_set, (*row, "weights", tag))
 
 
@@ -348,3 +351,4 @@ def replace_manifest(path: Path, content: Any, before: bytes) -> None:
     if path.read_bytes() != before:
         raise ArgumentError(f"{path} was changed while this ran. Run it again; what is done already is not done twice.")
     write_atomically(path, lambda part: part.write_bytes(format_manifest(content).encode()))
+    _read_once.cache_clear()

@@ -42,6 +42,7 @@ STAMP = "20261124T203719Z"
 EPOCHS, STEPS_PER_EPOCH = 3, 4
 OVERRIDDEN: dict[str, Any] = {"epochs": EPOCHS, "milestones": [1, 2]}
 RATES = (0.1, 0.01, 0.001)
+ROOT = Path(__file__).parent.parent
 SHA = "ab" * 32
 
 
@@ -93,7 +94,7 @@ def header(**changes: str) -> dict[str, str]:
     return {"format": "pt", "model": NAME, "recipe": "published", "run": STAMP} | changes
 
 
-def make_images(root: Path, per_class: int = 2) -> Path:
+def make_images(root: Path, per_class: int = 1) -> Path:
     """Write a tree of test images."""
     for label, name in enumerate(class_folders("cifar10")):
         folder = root / "test" / name
