@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from resnet_zoo.hub import push_to_hub
     from resnet_zoo.prediction import predict
     from resnet_zoo.preprocess import create_transform
+    from resnet_zoo.run_verification import verify_run
     from resnet_zoo.verification import verify
     from resnet_zoo.zoo import create_model
 
@@ -52,6 +53,7 @@ _TORCH_BOUND = {
     "predict": "prediction",
     "push_to_hub": "hub",
     "verify": "verification",
+    "verify_run": "run_verification",
 }
 """The module of each public name that needs torch."""
 
@@ -83,6 +85,7 @@ __all__ = [
     "predict",
     "push_to_hub",
     "verify",
+    "verify_run",
 ]
 
 

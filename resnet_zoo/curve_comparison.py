@@ -82,15 +82,20 @@ def compare_curves(first: Curve, second: Curve) -> CurveComparison:
 
 
 def some_epochs(comparison: CurveComparison, most: int = 20) -> list[EpochPair]:
-    """Choose epochs for a table: the first, the last of either, the largest gap, and evenly spread ones between."""
-    pairs = comparison.epochs
-    ends = (comparison.first.points[-1].epoch, comparison.second.points[-1].epoch)
-    wanted = {pairs[0].epoch, *ends} | ({comparison.largest_gap.epoch} if comparison.largest_gap else set())
-    count = max(2, most - len(wanted) + 2)
+    """Choose epochs for a table: both ends, the largest gap, and others spread evenly, evaluated ones if there are."""
+    pairs, gap = comparison.epochs, comparison.largest_gap
     if len(pairs) <= most:
         return list(pairs)
-    wanted |= {pairs[round(index * (len(pairs) - 1) / (count - 1))].epoch for index in range(count)}
-    return [pair for pair in pairs if pair.epoch in wanted]
+    chosen = {pairs[0].epoch, comparison.first.points[-1].epoch, comparison.second.points[-1].epoch}
+    chosen |= {gap.epoch} if gap else set()
+    pool = [pair for pair in pairs if _is_evaluated(pair)] or pairs
+    count = most - len(chosen)
+    chosen |= {pool[(2 * index + 1) * len(pool) // (2 * count)].epoch for index in range(count)}
+    return [pair for pair in pairs if pair.epoch in chosen]
+
+
+def _is_evaluated(pair: EpochPair) -> bool:
+    return any(point is not None and point.top1 is not None for point in (pair.first, pair.second))
 
 
 def _pair(epoch: int, first: Point | None, second: Point | None) -> EpochPair:

@@ -69,7 +69,8 @@ def _figure(curves: Sequence[Curve]) -> Figure:
     matplotlib = _matplotlib()
     with matplotlib.rc_context({"font.size": 12, "axes.spines.top": False, "axes.spines.right": False}):
         size = (WIDTH_PX / _DPI, HEIGHT_PX / _DPI)
-        figure: Figure = matplotlib.figure.Figure(figsize=size, dpi=_DPI, layout="constrained")
+        layout = matplotlib.layout_engine.ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)
+        figure: Figure = matplotlib.figure.Figure(figsize=size, dpi=_DPI, layout=layout)
         accuracy, loss, rate, speed = figure.subplots(2, 2).flat
         _draw(accuracy, curves, lambda point: point.top1, "Test accuracy: top-1 (%)")
         _draw(loss, curves, lambda point: point.loss, "Training loss: mean of the epoch (nats)")
@@ -80,7 +81,6 @@ def _figure(curves: Sequence[Curve]) -> Figure:
         _scale_rate(rate, curves)
         for axes in (loss, speed):
             axes.set_ylim(bottom=0, top=1.08 * axes.get_ylim()[1])
-        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
         _write_heading(figure, curves)
     return figure
 
@@ -88,9 +88,8 @@ def _figure(curves: Sequence[Curve]) -> Figure:
 def _matplotlib() -> Any:
     try:
         import matplotlib
-        import matplotlib.backends.backend_agg
         import matplotlib.figure
-        import matplotlib.ticker
+        import matplotlib.layout_engine
     except ImportError as error:
         raise ArgumentError("Drawing curves needs matplotlib: pip install 'resnet-zoo[plots]'.") from error
     return matplotlib
@@ -148,7 +147,11 @@ def _draw_published(axes: Axes, curves: Sequence[Curve]) -> None:
         label = f"published {entry.published.top1} on {DATASET_TITLES[entry.dataset]}{note}"
         level = float(entry.published.top1)
         axes.axhline(level, color=_GREY, linewidth=1.2, linestyle=(0, (6, 3)), zorder=2)
-        place = {"xy": (0.0, level), "xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
+        place: dict[str, Any] = {
+            "xy": (0.0, level),
+            "xycoords": axes.get_yaxis_transform(),
+            "textcoords": "offset points",
+        }
         axes.annotate(label, xytext=(6, 4), color=_GREY, fontsize=11, va="bottom", **place)
     low, high = axes.get_ylim()
     axes.set_ylim(max(low, 0.0), min(high + 0.1 * (high - low), 104.0))
@@ -162,8 +165,8 @@ def _write_final_values(axes: Axes, curves: Sequence[Curve]) -> None:
         text = f"epoch {curve.final.epoch}: {curve.final.top1:.2f} on {curve.dataset or 'unknown images'}"
         height = 0.05 + 0.075 * (len(curves) - 1 - index)
         box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.5}
-        place = {"transform": axes.transAxes, "ha": "right", "zorder": 20, "bbox": box}
-        axes.text(0.985, height, text, color=style["color"], fontweight="bold", **place)
+        at: dict[str, Any] = {"transform": axes.transAxes, "ha": "right", "zorder": 20, "bbox": box}
+        axes.text(0.985, height, text, color=style["color"], fontweight="bold", **at)
 
 
 def _scale_rate(axes: Axes, curves: Sequence[Curve]) -> None:

@@ -89,6 +89,22 @@ def cached_weights(entry: Entry, tag: str) -> LocalWeights | None:
     return _published_weights(weights.file, _published_at(weights.file))
 
 
+def shipped_weights(entry: Entry, tag: str) -> LocalWeights | None:
+    """Return a weight set's file in a folder beside the manifest (a checkout has ``weights/``), to be used in place.
+
+    Its bytes are not read.
+
+    Raises:
+        UnknownWeightsError: The row has no such tag.
+    """
+    file = entry.weight_set(tag).file
+    folders = [] if file is None else [base for base in current_manifest().base_urls if "://" not in base]
+    for path in (Path(_joined(base, file.path)) for base in folders if file is not None):
+        if file is not None and path.is_file():
+            return LocalWeights(path, file.sha256, str(path), file.sha256, "sha256")
+    return None
+
+
 def obtain_weights(
     entry: Entry,
     tag: str,

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from resnet_zoo.errors import ManifestError, UnknownModelError
+from resnet_zoo.errors import ArgumentError, ManifestError, UnknownModelError
+from resnet_zoo.files import write_atomically
 from resnet_zoo.recipes import RECIPES
 from resnet_zoo.records import Entry, Measured, Preprocess, UpstreamOrigin, WeightSet
 from resnet_zoo.strict import Place, WrongValueError, decode, expect, expect_sha256, object_without_duplicates
@@ -90,11 +91,20 @@ def read_manifest(path: Path) -> Manifest:
         raise ManifestError(path, "", "", f"cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise ManifestError(path, "", "", f"is not valid JSON: {error}") from error
+    return parse_manifest(path, raw)
+
+
+def parse_manifest(path: Path, content: Any) -> Manifest:
+    """Check a manifest's parsed content; ``path`` is what errors call it.
+
+    Raises:
+        ManifestError: It breaks a rule of the schema.
+    """
     try:
-        manifest: Manifest = decode(Manifest, _resolve_preprocess(raw), ())
+        manifest: Manifest = decode(Manifest, _resolve_preprocess(content), ())
         _check(manifest)
     except WrongValueError as wrong:
-        row, field = _place(raw, wrong.where)
+        row, field = _place(content, wrong.where)
         raise ManifestError(path, row, field, wrong.why) from None
     return manifest
 
@@ -200,7 +210,8 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _PREFIX = re.compile(r"[0-9a-f]{8,64}")
 _DECIMAL = re.compile(r"\d+\.\d{1,2}")
 _FILE_NAME = re.compile(r"\w[\w.+-]*")
-_TAG = re.compile(r"[a-z0-9][a-z0-9_-]*")
+TAG_FORM = re.compile(r"[a-z0-9][a-z0-9_-]*")
+"""What a weight set may be called."""
 
 
 def _check(manifest: Manifest) -> None:
@@ -243,7 +254,9 @@ def _check_entry(entry: Entry, row: Place) -> None:
         entry.default_weights in entry.weights, f"one of {known_tags}", entry.default_weights, (*row, "default_weights")
     )
     for tag, weight_set in entry.weights.items():
-        expect(bool(_TAG.fullmatch(tag)), "a tag of lower-case letters, digits, - and _", tag, (*row, "weights", tag))
+        expect(
+            bool(TAG_FORM.fullmatch(tag)), "a tag of lower-case letters, digits, - and _", tag, (*row, "weights", tag)
+        )
         _check_weight_set(weight_set, (*row, "weights", tag))
 
 
@@ -319,3 +332,23 @@ def format_manifest(content: Any) -> str:
     """Return the manifest's text for its parsed content: two-space JSON, lists of plain values on one line."""
     text = json.dumps(content, indent=2, ensure_ascii=False)
     return _SHORT_LIST.sub(lambda match: "[" + re.sub(r"\s*\n\s*", " ", match[1]) + "]", text) + "\n"
+
+
+def replace_manifest(path: Path, content: Any, before: bytes) -> None:
+    """Replace a manifest in one step, after all its checks.
+
+    Args:
+        path: The manifest.
+        content: Its new parsed content.
+        before: The bytes it had when ``content`` was made from it.
+
+    Raises:
+        ManifestError: The content breaks a rule; the file is as it was.
+        ArgumentError: The file was changed meanwhile.
+        OSError: It cannot be written.
+    """
+    parse_manifest(path, content)
+    if path.read_bytes() != before:
+        raise ArgumentError(f"{path} was changed while this ran. Run it again; what is done already is not done twice.")
+    write_atomically(path, lambda part: part.write_bytes(format_manifest(content).encode()))
+    _read_once.cache_clear()

@@ -9,19 +9,17 @@ from __future__ import annotations
 import copy
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from resnet_zoo.accuracy import measured_of
 from resnet_zoo.cards import zoo_card
 from resnet_zoo.download import Progress
 from resnet_zoo.errors import ArgumentError, IntegrityError, PublishError, WeightsUnavailableError
 from resnet_zoo.evaluation import evaluate
-from resnet_zoo.files import write_atomically
 from resnet_zoo.fit import check_fit, expected_shapes
 from resnet_zoo.hub import (
     CARD_NAME,
@@ -30,7 +28,7 @@ from resnet_zoo.hub import (
     git_blob_hash,
     hub_errors_as_publish_errors,
 )
-from resnet_zoo.manifest import LOOPBACK, Manifest, format_manifest, manifest_path, read_manifest
+from resnet_zoo.manifest import LOOPBACK, Manifest, manifest_path, parse_manifest, read_manifest, replace_manifest
 from resnet_zoo.records import Entry, Measured, UpstreamOrigin, WeightsFile, to_json
 from resnet_zoo.zoo import open_weights
 
@@ -122,12 +120,12 @@ def publish(
         _prepare(entry, tag, folders, progress) for entry in entries.values() for tag in _tags_with_source(entry)
     )
     content = _with_sets(json.loads(before), sets)
-    card = zoo_card(_read_content(content).models, repository).encode()
+    card = zoo_card(parse_manifest(path, content).models, repository).encode()
     upload = _Upload(repository, sets, card, dry_run=dry_run)
     content["base_urls"] = upload.run(manifest.base_urls)
     changed = content != json.loads(before)
     if changed and not dry_run:
-        _write(path, content, before)
+        replace_manifest(path, content, before)
     return Publication(
         repository, upload.revision, upload.num_uploaded, path, changed, sets, tuple(content["base_urls"])
     )
@@ -189,16 +187,7 @@ def _data_folders(data: str | os.PathLike[str] | None) -> dict[str, Path]:
 
 
 def _measure(entry: Entry, tag: str, folder: Path) -> Measured:
-    result = evaluate(entry.name, folder, weights=tag)
-    return Measured(
-        top1=result.top1,
-        top5=result.top5,
-        num_images=result.num_images,
-        dataset=result.dataset,
-        date=datetime.now(timezone.utc).date().isoformat(),
-        versions=result.versions,
-        device=result.device,
-    )
+    return measured_of(evaluate(entry.name, folder, weights=tag))
 
 
 # --- manifest -----------------------------------------------------------------------------------------------------
@@ -215,22 +204,6 @@ def _with_sets(content: Any, sets: Iterable[PublishedSet]) -> Any:
         if published.source_sha256 is not None:
             weights["origin"]["sha256_prefix"] = published.source_sha256
     return content
-
-
-def _read_content(content: Any) -> Manifest:
-    """Read content as a manifest, with all its checks."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "manifest.json"
-        path.write_text(format_manifest(content), encoding="utf-8")
-        return read_manifest(path)
-
-
-def _write(path: Path, content: Any, before: bytes) -> None:
-    """Replace the manifest in one step, after reading the new one with all its checks."""
-    _read_content(content)
-    if path.read_bytes() != before:
-        raise ArgumentError(f"{path} was changed while this ran. Run it again; nothing is uploaded twice.")
-    write_atomically(path, lambda part: part.write_bytes(format_manifest(content).encode()))
 
 
 # --- repository ---------------------------------------------------------------------------------------------------

@@ -13,6 +13,9 @@ from resnet_zoo.errors import NOT_CHECKED, WRONG
 
 Status = Literal["passed", "failed", "not checked"]
 
+RUN_CHECKS = ("files", "recipe", "log", "result")
+"""The checks of a run folder that are not those of a row."""
+
 
 @dataclass(frozen=True)
 class Check:
@@ -24,6 +27,8 @@ class Check:
         published: What it should be, as printed.
         measured: What it is.
         detail: How it was measured, or why it was not.
+        recorded: What was measured with these very weights before, where that is what the check holds ``measured``
+            against.
     """
 
     name: str
@@ -31,6 +36,15 @@ class Check:
     published: str | None = None
     measured: str | None = None
     detail: str = ""
+    recorded: str | None = None
+
+    @property
+    def numbers(self) -> str:
+        """The numbers as a clause, empty if there are none."""
+        named = {"published": self.published, "recorded": self.recorded, "measured": self.measured}
+        if self.published is None and self.recorded is None:
+            return ""
+        return ", ".join(f"{name} {number}" for name, number in named.items() if name != "recorded" or number)
 
 
 @dataclass(frozen=True)
@@ -50,6 +64,10 @@ class Report:
     def check(self, name: str) -> Check:
         """Return the check of that name."""
         return next(check for check in self.checks if check.name == name)
+
+    def has(self, name: str) -> bool:
+        """Tell whether there is a check of that name."""
+        return any(check.name == name for check in self.checks)
 
     @property
     def failed(self) -> bool:
@@ -93,8 +111,7 @@ def reports_as_junit(reports: Sequence[Report]) -> str:
         )
         for check in report.checks:
             case = ElementTree.SubElement(suite, "testcase", classname=report.name, name=check.name)
-            numbers = f"published {check.published}, measured {check.measured}; " if check.published else ""
-            sentence = _printable(numbers + check.detail)
+            sentence = _printable("; ".join(filter(None, (check.numbers, check.detail))))
             if check.status == "failed":
                 ElementTree.SubElement(case, "failure", message=sentence)
             elif check.status == "not checked":

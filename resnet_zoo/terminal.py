@@ -13,7 +13,7 @@ import click
 from resnet_zoo.listing import DATASET_TITLES, PRINTED
 from resnet_zoo.manifest import get_entry
 from resnet_zoo.records import Entry
-from resnet_zoo.report import Check, Report, count_statuses
+from resnet_zoo.report import RUN_CHECKS, Check, Report, count_statuses
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -103,11 +103,14 @@ def echo_reports(reports: Sequence[Report]) -> None:
     On a narrow terminal the short form: equal numbers once, a dash for what was not checked.
     """
     short = sys.stdout.isatty() and shutil.get_terminal_size().columns < _WIDE_COLUMNS
-    table = new_table("Model", "Net", "Params (M)", "FLOPs (G)", "Weights", "Top-1 (%)", "Top-5 (%)")
+    has_run = any(report.has(RUN_CHECKS[0]) for report in reports)
+    run_column = ["Run"] if has_run else []
+    table = new_table("Model", *run_column, "Net", "Params (M)", "FLOPs (G)", "Weights", "Top-1 (%)", "Top-5 (%)")
     for report in reports:
         network = [report.check(name) for name in ("manifest", "architecture", "macs")]
         table.add_row(
             report.name,
+            *([_mark([report.check(name) for name in RUN_CHECKS], short=short)] if has_run else []),
             _mark(network, short=short),
             _numbers(report.check("params"), short=short),
             _numbers(report.check("flops"), [report.check("flops_with_head")], short=short),
@@ -126,8 +129,8 @@ def echo_reports(reports: Sequence[Report]) -> None:
     for report in reports:
         for check in report.checks:
             if check.status == "failed":
-                numbers = f"published {check.published}, measured {check.measured}; " if check.published else ""
-                click.echo(f"FAILED {report.name} {check.name}: {numbers}{check.detail}")
+                sentence = "; ".join(filter(None, (check.numbers, check.detail)))
+                click.echo(f"FAILED {report.name} {check.name}: {sentence}")
     reasons = {check.detail for report in reports for check in report.checks if check.status == "not checked"}
     if len(reports) == 1:
         for reason in sorted(reasons):
@@ -137,8 +140,11 @@ def echo_reports(reports: Sequence[Report]) -> None:
 
 
 def _numbers(check: Check, others: Sequence[Check] = (), *, short: bool) -> str:
-    """Return ``published = measured`` of a check, with the mark of the worst of it and the others."""
+    """Return ``published = measured`` of a check (``recorded = measured``), with the mark of the worst of all."""
     mark = _mark([check, *others], short=short)
+    if check.recorded is not None:  # of the same weights on the same images; the published number is of others
+        sign = "=" if check.recorded == check.measured else "/"
+        return f"{check.recorded} {sign} {check.measured} {mark} (published {check.published})"
     if check.measured is None or (short and check.published == check.measured):
         return f"{check.published} {mark}"
     return f"{check.published} {'=' if check.published == check.measured else '/'} {check.measured} {mark}"

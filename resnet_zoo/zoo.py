@@ -15,7 +15,7 @@ from torch import Tensor
 from resnet_zoo.cache import quarantine
 from resnet_zoo.checkpoint import Checkpoint, load_checkpoint
 from resnet_zoo.convert import convert_checkpoint
-from resnet_zoo.download import LocalWeights, Progress, cached_weights, obtain_weights
+from resnet_zoo.download import LocalWeights, Progress, cached_weights, obtain_weights, shipped_weights
 from resnet_zoo.errors import (
     ArgumentError,
     CheckpointError,
@@ -165,7 +165,7 @@ def _open_tag(entry: Entry, tag: str, *, download: bool, progress: Progress | No
 def _local_weights(entry: Entry, tag: str, *, download: bool, progress: Progress | None) -> LocalWeights:
     if download:
         return obtain_weights(entry, tag, partial(_convert, entry), progress=progress)
-    local = cached_weights(entry, tag)
+    local = cached_weights(entry, tag) or shipped_weights(entry, tag)
     if local is None:
         raise WeightsUnavailableError(
             entry.name, tag, f"not in the cache. `resnet-zoo download {entry.name}` fetches it."

@@ -361,7 +361,7 @@ def test_verify_fails_weights_that_are_not_finite(weights: Path, tmp_path: Path)
     assert (result.exit_code, "NaN or infinity in fc.bias" in result.stdout) == (1, True)
 
 
-@pytest.mark.parametrize(("given", "code"), [("missing.safetensors", 3), ("retrained", 2)])
+@pytest.mark.parametrize(("given", "code"), [("missing.safetensors", 3), ("finetuned", 2)])
 def test_verify_of_weights_that_are_not_there_shows_no_report(given: str, code: int) -> None:
     assert_one_sentence(run("verify", ROW, "--weights", given), code, given)
 
@@ -544,7 +544,7 @@ def test_predict_goes_on_after_a_bad_image_if_told_to(weights: Path, image: Path
     ("arguments", "code", "fact"),
     [
         (("--top-k", "11"), 2, "top_k of 1 to 10"),
-        (("--weights", "retrained"), 2, "Pass one of the tags (openmmlab)"),
+        (("--weights", "finetuned"), 2, "Pass one of the tags (openmmlab"),
         (("--weights", "openmlab"), 2, "Did you mean openmmlab"),
         (("--weights", "missing.safetensors"), 3, "No such file"),
         (("--weights", "."), 3, "folder"),

@@ -24,7 +24,7 @@ from resnet_zoo import cache, create_model
 from resnet_zoo.chain import chain_of
 from resnet_zoo.cli import main
 from resnet_zoo.convert import convert_checkpoint
-from resnet_zoo.download import LocalWeights, cached_weights, obtain_weights
+from resnet_zoo.download import LocalWeights, cached_weights, obtain_weights, shipped_weights
 from resnet_zoo.errors import DownloadError, IntegrityError, ManifestError, WeightsUnavailableError
 from resnet_zoo.manifest import get_entry, read_manifest
 from resnet_zoo.records import UpstreamOrigin
@@ -363,6 +363,21 @@ def test_a_base_url_may_be_a_folder_beside_the_manifest(use: Use, tmp_path: Path
     (tmp_path / "published" / "v1").mkdir(parents=True)
     (tmp_path / "published" / "v1" / "file.safetensors").write_bytes(SMALL)
     assert obtain().path.read_bytes() == SMALL
+
+
+def test_a_file_beside_the_manifest_is_at_hand_without_a_download(use: Use, tmp_path: Path) -> None:
+    use(files={NAME: ("file.safetensors", SMALL)}, base_urls=["https://example.org/x", "missing", "weights"])
+    assert shipped_weights(get_entry(NAME), TAG) is None
+    (tmp_path / "weights").mkdir()
+    path = tmp_path / "weights" / "file.safetensors"
+    path.write_bytes(SMALL)
+    found = shipped_weights(get_entry(NAME), TAG)
+    assert found == LocalWeights(path, sha256(SMALL), str(path), sha256(SMALL), "sha256")
+    assert cached_weights(get_entry(NAME), TAG) is None
+
+
+def test_a_weight_set_without_a_file_does_not_ship() -> None:
+    assert shipped_weights(get_entry("resnet34_cifar10"), TAG) is None
 
 
 def test_base_urls_are_tried_in_order(server: FaultServer, use: Use, online: None) -> None:

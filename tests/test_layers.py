@@ -19,8 +19,8 @@ ROOT = Path(__file__).parent.parent
 
 LAYERS = {
     5: ["cli", "commands", "terminal", "__main__", "hubconf", "scripts"],
-    4: ["verification", "publish", "training"],
-    3: ["zoo", "chain", "evaluation", "prediction"],
+    4: ["verification", "run_verification", "acceptance", "publish", "training"],
+    3: ["zoo", "chain", "evaluation", "accuracy", "prediction"],
     2: [
         *("preprocess", "complexity", "checkpoint", "layouts", "fit"),
         *("convert", "data", "decode", "jpeg", "resize", "resnet", "hub"),

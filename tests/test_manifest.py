@@ -370,7 +370,7 @@ MUTATIONS = [
     in_row("long fingerprint", "exact", "state_dict_sha256", value=SHA256 + "0"),
     in_row("missing count", "exact", "macs", value=DELETE),
     # weights
-    in_row("default weights that are no tag", "default_weights", value="retrained", in_schema=False),
+    in_row("default weights that are no tag", "default_weights", value="finetuned", in_schema=False),
     in_row("no weights", "weights", value={}, field="default_weights"),
     in_row("tag with a blank", "weights", "open mmlab", value=copy.deepcopy(RAW["models"][0]["weights"]["openmmlab"])),
     in_row("tag in upper case", "weights", "OpenMMLab", value=copy.deepcopy(RAW["models"][0]["weights"]["openmmlab"])),
@@ -491,7 +491,7 @@ def test_reader_and_schema_accept_what_a_manifest_may_say(
         (TEXT[: len(TEXT) // 2], "not valid JSON"),
         (TEXT + "x", "not valid JSON"),
         ("[" * 100_000, "not valid JSON"),
-        (TEXT.replace('"base_urls": [],', '"base_urls": [], "base_urls": [],'), "'base_urls' is given twice"),
+        (TEXT.replace('"base_urls": [', '"base_urls": [], "base_urls": [', 1), "'base_urls' is given twice"),
         (TEXT.replace('"stem": "cifar",', '"stem": "cifar", "stem": "deep",', 1), "'stem' is given twice"),
         ("[]", "expected an object"),
         ("null", "expected an object"),

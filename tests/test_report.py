@@ -81,6 +81,7 @@ def test_json_has_every_fact() -> None:
         "published": "0.56",
         "measured": "0.57",
         "detail": "570,000,000 counted",
+        "recorded": None,
     }
     assert content["reports"][0]["checks"][2]["measured"] is None
 
@@ -137,3 +138,23 @@ def test_junit_of_a_path_with_a_control_character_is_still_xml() -> None:
 def test_no_reports_are_valid_xml_and_json() -> None:
     assert ElementTree.fromstring(reports_as_junit([])).get("tests") == "0"
     assert reports_as_json([])["reports"] == []
+
+
+@pytest.mark.parametrize(
+    ("check", "numbers"),
+    [
+        (PASSED, "published 11.17, measured 11.17"),
+        (
+            Check("top1", "passed", "94.82", "93.12", recorded="93.10"),
+            "published 94.82, recorded 93.10, measured 93.12",
+        ),
+        (Check("weights", "failed", measured="NaN"), ""),
+    ],
+)
+def test_the_numbers_of_a_check_are_a_clause(check: Check, numbers: str) -> None:
+    assert check.numbers == numbers
+
+
+def test_a_report_knows_which_checks_it_has() -> None:
+    assert Report("row", (PASSED,)).has("params")
+    assert not Report("row", (PASSED,)).has("files")

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pytest
 
-from resnet_zoo.strict import Place, WrongValueError, decode, expect, object_without_duplicates
+from resnet_zoo.strict import Place, WrongValueError, decode, expect, expect_sha256, object_without_duplicates
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,8 @@ def test_a_whole_number_is_a_number() -> None:
         (int, None, "an integer"),
         (float, False, "a number"),
         (float, "1.5", "a number"),
+        (bool, 1, "true or false"),
+        (bool, None, "true or false"),
         (str, 5, "a string"),
         (str, None, "a string"),
         (tuple[int, ...], "123", "a list"),
@@ -135,3 +137,19 @@ def test_expect_is_silent_when_the_fact_holds() -> None:
     expect(True, "anything", None, ())
     with pytest.raises(WrongValueError, match="expected anything, got None"):
         expect(False, "anything", None, ())
+
+
+@pytest.mark.parametrize("value", [None, 1, True, [1, {"a": 2}], {"b": None}])
+def test_where_anything_is_allowed_it_is_left_as_it_is(value: object) -> None:
+    assert decode(dict[str, Any], {"key": value}, ()) == {"key": value}
+
+
+def test_a_truth_is_taken() -> None:
+    assert decode(bool, True, ()) is True
+
+
+@pytest.mark.parametrize("digest", ["", "ab", "AB" * 32, "ab" * 33, "ab" * 32 + "\n", "xy" * 32])
+def test_a_digest_that_is_no_whole_sha256_is_refused(digest: str) -> None:
+    expect_sha256("ab" * 32, ())
+    with pytest.raises(WrongValueError, match="expected 64 hex digits"):
+        expect_sha256(digest, ("sha256",))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -10,7 +11,7 @@ import click
 from resnet_zoo.commands.shell import data_options, device_option, examples, format_option, weights_option, with_options
 from resnet_zoo.manifest import get_entry
 from resnet_zoo.progress import progress_bar
-from resnet_zoo.report import exit_code, reports_as_json, reports_as_junit
+from resnet_zoo.report import RUN_CHECKS, exit_code, reports_as_json, reports_as_junit
 from resnet_zoo.terminal import echo_evaluation, echo_json, echo_reports
 
 
@@ -18,12 +19,14 @@ from resnet_zoo.terminal import echo_evaluation, echo_json, echo_reports
     epilog=examples(
         "verify",
         "verify resnet50 --weights resnet50.safetensors --data imagenet/",
+        "verify --run runs/resnet18_cifar10/20261124T203719Z --data cifar10/",
         "verify --format junit > verify.xml",
     )
 )
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--data", type=click.Path(), metavar="DIR", help="Test images: measure top-1 and top-5 too.")
 @click.option("--download", is_flag=True, help="Fetch weights that are not in the cache.")
+@click.option("--run", type=click.Path(), metavar="DIR", help="Check this run folder of a training instead of rows.")
 @with_options(weights_option, device_option, *data_options, format_option("table", "json", "junit"))
 @click.pass_context
 def verify(
@@ -31,6 +34,7 @@ def verify(
     names: tuple[str, ...],
     data: str | None,
     download: bool,
+    run: str | None,
     weights: str | None,
     device: str,
     batch_size: int,
@@ -42,33 +46,43 @@ def verify(
     """Check every number of the rows named, or of all fifteen.
 
     Without options: manifest, architecture, parameters and FLOPs. With weights also the file; with --data the
-    accuracy. What could not be checked is marked so and never counts as passed.
+    accuracy. What could not be checked is marked so and never counts as passed. With --run, a run folder is checked
+    from its files alone: hashes, recipe, log, counts and weights; with --data the accuracy against its result.
     """
     for name in names:
         get_entry(name)  # a misspelt name is told before torch is imported
-    from resnet_zoo.verification import verify as verify_rows
+    options: dict[str, Any] = {"data": data, "device": device, "batch_size": batch_size, "num_workers": num_workers}
+    if run is not None:
+        others = {"--weights": weights, "--download": download, "--skip-bad": skip_bad, "--partial": partial}
+        _check_run_options(names, others)
+        from resnet_zoo.run_verification import verify_run
 
-    with progress_bar() as progress:
-        reports = verify_rows(
-            names or None,
-            data=data,
-            weights=weights,
-            download=download,
-            device=device,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            skip_bad=skip_bad,
-            partial=partial,
-            progress=progress,
-        )
+        with progress_bar() as progress:
+            reports = [verify_run(run, name=next(iter(names), None), progress=progress, **options)]
+    else:
+        from resnet_zoo.verification import verify as verify_rows
+
+        options |= {"weights": weights, "download": download, "skip_bad": skip_bad, "partial": partial}
+        with progress_bar() as progress:
+            reports = verify_rows(names or None, progress=progress, **options)
     if form == "json":
         echo_json(reports_as_json(reports))
     elif form == "junit":
         click.echo(reports_as_junit(reports))
     else:
         echo_reports(reports)
-    asked = [*(["top1", "top5"] if data is not None else []), *(["weights"] if weights is not None or download else [])]
-    ctx.exit(exit_code(reports, asked=asked))
+    needs_weights = weights is not None or download or run is not None
+    asked = [*(["top1", "top5"] if data is not None else []), *(["weights"] if needs_weights else [])]
+    ctx.exit(exit_code(reports, asked=[*asked, *(RUN_CHECKS if run is not None else ())]))
+
+
+def _check_run_options(names: Sequence[str], others: Mapping[str, object]) -> None:
+    """Refuse what cannot be meant beside --run: several rows, and where other weights come from."""
+    if len(names) > 1:
+        raise click.UsageError(f"--run checks one run; expected at most one name, got {', '.join(names)}.")
+    given = [option for option, value in others.items() if value]
+    if given:
+        raise click.UsageError(f"--run has its own weights and images: leave out {' and '.join(given)}.")
 
 
 @click.command(epilog=examples("evaluate resnet18_cifar10 --data cifar10/ --weights resnet18_cifar10.safetensors"))

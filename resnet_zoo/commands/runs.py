@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 @click.command(
     "diff-log",
     epilog=examples(
-        "diff-log runs/resnet18_cifar10/20261124T203719Z runs/resnet18_cifar10/20261125T090000Z",
-        "diff-log runs/resnet18_cifar10/20261124T203719Z resnet18_b16x8_cifar10_20210528-bd6371c8.log.json --plot a.png",
+        "diff-log runs/resnet18_cifar10/20261124T203719Z runs/resnet18_cifar10/20261125T090000Z --plot curves.png",
+        "diff-log runs/resnet18_cifar10/20261124T203719Z resnet18_b16x8_cifar10_20210528-bd6371c8.log.json",
     ),
 )
 @click.argument("run", type=click.Path())

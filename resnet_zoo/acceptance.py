@@ -1,0 +1,219 @@
+"""From a checked run folder to a weight set of the manifest.
+
+In this order, so that whatever fails leaves the manifest as it was and no file behind: verify the run, write the
+weights, evaluate exactly the bytes that were written, copy the run's small files, write the manifest in one step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from resnet_zoo.accuracy import measured_of
+from resnet_zoo.checkpoint import load_checkpoint
+from resnet_zoo.convert import safetensors_bytes
+from resnet_zoo.errors import ArgumentError
+from resnet_zoo.evaluation import evaluate
+from resnet_zoo.files import sha256_of, write_atomically
+from resnet_zoo.manifest import TAG_FORM, get_entry, manifest_path, replace_manifest
+from resnet_zoo.records import Entry, RunOrigin, UpstreamOrigin, WeightSet, WeightsFile, to_json
+from resnet_zoo.report import RUN_CHECKS, Report
+from resnet_zoo.run_records import CARD_NAME, CURVES_NAME, HASHED_NAMES, RESULT_NAME, Run
+from resnet_zoo.run_verification import verify_run
+from resnet_zoo.runs import read_run
+from resnet_zoo.verification import named
+
+REQUIRED_CHECKS = (*RUN_CHECKS, "weights", "top1", "top5")
+"""What must have passed, not merely not failed."""
+
+LICENSE = "Apache-2.0"
+"""Of weights that this project trains: its own licence."""
+
+_SMALL_FILES = (*HASHED_NAMES, RESULT_NAME, CURVES_NAME, CARD_NAME)
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """What `accept_run` did.
+
+    Attributes:
+        report: The verification of the run.
+        missed: Why it was not accepted: the names of checks that failed or could not be made. Empty: it was.
+        tag: The weight set.
+        weights: The weight set as the manifest has it now; ``None`` if the run was not accepted.
+        path: Its file.
+        folder: Where the run's small files are.
+        replaced: The file that the manifest named before, and no longer does.
+    """
+
+    report: Report
+    missed: tuple[str, ...]
+    tag: str
+    weights: WeightSet | None = None
+    path: Path | None = None
+    folder: Path | None = None
+    replaced: str | None = None
+
+
+def accept_run(
+    folder: str | os.PathLike[str],
+    *,
+    data: str | os.PathLike[str],
+    weights_dir: str | os.PathLike[str] | None = None,
+    dtype: Literal["bfloat16"] | None = None,
+    tag: str = "retrained",
+    device: torch.device | str = "auto",
+    batch_size: int = 64,
+    num_workers: int | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Acceptance:
+    """Verify a run, and enter its weights into the manifest in use as a weight set of its row.
+
+    The weights become ``<weights_dir>/<row>-<tag>-<sha8>.safetensors``, and the run's small files a folder of the same
+    name beside it. The ``measured`` block comes from an evaluation of that file.
+
+    Args:
+        folder: The run folder.
+        data: The folder of the test images the run was evaluated on.
+        weights_dir: Beside the manifest or below; ``None`` means ``weights`` beside it.
+        dtype: Store floating-point values so; ``None`` keeps the run's file as it is.
+        tag: What the weight set is called.
+        device: Where to evaluate.
+        batch_size: Images per forward pass.
+        num_workers: As in `evaluate`.
+        progress: Called with (row, images done, images in all) while evaluating.
+
+    Raises:
+        ArgumentError: The tag is no tag or that of published weights, ``weights_dir`` is outside of the manifest's
+            folder, or the manifest was changed meanwhile.
+        RunError, UnknownModelError, DatasetError: As `verify_run`.
+        ManifestError: The manifest is broken.
+        OSError: A file cannot be written.
+    """
+    manifest = manifest_path()
+    before = manifest.read_bytes()
+    target_dir = manifest.parent / "weights" if weights_dir is None else Path(weights_dir).absolute()
+    base = _relative_to_manifest(target_dir)
+    run = read_run(Path(folder))
+    entry = get_entry(run.result.row)
+    _check_tag(entry, tag)
+    options: dict[str, Any] = {"device": device, "batch_size": batch_size, "num_workers": num_workers}
+    report = verify_run(folder, data=data, progress=progress, **options)
+    missed = _missed(report)
+    if missed:
+        return Acceptance(report, missed, tag)
+    with _removed_on_error() as written:
+        path = _write_weights(run, target_dir, tag, dtype, written)
+        result = evaluate(entry.name, data, weights=path, progress=named(progress, path.name), **options)
+        small = path.with_suffix("")
+        _copy_small_files(run, small, written)
+        weights = WeightSet(
+            file=WeightsFile(path.name, sha256_of(path), path.stat().st_size),
+            origin=RunOrigin(run.result.recipe, f"{base}/{small.name}"),
+            measured=measured_of(result),
+            license=LICENSE,
+        )
+        replaced = _enter(manifest, before, entry, tag, weights, base)
+    return Acceptance(report, (), tag, weights, path, small, replaced)
+
+
+def _relative_to_manifest(folder: Path) -> str:
+    """Return a folder as the manifest's ``base_urls`` name it."""
+    home = manifest_path().parent
+    if home.resolve() not in folder.resolve().parents:
+        raise ArgumentError(f"{folder} is not inside {home}, where the manifest stands. Pass a folder inside of it.")
+    return folder.resolve().relative_to(home.resolve()).as_posix()
+
+
+def _check_tag(entry: Entry, tag: str) -> None:
+    if not TAG_FORM.fullmatch(tag):
+        raise ArgumentError(f"Expected a tag of lower-case letters, digits, - and _, got {tag!r}.")
+    known = entry.weights.get(tag)
+    if known is not None and isinstance(known.origin, UpstreamOrigin):
+        raise ArgumentError(
+            f"{entry.name} has published weights {tag!r}, which a run cannot replace. Pass another tag."
+        )
+
+
+def _missed(report: Report) -> tuple[str, ...]:
+    return tuple(
+        check.name
+        for check in report.checks
+        if check.status == "failed" or (check.status == "not checked" and check.name in REQUIRED_CHECKS)
+    )
+
+
+@contextlib.contextmanager
+def _removed_on_error() -> Iterator[list[Path]]:
+    """Give a list of what was written, which is removed again if the block does not end well."""
+    written: list[Path] = []
+    try:
+        yield written
+    except BaseException:
+        for path in reversed(written):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        raise
+
+
+def _write_weights(
+    run: Run, target_dir: Path, tag: str, dtype: Literal["bfloat16"] | None, written: list[Path]
+) -> Path:
+    """Write the file that ships, under a name that carries its hash; one that is there already stays."""
+    stored, source = run.result.weights, run.folder / run.result.weights.path
+    content = source.read_bytes()
+    if dtype is not None and dtype != stored.dtype:
+        tensors = {
+            key: tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor
+            for key, tensor in load_checkpoint(source, sha256=stored.sha256).tensors.items()
+        }
+        content = safetensors_bytes(tensors, _header(run))
+    target_dir.mkdir(parents=True, exist_ok=True)
+    part = target_dir / f".{run.result.row}-{tag}.{os.getpid()}.safetensors"
+    try:
+        write_atomically(part, lambda path: path.write_bytes(content))
+        path = target_dir / f"{run.result.row}-{tag}-{sha256_of(part)[:8]}.safetensors"
+        if not path.exists():
+            written.append(path)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def _header(run: Run) -> dict[str, str]:
+    return {
+        "format": "pt",
+        "model": run.result.row,
+        "recipe": run.result.recipe,
+        "run": run.folder.resolve().name,
+        "source": run.result.weights.path,
+        "source_sha256": run.result.weights.sha256,
+    }
+
+
+def _copy_small_files(run: Run, target: Path, written: list[Path]) -> None:
+    if not target.exists():
+        written.append(target)
+    target.mkdir(exist_ok=True)
+    for name in _SMALL_FILES:
+        if (run.folder / name).is_file():
+            shutil.copyfile(run.folder / name, target / name)
+
+
+def _enter(manifest: Path, before: bytes, entry: Entry, tag: str, weights: WeightSet, base: str) -> str | None:
+    """Write the weight set into the manifest; return the file it named before, if that was another."""
+    content = json.loads(before)
+    row = next(row for row in content["models"] if row["name"] == entry.name)
+    row["weights"][tag] = to_json(weights)
+    content["base_urls"] = list(dict.fromkeys([base, *content["base_urls"]]))
+    replace_manifest(manifest, content, before)
+    old = entry.weights[tag].file if tag in entry.weights else None
+    return old.path if old is not None and old != weights.file else None

@@ -1,0 +1,105 @@
+"""An accuracy held against what is published, or against what was measured with the same weights before."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+from resnet_zoo.evaluation import Evaluation
+from resnet_zoo.records import Entry, Measured
+from resnet_zoo.report import Check
+
+ACCURACY_TOLERANCE_PCT = 0.1
+"""How far a re-measured accuracy may be from the published one, or from one of another machine, in points.
+
+The published CIFAR numbers come from training logs and the fp16 row was probably measured in half precision; others
+who re-measured the same files found 0.01 (CIFAR-10) and 0.06 (ImageNet) points of difference.
+"""
+
+
+def check_accuracy(
+    entry: Entry, result: Evaluation, *, recorded: Measured | None = None, published_weights: bool = True
+) -> list[Check]:
+    """Return the checks ``top1`` and ``top5``.
+
+    What was recorded for the same weights on the same images is what counts: on the same device with the same torch
+    every count must be equal, elsewhere `ACCURACY_TOLERANCE_PCT` is allowed. Without a record, the published numbers
+    count if the images are the complete official set. Anything else is measured, and not checked.
+
+    Args:
+        entry: The row.
+        result: What was measured now.
+        recorded: What was measured with these weights before.
+        published_weights: The weights may be those that the published numbers are of.
+    """
+    is_same_set = recorded is not None and (recorded.dataset, recorded.num_images) == (
+        result.dataset,
+        result.num_images,
+    )
+    if recorded is not None and is_same_set and not result.num_skipped:
+        return [_check_recorded(entry, top, result, recorded) for top in ("top1", "top5")]
+    return [_check_published(entry, top, result, published_weights=published_weights) for top in ("top1", "top5")]
+
+
+def measured_of(result: Evaluation) -> Measured:
+    """Return an evaluation that was made now as the manifest records it."""
+    return Measured(
+        top1=result.top1,
+        top5=result.top5,
+        num_images=result.num_images,
+        dataset=result.dataset,
+        date=datetime.now(timezone.utc).date().isoformat(),
+        versions=result.versions,
+        device=result.device,
+    )
+
+
+def is_official(entry: Entry, result: Evaluation) -> bool:
+    """Tell whether the complete official test set was evaluated."""
+    return result.dataset == entry.dataset and not result.num_skipped
+
+
+def allowed_images(recorded: Measured, result: Evaluation) -> tuple[int, str]:
+    """Return by how many images two counts may differ, and why."""
+    then, now = ((measured.device, measured.versions.get("torch")) for measured in (recorded, result))
+    if then == now:
+        return 0, "tolerance 0 images (same device and torch)"
+    allowed = int(ACCURACY_TOLERANCE_PCT * recorded.num_images / 100 + 1e-9)
+    why = f"recorded on {recorded.device}, torch {recorded.versions.get('torch', 'unknown')}"
+    return allowed, f"tolerance {ACCURACY_TOLERANCE_PCT} points, {allowed} images ({why})"
+
+
+def _check_recorded(entry: Entry, top: str, result: Evaluation, recorded: Measured) -> Check:
+    before, now = getattr(recorded, top), getattr(result, top)
+    allowed, tolerance = allowed_images(recorded, result)
+    counts = [round(percent * result.num_images / 100) for percent in (before, now)]
+    detail = f"{counts[0]} correct on {recorded.date}, {counts[1]} now; {tolerance}; {_images(top, result)}"
+    if not is_official(entry, result):
+        detail += f"; the published number is of {entry.dataset}, so not comparable"
+    return Check(
+        top,
+        "passed" if abs(counts[0] - counts[1]) <= allowed else "failed",
+        getattr(entry.published, top),
+        f"{now:.2f}",
+        detail,
+        recorded=f"{before:.2f}",
+    )
+
+
+def _check_published(entry: Entry, top: str, result: Evaluation, *, published_weights: bool) -> Check:
+    published, measured = getattr(entry.published, top), getattr(result, top)
+    text, detail = f"{measured:.2f}", _images(top, result)
+    if not is_official(entry, result):
+        detail = f"not the complete official {entry.dataset} test set, so not comparable: {detail}"
+        return Check(top, "not checked", published, text, detail)
+    if not published_weights:
+        detail = f"the published number is of other weights, and none is recorded for these: {detail}"
+        return Check(top, "not checked", published, text, detail)
+    near = abs(round(measured, 2) - float(published)) <= ACCURACY_TOLERANCE_PCT + 1e-9
+    detail += f", tolerance {ACCURACY_TOLERANCE_PCT}"
+    return Check(top, "passed" if near else "failed", published, text, detail)
+
+
+def _images(top: str, result: Evaluation) -> str:
+    low, high = getattr(result, f"{top}_interval")
+    text = f"{result.num_images} images of {result.dataset}, 95% interval {low:.2f} to {high:.2f}"
+    return text + (f", {result.num_skipped} unreadable" if result.num_skipped else "")

@@ -1,0 +1,298 @@
+"""Re-check a run folder from its files alone: hashes, recipe, log, counts, weights and accuracy."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from resnet_zoo.accuracy import ACCURACY_TOLERANCE_PCT, check_accuracy, is_official
+from resnet_zoo.chain import Chain
+from resnet_zoo.errors import ArgumentError
+from resnet_zoo.evaluation import Evaluation, evaluate
+from resnet_zoo.files import sha256_of
+from resnet_zoo.manifest import get_entry
+from resnet_zoo.recipes import RECIPES, Recipe
+from resnet_zoo.records import Entry, Measured, to_json
+from resnet_zoo.report import Check, Report
+from resnet_zoo.run_records import Run
+from resnet_zoo.runs import read_run
+from resnet_zoo.strict import WrongValueError, decode
+from resnet_zoo.verification import check_counts, check_weights, named
+from resnet_zoo.zoo import LoadedWeights, assign_weights
+
+REPRODUCTION_TOLERANCE_PCT = 0.3
+"""How far below the published accuracy a retrained network may stay, in points; more is no fault.
+
+A choice, not a measurement: room for another seed and other hardware. ``--seeds`` gives the spread itself.
+"""
+
+
+def verify_run(
+    folder: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    data: str | os.PathLike[str] | None = None,
+    device: torch.device | str = "auto",
+    batch_size: int = 64,
+    num_workers: int | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Report:
+    """Check a finished run folder.
+
+    The checks of a row (`verify`), with ``top1`` and ``top5`` held against ``result.json``; and ``files`` (hashes),
+    ``recipe``, ``log``, ``result`` (the files agree with each other), ``published_top1`` and ``published_top5`` (on
+    the complete official test set only).
+
+    Args:
+        folder: The run folder.
+        name: The row it must be a run of; ``None`` means the row it says.
+        data: The folder of the test images, see `evaluate`; ``None`` leaves the accuracy unchecked.
+        device: Where to evaluate.
+        batch_size: Images per forward pass.
+        num_workers: As in `evaluate`.
+        progress: Called with (row, images done, images in all) while evaluating.
+
+    Raises:
+        RunError: A file is missing, unreadable, or not of its form.
+        ArgumentError: It is a run of another row than ``name``.
+        UnknownModelError: No row is called as the run says, or ``name``.
+        DatasetError: Data was given and cannot be used.
+    """
+    run = read_run(Path(folder))
+    entry = get_entry(run.result.row)
+    if name is not None and get_entry(name) != entry:
+        raise ArgumentError(f"{run.folder} is a run of {entry.name}, not of {get_entry(name).name}.")
+    opened, chain, weights_check = _check_weights(entry, run)
+    result = None
+    if opened is not None and data is not None:
+        result = evaluate(
+            entry.name,
+            data,
+            model=assign_weights(entry, opened.checkpoint),
+            device=device,
+            precision=run.result.precision,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            progress=named(progress, entry.name),
+        )
+    checks = (
+        *(_check_files(run), _check_recipe(entry, run), _check_log(run), _check_result(entry, run)),
+        *check_counts(entry),
+        weights_check,
+        *_check_accuracy(
+            entry, run, result, "no test images given (--data DIR)" if opened else "no weights to evaluate"
+        ),
+    )
+    return Report(entry.name, checks, asdict(chain) if chain else None)
+
+
+def recorded_by(run: Run) -> Measured:
+    """Return what a run says it measured, as the manifest would."""
+    result = run.result
+    return Measured(
+        top1=100 * result.correct1 / result.num_images,
+        top5=100 * result.correct5 / result.num_images,
+        num_images=result.num_images,
+        dataset=result.dataset,
+        date=result.date,
+        versions=run.environment.versions,
+        device=result.device,
+    )
+
+
+# --- the small files ----------------------------------------------------------------------------------------------
+
+
+def _check_facts(name: str, facts: Mapping[str, bool]) -> Check:
+    wrong = [fact for fact, holds in facts.items() if not holds]
+    if wrong:
+        return Check(name, "failed", detail=f"not so: {'; '.join(wrong)}")
+    return Check(name, "passed", detail="; ".join(facts))
+
+
+def _check_files(run: Run) -> Check:
+    """Hold the files against the hashes in ``result.json``."""
+    wrong = []
+    for file, expected in run.result.files.items():
+        actual = sha256_of(run.folder / file)
+        if actual != expected:
+            wrong.append(f"{file}: expected sha256 {expected}, got {actual}")
+    if wrong:
+        return Check("files", "failed", detail="; ".join(wrong))
+    return Check("files", "passed", detail=f"sha256 of {', '.join(run.result.files)}")
+
+
+def _check_recipe(entry: Entry, run: Run) -> Check:
+    """Hold the values that were used against the recipe they are said to be of."""
+    said, values = run.recipe, run.recipe.values
+    try:
+        recipe: Recipe = decode(Recipe, values, ("values",))
+    except WrongValueError as error:
+        where = ".".join(map(str, error.where))
+        return Check("recipe", "not checked", detail=f"another form than this version's: {where}: {error.why}")
+    facts = {
+        f"row {run.result.row}": said.row == run.result.row,
+        f"recipe {run.result.recipe}": said.recipe == run.result.recipe,
+        "the same fields overridden in both files": said.overridden == run.result.overridden,
+        "overridden fields have the values given": said.overridden.items() <= values.items(),
+    }
+    registered = RECIPES.get(entry.recipe) if said.recipe == "published" else None
+    if registered is not None:
+        others = [key for key, value in to_json(registered).items() if value != to_json(recipe)[key]]
+        strays = sorted(set(others) - set(said.overridden))
+        facts[
+            f"the values of the recipe {said.recipe}" + (f" ({', '.join(strays)} differ)" if strays else "")
+        ] = not strays
+    return _check_facts("recipe", facts)
+
+
+def _check_log(run: Run) -> Check:
+    """Hold the log against the recipe: every epoch there, steps in their epochs, learning rates as scheduled."""
+    epochs, steps, result = run.log.epochs, run.log.steps, run.result
+    numbers = [line.epoch for line in epochs]
+    missing = sorted(set(range(result.epochs)) - set(numbers))
+    lasts = [line.step for line in epochs]
+    bounds = dict(zip(numbers, zip([-1, *lasts], lasts, strict=False), strict=True))
+    facts = {
+        f"{result.epochs} epochs" + (f" (missing {_some(missing)})" if missing else ""): numbers
+        == list(range(result.epochs)),
+        f"as many as the recipe's {run.recipe.values.get('epochs')}": run.recipe.values.get("epochs") == result.epochs,
+        f"{result.steps} steps": bool(lasts) and lasts[-1] + 1 == result.steps,
+        "every step in its epoch": bool(missing)
+        or all(line.epoch in bounds and bounds[line.epoch][0] < line.step <= bounds[line.epoch][1] for line in steps),
+        "no line torn": not run.log.is_torn,
+        "the last epoch is the result": not epochs or _is_near(epochs[-1].top1, result.top1),
+    }
+    strays = _stray_rates(run)
+    if strays is not None:
+        facts["learning rates as scheduled" + (f" (other in epoch {_some(strays)})" if strays else "")] = not strays
+    return _check_facts("log", facts)
+
+
+def _is_near(logged: float | None, final: float) -> bool:
+    """Tell whether the last epoch's accuracy, if it was taken, is that of the weights as they were written."""
+    return logged is None or abs(logged - final) <= ACCURACY_TOLERANCE_PCT + 1e-9
+
+
+def _stray_rates(run: Run) -> list[int] | None:
+    """Return the epochs whose learning rate is not the published schedule's; ``None`` for another schedule."""
+    if run.recipe.recipe != "published":
+        return None
+    try:
+        recipe: Recipe = decode(Recipe, run.recipe.values, ())
+    except WrongValueError:
+        return None
+    return [
+        line.epoch
+        for line in run.log.epochs
+        if abs(line.lr - recipe.lr * recipe.gamma ** sum(line.epoch >= epoch for epoch in recipe.milestones))
+        > 1e-6 * recipe.lr
+    ]
+
+
+def _check_result(entry: Entry, run: Run) -> Check:
+    """Hold ``result.json`` against itself, the environment and the manifest's integers."""
+    result, environment = run.result, run.environment
+    facts = {
+        f"top-1 is {result.correct1} of {result.num_images}": _is_percent(
+            result.top1, result.correct1, result.num_images
+        ),
+        f"top-5 is {result.correct5} of {result.num_images}": _is_percent(
+            result.top5, result.correct5, result.num_images
+        ),
+        f"seed {result.seed}": result.seed == environment.seed,
+        f"evaluated on {result.dataset}": result.dataset == environment.data.test,
+        f"all {environment.data.num_test} test images": result.num_images == environment.data.num_test,
+        f"{entry.exact.params:,} parameters": result.params == entry.exact.params,
+        f"{entry.exact.flops:,} FLOPs": result.flops == entry.exact.flops,
+    }
+    return _check_facts("result", facts)
+
+
+def _is_percent(percent: float, correct: int, total: int) -> bool:
+    return abs(percent - 100 * correct / total) <= 0.005 + 1e-9  # two decimals
+
+
+def _some(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers[:5])) + (", …" if len(numbers) > 5 else "")
+
+
+# --- weights and accuracy -----------------------------------------------------------------------------------------
+
+
+def _check_weights(entry: Entry, run: Run) -> tuple[LoadedWeights | None, Chain | None, Check]:
+    """Check the weights file against ``result.json`` and the row; return the weights if all is well."""
+    said = run.result.weights
+    path = run.folder / said.path
+    if not path.is_file():
+        why = f"{path} is not there: only the small files of the run are"
+        return None, None, Check("weights", "not checked", detail=why)
+    found = f"sha256 {sha256_of(path)}, {path.stat().st_size} bytes"
+    expected = f"sha256 {said.sha256}, {said.size_bytes} bytes"
+    if found != expected:
+        return None, None, Check("weights", "failed", detail=f"{path}: expected {expected}; got {found}")
+    opened, chain, check = check_weights(entry, path, download=False, was_asked=False)
+    if opened is None:
+        return None, None, check
+    header, dtypes = opened.checkpoint.header, stored_dtypes(path)
+    facts = {
+        f"header says {entry.name}": header.get("model") == entry.name,
+        f"header says recipe {run.result.recipe}": header.get("recipe") == run.result.recipe,
+        f"stored as {said.dtype}": dtypes <= {said.dtype, "int64"},
+    }
+    if not all(facts.values()):
+        return None, None, _check_facts("weights", facts)
+    return opened, chain, replace(check, detail=f"{check.detail}; {'; '.join(facts)}")
+
+
+_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64"}
+
+
+def stored_dtypes(path: Path) -> set[str]:
+    """Return the types a safetensors file stores its tensors in, from its header.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header: dict[str, Any] = json.loads(file.read(length))
+    kinds = {tensor["dtype"] for key, tensor in header.items() if key != "__metadata__"}
+    return {_DTYPES.get(kind, kind) for kind in kinds}
+
+
+def _check_accuracy(entry: Entry, run: Run, result: Evaluation | None, why: str) -> list[Check]:
+    """Hold what was measured now against the run's own numbers, and these beside the published ones."""
+    recorded = recorded_by(run)
+    published = [_check_published(entry, run, result, top) for top in ("top1", "top5")]
+    if result is None:
+        tops = (Check(top, "not checked", getattr(entry.published, top), None, why) for top in ("top1", "top5"))
+        return [*tops, *published]
+    checks = check_accuracy(entry, result, recorded=recorded, published_weights=False)
+    if (result.dataset, result.num_images) != (recorded.dataset, recorded.num_images):
+        other = f"the run was evaluated on {recorded.num_images} images of {recorded.dataset}, these are others"
+        checks = [replace(check, status="not checked", detail=f"{other}: {check.detail}") for check in checks]
+    return [*checks, *published]
+
+
+def _check_published(entry: Entry, run: Run, result: Evaluation | None, top: str) -> Check:
+    name, published = f"published_{top}", getattr(entry.published, top)
+    if result is None:
+        return Check(name, "not checked", published, None, "not evaluated")
+    measured = getattr(result, top)
+    if not is_official(entry, result):
+        why = f"{result.dataset} is not the complete official {entry.dataset} test set, so not comparable as equal"
+        return Check(name, "not checked", published, f"{measured:.2f}", why)
+    if run.result.overridden:
+        why = f"the recipe was changed: {', '.join(run.result.overridden)}"
+        return Check(name, "not checked", published, f"{measured:.2f}", why)
+    reaches = measured >= float(published) - REPRODUCTION_TOLERANCE_PCT - 1e-9
+    detail = f"tolerance {REPRODUCTION_TOLERANCE_PCT} points below, none above"
+    return Check(name, "passed" if reaches else "failed", published, f"{measured:.2f}", detail)

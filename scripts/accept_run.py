@@ -1,0 +1,66 @@
+"""Verify a run folder, and ship its weights: into weights/, with the run's small files, and into the manifest.
+
+The numbers in the manifest are measured with the very file that ships. A run that does not verify changes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from resnet_zoo.commands.shell import device_option
+from resnet_zoo.errors import NOT_CHECKED, ZooError
+from resnet_zoo.manifest import use_manifest
+from resnet_zoo.progress import progress_bar
+from resnet_zoo.report import exit_code
+from resnet_zoo.terminal import echo_record, echo_reports
+
+
+@click.command(help=__doc__)
+@click.argument("folder", type=click.Path())
+@click.option("--data", type=click.Path(), required=True, metavar="DIR", help="The test images of the run.")
+@click.option("--weights-dir", type=click.Path(), metavar="DIR", help="[default: weights, beside the manifest]")
+@click.option("--dtype", type=click.Choice(["bfloat16"]), help="Store values so.  [default: as the run did]")
+@click.option("--tag", default="retrained", show_default=True, help="What the weight set is called.")
+@click.option("--manifest", metavar="PATH", help="The manifest to write.  [default: the one in use]")
+@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
+@device_option
+@click.pass_context
+def main(
+    ctx: click.Context,
+    folder: str,
+    data: str,
+    weights_dir: str | None,
+    dtype: Any,
+    tag: str,
+    manifest: str | None,
+    batch_size: int,
+    device: str,
+) -> None:
+    from resnet_zoo.acceptance import REQUIRED_CHECKS, accept_run
+
+    options: dict[str, Any] = {"weights_dir": weights_dir, "dtype": dtype, "tag": tag}
+    try:
+        with use_manifest(manifest), progress_bar() as progress:
+            done = accept_run(folder, data=data, device=device, batch_size=batch_size, progress=progress, **options)
+    except (ZooError, OSError) as error:
+        click.echo(f"Error: {error} The manifest is unchanged.", err=True)
+        raise click.exceptions.Exit(error.exit_code if isinstance(error, ZooError) else NOT_CHECKED) from error
+    echo_reports([done.report])
+    if done.weights is None or done.weights.file is None or done.weights.measured is None:
+        click.echo(f"Not accepted ({', '.join(done.missed)}). The manifest is unchanged.", err=True)
+        ctx.exit(exit_code([done.report], asked=REQUIRED_CHECKS))
+    measured, file = done.weights.measured, done.weights.file
+    record = {
+        "weights": f"{done.path}, {file.size_bytes:,} bytes",
+        "sha256": file.sha256,
+        "run files": str(done.folder),
+        "measured": f"top-1 {measured.top1:.2f}, top-5 {measured.top5:.2f} on {measured.dataset}",
+        "manifest": f"{done.report.name}, weights {done.tag!r}",
+    }
+    echo_record(record | ({"no longer named": f"{done.replaced} (remove it)"} if done.replaced else {}))
+
+
+if __name__ == "__main__":
+    main()
