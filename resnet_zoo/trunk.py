@@ -190,13 +190,13 @@ def _contexts(block: Block) -> tuple[AbstractContextManager[None], AbstractConte
 
 @contextlib.contextmanager
 def _statistics_kept(block: Block) -> Iterator[None]:
-    """Let batch-norm normalise as before, but not count the batch a second time."""
-    norms = [module for module in block.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    tracking = [norm for norm in norms if norm.track_running_stats]
-    for norm in tracking:
-        norm.track_running_stats = False
+    """Let batch-norm count the batch a second time in copies of its statistics."""
+    norms = [norm for norm in block.modules() if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.training]
+    kept = [(norm, name, buffer) for norm in norms for name, buffer in norm.named_buffers(recurse=False)]
+    for norm, name, buffer in kept:
+        setattr(norm, name, buffer.clone())
     try:
         yield
     finally:
-        for norm in tracking:
-            norm.track_running_stats = True
+        for norm, name, buffer in kept:
+            setattr(norm, name, buffer)
