@@ -150,8 +150,8 @@ def modules_of(layer: str) -> tuple[str, ...]:
 
 def _is_empty(images: Tensor) -> bool:
     """Tell whether there is no image; a tracer is not asked, because its answer would become part of the network."""
-    is_traced = torch.compiler.is_compiling() or torch.jit.is_tracing() or not isinstance(images, Tensor)
-    return not is_traced and images.numel() == 0
+    is_traced = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
+    return not is_traced and isinstance(images, Tensor) and images.numel() == 0
 
 
 def _fault_of(images: Any, weight: Tensor) -> str | None:
@@ -179,7 +179,7 @@ def _fault_of(images: Any, weight: Tensor) -> str | None:
 
 def _recomputable(block: Block, x: Tensor) -> Tensor:
     # The compiler takes no context, and needs none: it moves the update of buffers out of what it computes again.
-    contexts = {} if torch.compiler.is_compiling() else {"context_fn": partial(_contexts, block)}
+    contexts: dict[str, Any] = {} if torch.compiler.is_compiling() else {"context_fn": partial(_contexts, block)}
     maps: Tensor = checkpoint(block.transform, x, use_reentrant=False, preserve_rng_state=False, **contexts)
     return maps
 

@@ -7,6 +7,7 @@ import pickle
 from collections.abc import Callable
 from contextlib import nullcontext
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ def train_step(model: nn.Module, x: Tensor) -> dict[str, Tensor | None]:
     model.zero_grad()
     outputs = model(x)
     values = outputs.values() if isinstance(outputs, dict) else [outputs]
-    torch.stack([value.square().mean() for value in values]).sum().backward()
+    torch.stack([value.square().mean() for value in values]).sum().backward()  # type: ignore[no-untyped-call]
     return {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
@@ -145,7 +146,7 @@ def test_freezing_holds_inside_another_module_and_in_copies() -> None:
 def test_synchronised_batch_norm_stays_frozen() -> None:
     model = network()
     model.freeze("stage1")
-    model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     model.train()
     assert isinstance(model.bn1, nn.SyncBatchNorm)
     assert not model.bn1.training
@@ -192,16 +193,16 @@ def test_without_care_a_recomputed_batch_is_counted_twice(monkeypatch: pytest.Mo
 
 
 def peak_bytes(model: nn.Module, x: Tensor) -> int:
-    """Return how much the allocator held at most, above the start, in one training step."""
-    model.zero_grad()
+    """Return how much the allocator held at most, above parameters and gradients, in one training step."""
+    train_step(model, x)  # so that the gradients are there
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as measured:
-        train_step(model, x)
-    results = measured.profiler.kineto_results  # type: ignore[union-attr]
+        model(x).square().mean().backward()
+    results: Any = measured.profiler.kineto_results
     events = sorted((event for event in results.events() if event.name() == "[memory]"), key=lambda e: e.start_ns())
-    return max(accumulate(event.nbytes() for event in events))
+    return max(accumulate(int(event.nbytes()) for event in events))
 
 
-def test_recomputing_halves_the_memory_of_a_step() -> None:
+def test_recomputing_saves_two_fifths_of_the_memory_of_a_step() -> None:
     model, x = network(), images(16, 3, 32, 32)
     plain = peak_bytes(model, x)
     model.set_grad_checkpointing()
@@ -267,6 +268,7 @@ BAD_IMAGES = {
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("kind", BAD_IMAGES)
 def test_bad_images_are_refused_with_a_sentence(name: str, training: bool, kind: str) -> None:
+    bad: Any
     bad, says = BAD_IMAGES[kind]
     model = network(name).train(training)
     for module in (model, model.stages, model.forward_features, FeatureExtractor(model, layers=("stem", "stage2"))):
@@ -286,7 +288,7 @@ def test_good_images_of_other_types_are_taken() -> None:
 def test_a_network_with_other_channels_says_so() -> None:
     model = create_model("resnet18_cifar10", in_channels=1).eval()
     assert model(images(1, 1, 32, 32)).shape == (1, 10)
-    with pytest.raises(ArgumentError, match=r"\(N, 1, H, W\), got \(2, 3, 32, 32\).*in_channels=3"):
+    with pytest.raises(ArgumentError, match=r"\(N, 1, H, W\), got \(2, 3, 16, 16\).*in_channels=3"):
         model(images())
 
 
@@ -297,7 +299,7 @@ def test_an_error_that_is_not_the_images_is_raised_as_it_is() -> None:
         raise RuntimeError("out of memory")
 
     model.get_submodule("layer3").register_forward_hook(fail)
-    with pytest.raises(RuntimeError, match="^out of memory$") as raised:
+    with pytest.raises(RuntimeError, match=r"^out of memory$") as raised:
         model(images())
     assert not isinstance(raised.value, ArgumentError)
 
