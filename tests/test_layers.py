@@ -20,10 +20,10 @@ ROOT = Path(__file__).parent.parent
 LAYERS = {
     5: ["cli", "commands", "terminal", "__main__", "hubconf", "scripts"],
     4: ["verification", "run_verification", "acceptance", "publish", "training"],
-    3: ["zoo", "chain", "evaluation", "accuracy", "prediction"],
+    3: ["zoo", "chain", "evaluation", "accuracy", "features", "prediction"],
     2: [
         *("preprocess", "complexity", "checkpoint", "layouts", "fit"),
-        *("convert", "data", "decode", "jpeg", "resize", "resnet", "hub"),
+        *("convert", "data", "decode", "jpeg", "resize", "resnet", "trunk", "hub"),
     ],
     1: [
         *("manifest", "records", "strict", "download", "recipes"),

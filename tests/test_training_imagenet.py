@@ -181,9 +181,9 @@ def test_the_sample_is_no_complete_training_split(root: Path) -> None:
 
 def test_only_the_complete_split_is_called_in1k() -> None:
     labels = (np.arange(NUM_IMAGES) % 1000).tolist()
-    assert in1k_variant(labels, 1000, complete=NUM_IMAGES) == "in1k"
-    assert in1k_variant(labels[:-1], 1000, complete=NUM_IMAGES) == "in1k-1281166images"
-    assert in1k_variant(labels[: 1000 - 1], 1000, complete=NUM_IMAGES) == "in1k-999of1000classes"
+    assert in1k_variant(labels, 1000, complete=NUM_IMAGES["train"]["in1k"]) == "in1k"
+    assert in1k_variant(labels[:-1], 1000, complete=NUM_IMAGES["train"]["in1k"]) == "in1k-1281166images"
+    assert in1k_variant(labels[: 1000 - 1], 1000, complete=NUM_IMAGES["train"]["in1k"]) == "in1k-999of1000classes"
 
 
 def test_the_folder_may_be_the_class_folders_themselves(root: Path) -> None:

@@ -316,10 +316,10 @@ def test_an_epoch_of_every_rows_published_recipe_runs_to_the_end(name: str, tmp_
     test = "test" if entry.dataset != "in1k" else "val"
     chosen = folders if entry.dataset != "in1k" else folders[:4]
     for split in ("train", test):
-        for label, folder in enumerate(chosen):
-            (tmp_path / "data" / split / folder).mkdir(parents=True)
+        for label, wnid in enumerate(chosen):
+            (tmp_path / "data" / split / wnid).mkdir(parents=True)
             image = Image.fromarray(smooth_image(*size, seed=label))
-            image.save(tmp_path / "data" / split / folder / ("0.png" if entry.dataset != "in1k" else "0.JPEG"))
+            image.save(tmp_path / "data" / split / wnid / ("0.png" if entry.dataset != "in1k" else "0.JPEG"))
     settings = replace(CPU, partial=entry.dataset == "in1k", num_workers=0)
     batch = {"cifar10": "10", "cifar100": "50", "in1k": "4"}[entry.dataset]
     folder = reproduce(
