@@ -43,7 +43,7 @@ def test_a_damaged_checkpoint_is_skipped_with_a_message(tmp_path: Path, damage: 
     data = bytearray(newest.read_bytes())
     if damage == "flip":
         data[len(data) // 2] ^= 1
-    newest.write_bytes({"flip": data, "cut": data[:-1], "empty": b""}[damage])
+    newest.write_bytes(bytes({"flip": data, "cut": data[:-1], "empty": bytearray()}[damage]))
     said: list[str] = []
     learner = trained(0)
     assert load_newest(tmp_path, learner, said.append) == Position(step=1)

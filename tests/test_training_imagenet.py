@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from resnet_zoo.data import Batch, in1k_variant
+from resnet_zoo.data import NUM_IMAGES, Batch, in1k_variant
 from resnet_zoo.errors import ArgumentError, DatasetError
 from resnet_zoo.manifest import class_folders, get_entry
 from resnet_zoo.training import parquet_shards
 from resnet_zoo.training.crops import ResizeBackend, read_crop, uniform_numbers
-from resnet_zoo.training.imagenet import NUM_IMAGES, ImageNetTraining
+from resnet_zoo.training.imagenet import ImageNetTraining
 from tests.conftest import ENTRIES
 
 PLAIN, V1D = get_entry("resnet18_in1k"), get_entry("resnetv1d50_in1k")
@@ -180,10 +180,11 @@ def test_the_sample_is_no_complete_training_split(root: Path) -> None:
 
 
 def test_only_the_complete_split_is_called_in1k() -> None:
-    labels = (np.arange(NUM_IMAGES) % 1000).tolist()
-    assert in1k_variant(labels, 1000, complete=NUM_IMAGES["train"]["in1k"]) == "in1k"
-    assert in1k_variant(labels[:-1], 1000, complete=NUM_IMAGES["train"]["in1k"]) == "in1k-1281166images"
-    assert in1k_variant(labels[: 1000 - 1], 1000, complete=NUM_IMAGES["train"]["in1k"]) == "in1k-999of1000classes"
+    complete = NUM_IMAGES["train"]["in1k"]
+    labels = (np.arange(complete) % 1000).tolist()
+    assert in1k_variant(labels, 1000, complete=complete) == "in1k"
+    assert in1k_variant(labels[:-1], 1000, complete=complete) == "in1k-1281166images"
+    assert in1k_variant(labels[: 1000 - 1], 1000, complete=complete) == "in1k-999of1000classes"
 
 
 def test_the_folder_may_be_the_class_folders_themselves(root: Path) -> None:

@@ -28,7 +28,7 @@ def step_by_hand(model: nn.Module, recipe: Recipe, momentum: dict[str, torch.Ten
             assert parameter.grad is not None
             gradient = parameter.grad + recipe.weight_decay * parameter
             momentum[name] = recipe.momentum * momentum.get(name, torch.zeros(())) + gradient
-            parameter -= lr * momentum[name]
+            parameter.sub_(lr * momentum[name])
             parameter.grad = None
     return loss.item()
 
@@ -132,8 +132,8 @@ def test_splits_average_gradients_and_normalise_each_part_by_itself() -> None:
         mean = (one.grad + other.grad) / 2 + recipe.weight_decay * parameter
         assert torch.allclose(learner.state()[f"momentum.{name}"], mean, rtol=1e-3, atol=1e-6), name
     running = parts[0].bn1.running_mean
-    assert torch.equal(learner.model.bn1.running_mean, running)  # type: ignore[arg-type]
-    assert int(learner.model.bn1.num_batches_tracked) == 1  # type: ignore[arg-type]
+    assert torch.equal(learner.model.bn1.running_mean, running)
+    assert int(learner.model.bn1.num_batches_tracked) == 1
 
 
 def test_more_splits_than_images_are_as_many_as_images() -> None:

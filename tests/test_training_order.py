@@ -22,7 +22,7 @@ def test_an_order_has_every_image_once_and_depends_on_seed_and_epoch_alone() -> 
 def test_shards_are_those_of_torchs_distributed_sampler(num_images: int, num_devices: int) -> None:
     order = torch.arange(num_images)
     for rank in range(num_devices):
-        sampler = DistributedSampler(range(num_images), num_devices, rank, shuffle=False)  # type: ignore[arg-type]
+        sampler: DistributedSampler[int] = DistributedSampler(range(num_images), num_devices, rank, shuffle=False)  # type: ignore[arg-type]
         assert shard(order, rank=rank, num_devices=num_devices).tolist() == list(sampler)
 
 
