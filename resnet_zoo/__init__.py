@@ -31,9 +31,13 @@ if TYPE_CHECKING:
     from resnet_zoo.checkpoint import load_checkpoint
     from resnet_zoo.complexity import count_flops, count_params
     from resnet_zoo.convert import convert_checkpoint
+    from resnet_zoo.embedding import embed
+    from resnet_zoo.embedding_files import embed_files
     from resnet_zoo.evaluation import evaluate
     from resnet_zoo.hub import push_to_hub
-    from resnet_zoo.prediction import predict
+    from resnet_zoo.network_file import save_network
+    from resnet_zoo.networks import open_network
+    from resnet_zoo.prediction import predict, stream_predictions
     from resnet_zoo.preprocess import create_transform
     from resnet_zoo.verification import verify
     from resnet_zoo.zoo import create_model
@@ -46,10 +50,15 @@ _TORCH_BOUND = {
     "count_params": "complexity",
     "create_model": "zoo",
     "create_transform": "preprocess",
+    "embed": "embedding",
+    "embed_files": "embedding_files",
     "evaluate": "evaluation",
     "load_checkpoint": "checkpoint",
+    "open_network": "networks",
     "predict": "prediction",
     "push_to_hub": "hub",
+    "save_network": "network_file",
+    "stream_predictions": "prediction",
     "verify": "verification",
 }
 """The module of each public name that needs torch."""
@@ -74,12 +83,17 @@ __all__ = [
     "count_params",
     "create_model",
     "create_transform",
+    "embed",
+    "embed_files",
     "evaluate",
     "get_entry",
     "list_models",
     "load_checkpoint",
+    "open_network",
     "predict",
     "push_to_hub",
+    "save_network",
+    "stream_predictions",
     "verify",
 ]
 

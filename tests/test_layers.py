@@ -20,14 +20,15 @@ ROOT = Path(__file__).parent.parent
 LAYERS = {
     5: ["cli", "commands", "terminal", "__main__", "hubconf", "scripts"],
     4: ["verification", "publish"],
-    3: ["zoo", "chain", "evaluation", "prediction"],
+    3: ["zoo", "chain", "evaluation", "prediction", "networks", "embedding", "embedding_files"],
     2: [
         *("preprocess", "complexity", "checkpoint", "layouts", "fit"),
         *("convert", "data", "decode", "resize", "resnet", "hub"),
+        *("network_file", "image_list", "batching", "partial_rows", "vector_files", "ranks", "inference"),
     ],
     1: [
         *("manifest", "records", "strict", "download", "recipes"),
-        *("cache", "transfer", "inventory", "progress"),
+        *("cache", "transfer", "inventory", "progress", "names", "network_header"),
         *("report", "listing", "cards", "hub_config", "files", "environment", "__init__"),
     ],
     0: ["errors"],
