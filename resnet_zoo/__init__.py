@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from resnet_zoo.convert import convert_checkpoint
     from resnet_zoo.evaluation import evaluate
     from resnet_zoo.hub import push_to_hub
+    from resnet_zoo.inference import optimize_for_inference
     from resnet_zoo.prediction import predict
     from resnet_zoo.preprocess import create_transform
     from resnet_zoo.verification import verify
@@ -48,6 +49,7 @@ _TORCH_BOUND = {
     "create_transform": "preprocess",
     "evaluate": "evaluation",
     "load_checkpoint": "checkpoint",
+    "optimize_for_inference": "inference",
     "predict": "prediction",
     "push_to_hub": "hub",
     "verify": "verification",
@@ -78,6 +80,7 @@ __all__ = [
     "get_entry",
     "list_models",
     "load_checkpoint",
+    "optimize_for_inference",
     "predict",
     "push_to_hub",
     "verify",

@@ -13,6 +13,7 @@ from torch import nn
 
 from resnet_zoo.decode import title_of
 from resnet_zoo.errors import ArgumentError, DatasetError
+from resnet_zoo.inference import fast_dtype, optimize_for_inference
 from resnet_zoo.manifest import class_names, get_entry
 from resnet_zoo.preprocess import ImageSource, Transform
 from resnet_zoo.zoo import create_model, resolve_device
@@ -47,6 +48,7 @@ def predict(
     top_k: int = 5,
     device: torch.device | str = "auto",
     batch_size: int = 16,
+    fast: bool = False,
     on_bad: Callable[[DatasetError], None] | None = None,
 ) -> list[Prediction]:
     """Classify images with a row, its own preprocessing included.
@@ -61,6 +63,7 @@ def predict(
         top_k: How many classes per image.
         device: ``auto`` (CUDA, MPS, then CPU) or a torch device.
         batch_size: Images per forward pass.
+        fast: Use `optimize_for_inference`, with bfloat16 where the device multiplies it.
         on_bad: Called with the error of each unreadable image, which is then left out, instead of raising it.
 
     Returns:
@@ -81,6 +84,8 @@ def predict(
     if model is None:
         model = create_model(name, pretrained=True, weights=weights)
     model = model.to(device).eval()
+    if fast:
+        model = optimize_for_inference(model, dtype=fast_dtype(device))
     transform = Transform(entry.preprocess, entry.input_size, any_size=True)
     names = class_names(entry.classes)
     sources = [images] if isinstance(images, SINGLE) else list(images)

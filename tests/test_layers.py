@@ -23,7 +23,7 @@ LAYERS = {
     3: ["zoo", "chain", "evaluation", "prediction"],
     2: [
         *("preprocess", "complexity", "checkpoint", "layouts", "fit"),
-        *("convert", "data", "decode", "resize", "resnet", "hub"),
+        *("convert", "data", "decode", "resize", "resnet", "hub", "inference"),
     ],
     1: [
         *("manifest", "records", "strict", "download", "recipes"),

@@ -6,7 +6,14 @@ from dataclasses import asdict
 
 import click
 
-from resnet_zoo.commands.shell import device_option, examples, format_option, weights_option, with_options
+from resnet_zoo.commands.shell import (
+    device_option,
+    examples,
+    fast_option,
+    format_option,
+    weights_option,
+    with_options,
+)
 from resnet_zoo.errors import DatasetError
 from resnet_zoo.manifest import get_entry
 from resnet_zoo.terminal import echo_json, echo_predictions
@@ -22,9 +29,16 @@ from resnet_zoo.terminal import echo_json, echo_predictions
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option("--top-k", type=click.IntRange(min=1), default=5, show_default=True, help="Classes per image.")
 @click.option("--skip-bad", is_flag=True, help="Report unreadable images and go on.")
-@with_options(weights_option, device_option, format_option("table", "json"))
+@with_options(weights_option, device_option, fast_option, format_option("table", "json"))
 def predict(
-    name: str, images: tuple[str, ...], top_k: int, skip_bad: bool, weights: str | None, device: str, form: str
+    name: str,
+    images: tuple[str, ...],
+    top_k: int,
+    skip_bad: bool,
+    weights: str | None,
+    device: str,
+    fast: bool,
+    form: str,
 ) -> None:
     """Classify images, best classes first."""
     get_entry(name)
@@ -34,7 +48,7 @@ def predict(
         click.echo(f"Skipped: {error}", err=True)
 
     on_bad = report_bad if skip_bad else None
-    predictions = predict_images(name, images, weights=weights, top_k=top_k, device=device, on_bad=on_bad)
+    predictions = predict_images(name, images, weights=weights, top_k=top_k, device=device, fast=fast, on_bad=on_bad)
     if form == "json":
         echo_json([asdict(prediction) for prediction in predictions])
     else:
