@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from resnet_zoo.complexity import count_flops, count_params
     from resnet_zoo.convert import convert_checkpoint
     from resnet_zoo.evaluation import evaluate
+    from resnet_zoo.features import FeatureExtractor, create_feature_extractor
     from resnet_zoo.hub import push_to_hub
     from resnet_zoo.inference import optimize_for_inference
     from resnet_zoo.prediction import predict
@@ -42,9 +43,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _TORCH_BOUND = {
+    "FeatureExtractor": "features",
     "convert_checkpoint": "convert",
     "count_flops": "complexity",
     "count_params": "complexity",
+    "create_feature_extractor": "features",
     "create_model": "zoo",
     "create_transform": "preprocess",
     "evaluate": "evaluation",
@@ -61,6 +64,7 @@ __all__ = [
     "CheckpointError",
     "DatasetError",
     "DownloadError",
+    "FeatureExtractor",
     "IntegrityError",
     "ManifestError",
     "PublishError",
@@ -74,6 +78,7 @@ __all__ = [
     "convert_checkpoint",
     "count_flops",
     "count_params",
+    "create_feature_extractor",
     "create_model",
     "create_transform",
     "evaluate",

@@ -20,10 +20,10 @@ ROOT = Path(__file__).parent.parent
 LAYERS = {
     5: ["cli", "commands", "terminal", "__main__", "hubconf", "scripts"],
     4: ["verification", "publish"],
-    3: ["zoo", "chain", "evaluation", "prediction"],
+    3: ["zoo", "chain", "evaluation", "features", "prediction"],
     2: [
         *("preprocess", "complexity", "checkpoint", "layouts", "fit"),
-        *("convert", "data", "decode", "resize", "resnet", "hub", "inference"),
+        *("convert", "data", "decode", "resize", "resnet", "trunk", "hub", "inference"),
     ],
     1: [
         *("manifest", "records", "strict", "download", "recipes"),
