@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from resnet_zoo.embedding import embed
     from resnet_zoo.embedding_files import embed_files
     from resnet_zoo.evaluation import evaluate
+    from resnet_zoo.features import FeatureExtractor, create_feature_extractor
     from resnet_zoo.hub import push_to_hub
+    from resnet_zoo.inference import optimize_for_inference
     from resnet_zoo.network_file import save_network
     from resnet_zoo.networks import open_network
     from resnet_zoo.prediction import predict, stream_predictions
@@ -45,9 +47,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _TORCH_BOUND = {
+    "FeatureExtractor": "features",
     "convert_checkpoint": "convert",
     "count_flops": "complexity",
     "count_params": "complexity",
+    "create_feature_extractor": "features",
     "create_model": "zoo",
     "create_transform": "preprocess",
     "embed": "embedding",
@@ -55,6 +59,7 @@ _TORCH_BOUND = {
     "evaluate": "evaluation",
     "load_checkpoint": "checkpoint",
     "open_network": "networks",
+    "optimize_for_inference": "inference",
     "predict": "prediction",
     "push_to_hub": "hub",
     "save_network": "network_file",
@@ -68,6 +73,7 @@ __all__ = [
     "CheckpointError",
     "DatasetError",
     "DownloadError",
+    "FeatureExtractor",
     "IntegrityError",
     "ManifestError",
     "PublishError",
@@ -81,6 +87,7 @@ __all__ = [
     "convert_checkpoint",
     "count_flops",
     "count_params",
+    "create_feature_extractor",
     "create_model",
     "create_transform",
     "embed",
@@ -90,6 +97,7 @@ __all__ = [
     "list_models",
     "load_checkpoint",
     "open_network",
+    "optimize_for_inference",
     "predict",
     "push_to_hub",
     "save_network",

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from resnet_zoo.batching import ImageBatch, batched, map_in_order, num_cores, read_batch
 from resnet_zoo.errors import ArgumentError, DatasetError
+from resnet_zoo.evaluation import exact_float32
 from resnet_zoo.inference import fast_dtype, optimize_for_inference
 from resnet_zoo.networks import Network, open_network
 from resnet_zoo.partial_rows import Rows
@@ -42,8 +43,7 @@ class Pooled(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the pooled maps of the last stage."""
-        maps = self.network.stages(x)["stage4"]
-        return torch.flatten(self.network.avgpool(maps), 1)
+        return self.network.forward_head(self.network.forward_features(x), pre_logits=True)
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Embedder:
         """Return the vectors (N, C) of the readable images of a batch, float32."""
         if not batch.titles:
             return np.empty((0, self.channels), np.float32)
-        with torch.inference_mode():
+        with torch.inference_mode(), exact_float32(self.device):
             found: Tensor = self.model(self.transform.normalise(batch.pixels.to(self.device)))
             rows: Rows = found.float().cpu().numpy()
         return rows
@@ -129,7 +129,7 @@ def embed(
         weights: A tag or path, as in `create_model`; ``None`` means the row's default weights.
         device: ``auto`` (CUDA, MPS, then CPU) or a torch device.
         batch_size: Images per forward pass.
-        fast: Use `optimize_for_inference`, in half precision where the device has it.
+        fast: Use `optimize_for_inference`, with bfloat16 where the device multiplies it.
         on_bad: Called with the error of each unreadable image, which is then left out, instead of raising it.
 
     Returns:

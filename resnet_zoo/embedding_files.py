@@ -85,7 +85,7 @@ def embed_files(
         device: ``auto`` (CUDA, one device per process; MPS; then CPU) or a torch device.
         batch_size: Images per forward pass. The last bits of a vector depend on it.
         num_threads: Threads that read images, and on a CPU compute; ``None``: one per core, shared by the processes.
-        fast: Use `optimize_for_inference`, in half precision where the device has it.
+        fast: Use `optimize_for_inference`, with bfloat16 where the device multiplies it.
         overwrite: Replace a file that exists, and an unfinished run of another kind.
         on_bad: Called with the error of each unreadable image.
         progress: Called with (images done, images in all) of this process after every batch.

@@ -11,7 +11,7 @@ from resnet_zoo.checkpoint import Checkpoint
 from resnet_zoo.errors import CheckpointError, ManifestError, WeightsMismatchError
 from resnet_zoo.manifest import current_manifest, manifest_path
 from resnet_zoo.records import Entry
-from resnet_zoo.resnet import ARCHITECTURES, ResNet
+from resnet_zoo.resnet import ARCHITECTURES, Architecture, ResNet
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -28,15 +28,24 @@ def build(entry: Entry, *, num_classes: int | None = None, in_channels: int = 3)
     Raises:
         ManifestError: The row names an architecture that `ARCHITECTURES` lacks.
     """
-    if entry.architecture not in ARCHITECTURES:
-        why = f"expected one of {', '.join(ARCHITECTURES)}, got {entry.architecture!r}"
-        raise ManifestError(manifest_path(), entry.name, "architecture", why)
     return ResNet(
-        ARCHITECTURES[entry.architecture],
+        architecture_of(entry),
         stem=entry.stem,
         num_classes=entry.num_classes if num_classes is None else num_classes,
         in_channels=in_channels,
     )
+
+
+def architecture_of(entry: Entry) -> Architecture:
+    """Return the architecture that a row names.
+
+    Raises:
+        ManifestError: `ARCHITECTURES` lacks it.
+    """
+    if entry.architecture not in ARCHITECTURES:
+        why = f"expected one of {', '.join(ARCHITECTURES)}, got {entry.architecture!r}"
+        raise ManifestError(manifest_path(), entry.name, "architecture", why)
+    return ARCHITECTURES[entry.architecture]
 
 
 def expected_shapes(entry: Entry) -> Shapes:

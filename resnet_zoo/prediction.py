@@ -64,7 +64,7 @@ def predict(
         top_k: How many classes per image; ``None`` means five, or all where there are fewer.
         device: ``auto`` (CUDA, MPS, then CPU) or a torch device.
         batch_size: Images per forward pass.
-        fast: Use `optimize_for_inference`, in half precision where the device has it.
+        fast: Use `optimize_for_inference`, with bfloat16 where the device multiplies it.
         on_bad: Called with the error of each unreadable image, which is then left out, instead of raising it.
 
     Returns:

@@ -14,13 +14,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
+
+from resnet_zoo.errors import ArgumentError
+from resnet_zoo.trunk import BODY, HEAD, Block, Trunk
 
 STAGE_WIDTHS = (64, 128, 256, 512)
 
 
-class BasicBlock(nn.Module):
+class BasicBlock(Block):
     """Two 3x3 convolutions; the first strides. (N, C, H, W) to (N, width, H/stride, W/stride)."""
 
     expansion = 1
@@ -39,7 +41,7 @@ class BasicBlock(nn.Module):
         """The batch-norm before the addition, whose weight starts at zero."""
         return self.bn2
 
-    def forward(self, x: Tensor) -> Tensor:
+    def transform(self, x: Tensor) -> Tensor:
         """Return the block's maps for maps ``x``, shapes as the class says."""
         identity = x if self.downsample is None else self.downsample(x)
         out: Tensor = self.relu(self.bn1(self.conv1(x)))
@@ -49,7 +51,7 @@ class BasicBlock(nn.Module):
         return out  # noqa: RET504
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(Block):
     """1x1 down, 3x3 with the stride, 1x1 up. (N, C, H, W) to (N, 4 * width, H/stride, W/stride)."""
 
     expansion = 4
@@ -70,7 +72,7 @@ class Bottleneck(nn.Module):
         """The batch-norm before the addition, whose weight starts at zero."""
         return self.bn3
 
-    def forward(self, x: Tensor) -> Tensor:
+    def transform(self, x: Tensor) -> Tensor:
         """Return the block's maps for maps ``x``, shapes as the class says."""
         identity = x if self.downsample is None else self.downsample(x)
         out: Tensor = self.relu(self.bn1(self.conv1(x)))
@@ -141,7 +143,7 @@ def stem_convolutions(stem: str, in_channels: int) -> nn.Module:
     raise ValueError(f"expected a stem of imagenet, cifar or deep, got {stem!r}")
 
 
-class ResNet(nn.Module):
+class ResNet(Trunk):
     """A residual network: stem, four stages, global average pool, linear classifier.
 
     Args:
@@ -191,19 +193,39 @@ class ResNet(nn.Module):
 
         Returns:
             ``stem`` and ``stage1`` to ``stage4``, each (N, C', H', W').
+
+        Raises:
+            ArgumentError: The images have another shape or type than the network takes, or there are none.
         """
-        maps = {"stem": self.maxpool(self.relu(self.bn1(self.conv1(x))))}
-        x = maps["stem"]
-        for stage in range(1, len(STAGE_WIDTHS) + 1):
-            x = self.get_submodule(f"layer{stage}")(x)
-            maps[f"stage{stage}"] = x
-        return maps
+        return self.compute_images(x, BODY, BODY[1:])
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Return the maps of the last stage (N, C', H', W') for normalised images; raises as `stages`."""
+        return self.compute_images(x, BODY, BODY[-1:])[BODY[-1]]
+
+    def forward_head(self, x: Tensor, *, pre_logits: bool = False) -> Tensor:
+        """Return logits (N, K), or pooled vectors (N, C') before the classifier, for maps of the last stage."""
+        last = "pool" if pre_logits else "logits"
+        return self.compute(x, HEAD[:1] if pre_logits else HEAD, (last,))[last]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits (N, K) for normalised images (N, C, H, W)."""
-        x = self.stages(x)["stage4"]
-        logits: Tensor = self.fc(torch.flatten(self.avgpool(x), 1))
-        return logits
+        """Return logits (N, K) for normalised images (N, C, H, W); raises as `stages`."""
+        return self.forward_head(self.forward_features(x))
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replace the classifier by a fresh one, on the device and of the type of the old one.
+
+        Raises:
+            ArgumentError: ``num_classes`` is not positive.
+        """
+        if num_classes < 1:
+            raise ArgumentError(
+                f"Expected a positive num_classes, got {num_classes}. "
+                "Vectors without a classifier come from forward_head(maps, pre_logits=True)."
+            )
+        old = self.fc.weight
+        self.fc = nn.Linear(self.fc.in_features, num_classes, device=old.device, dtype=old.dtype)
+        initialise_classifier(self.fc)
 
 
 def build_stage(architecture: Architecture, in_channels: int, width: int, depth: int, *, stride: int) -> nn.Sequential:

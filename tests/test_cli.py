@@ -33,7 +33,7 @@ from resnet_zoo.records import to_json
 from tests.conftest import ENTRIES, NAMES, randomise, smooth_image
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ["list", "show", "verify", "evaluate", "predict", "convert", "download", "cache", "env"]
+COMMANDS = ["list", "show", "verify", "evaluate", "predict", "embed", "convert", "download", "cache", "env"]
 ROW = "resnet18_cifar10"
 ANSI = "\x1b["
 posix_only = pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell, terminal or signal")
@@ -198,6 +198,7 @@ def test_show_takes_an_alias() -> None:
         ("verify", "reznet50"),
         ("evaluate", "reznet50", "--data", "x"),
         ("predict", "reznet50", "x.jpg"),
+        ("embed", "reznet50", "x", "-o", "x.npy"),
         ("convert", "a.pth", "b.safetensors", "--name", "reznet50"),
     ],
     ids=lambda arguments: arguments[0],
@@ -234,7 +235,6 @@ def test_a_misspelt_option_gets_a_suggestion(command: str, misspelt: str, meant:
         ("evaluate", ROW),
         ("evaluate", ROW, "--data", "x", "--batch-size", "0"),
         ("evaluate", ROW, "--data", "x", "--precision", "float16"),
-        ("predict", ROW),
         ("predict", ROW, "x.jpg", "--top-k", "0"),
         ("convert", "a.pth"),
         ("convert", "a.pth", "b.pth", "--layout", "keras"),
@@ -494,7 +494,7 @@ def test_predict_on_a_png_of_the_networks_size_says_nothing_on_stderr(weights: P
     ("name", "content", "fact"),
     [
         ("missing.jpg", None, "No such file"),
-        (".", None, "directory"),
+        (".", None, "holds no images"),
         ("empty.jpg", b"", "empty"),
         ("text.jpg", b"no image", "not an image"),
         ("corrupt.jpg", b"\xff\xd8\xff\xe0\x00\x10JFIF", "cannot be decoded"),

@@ -20,11 +20,11 @@ ROOT = Path(__file__).parent.parent
 LAYERS = {
     5: ["cli", "commands", "terminal", "__main__", "hubconf", "scripts"],
     4: ["verification", "publish"],
-    3: ["zoo", "chain", "evaluation", "prediction", "networks", "embedding", "embedding_files"],
+    3: ["zoo", "chain", "evaluation", "features", "prediction", "networks", "embedding", "embedding_files"],
     2: [
         *("preprocess", "complexity", "checkpoint", "layouts", "fit"),
-        *("convert", "data", "decode", "resize", "resnet", "hub"),
-        *("network_file", "image_list", "batching", "partial_rows", "vector_files", "ranks", "inference"),
+        *("convert", "data", "decode", "resize", "resnet", "trunk", "hub", "inference"),
+        *("network_file", "image_list", "batching", "partial_rows", "vector_files", "ranks"),
     ],
     1: [
         *("manifest", "records", "strict", "download", "recipes"),
