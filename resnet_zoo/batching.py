@@ -78,15 +78,24 @@ def map_in_order(
     """
     pending: deque[Future[_Result]] = deque()
     pool = ThreadPoolExecutor(num_threads, "resnet-zoo", initializer)
+    failed: Exception | None = None
+    iterator = iter(items)
     try:
-        for item in items:
-            pending.append(pool.submit(function, item))
+        while failed is None:
+            try:
+                pending.append(pool.submit(function, next(iterator)))
+            except StopIteration:
+                break
+            except Exception as error:  # noqa: BLE001  # what was drawn before it comes first
+                failed = error
             if len(pending) >= 2 * num_threads:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+    if failed is not None:
+        raise failed
 
 
 def num_cores() -> int:

@@ -60,6 +60,17 @@ def test_an_error_comes_in_its_turn_and_ends_the_threads() -> None:
     assert threading.active_count() == before
 
 
+def test_an_error_while_drawing_comes_after_what_was_drawn() -> None:
+    def items() -> Iterator[int]:
+        yield from range(3)
+        raise ValueError("four")
+
+    results = map_in_order(abs, items(), num_threads=4)
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ValueError, match="four"):
+        next(results)
+
+
 def test_a_batch_has_the_readable_images_and_the_places_of_the_others(tmp_path: Path) -> None:
     transform = create_transform("resnet18_cifar10")
     good, bad = smooth_image(32, 32), tmp_path / "missing.png"
