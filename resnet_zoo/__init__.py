@@ -32,10 +32,15 @@ if TYPE_CHECKING:
     from resnet_zoo.checkpoint import load_checkpoint
     from resnet_zoo.complexity import count_flops, count_params
     from resnet_zoo.convert import convert_checkpoint
+    from resnet_zoo.embedding import embed
+    from resnet_zoo.embedding_files import embed_files
     from resnet_zoo.evaluation import evaluate
     from resnet_zoo.features import FeatureExtractor, create_feature_extractor
     from resnet_zoo.hub import push_to_hub
-    from resnet_zoo.prediction import predict
+    from resnet_zoo.inference import optimize_for_inference
+    from resnet_zoo.network_file import save_network
+    from resnet_zoo.networks import open_network
+    from resnet_zoo.prediction import predict, stream_predictions
     from resnet_zoo.preprocess import create_transform
     from resnet_zoo.run_verification import verify_run
     from resnet_zoo.verification import verify
@@ -51,10 +56,16 @@ _TORCH_BOUND = {
     "create_feature_extractor": "features",
     "create_model": "zoo",
     "create_transform": "preprocess",
+    "embed": "embedding",
+    "embed_files": "embedding_files",
     "evaluate": "evaluation",
     "load_checkpoint": "checkpoint",
+    "open_network": "networks",
+    "optimize_for_inference": "inference",
     "predict": "prediction",
     "push_to_hub": "hub",
+    "save_network": "network_file",
+    "stream_predictions": "prediction",
     "verify": "verification",
     "verify_run": "run_verification",
 }
@@ -83,12 +94,18 @@ __all__ = [
     "create_feature_extractor",
     "create_model",
     "create_transform",
+    "embed",
+    "embed_files",
     "evaluate",
     "get_entry",
     "list_models",
     "load_checkpoint",
+    "open_network",
+    "optimize_for_inference",
     "predict",
     "push_to_hub",
+    "save_network",
+    "stream_predictions",
     "verify",
     "verify_run",
 ]

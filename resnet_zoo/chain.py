@@ -24,7 +24,8 @@ class Chain:
         source: The URL or path the bytes came from.
         source_sha256: Of the source.
         pin: ``sha256`` where the manifest vouches for all 64 digits, ``32-bit pin`` where it knows eight of them,
-            ``path`` for a file given by path, which nobody vouches for.
+            ``hub`` for a repository's file, for whose hash its ``config.json`` or the Hub vouches, ``path`` for a file
+            given by path, which nobody vouches for.
         layout: The key layout of the file that was loaded.
         file: Name of the file that was loaded.
         file_sha256: Of that file, checked when it was loaded.

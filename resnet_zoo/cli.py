@@ -10,7 +10,7 @@ import os
 import click
 
 from resnet_zoo import __version__
-from resnet_zoo.commands import catalog, check, predict, runs, weights
+from resnet_zoo.commands import catalog, check, embed, predict, runs, weights
 from resnet_zoo.commands.shell import ZooGroup, examples
 
 
@@ -43,8 +43,8 @@ def main(debug: bool, offline: bool, mirror: str | None, manifest: str | None) -
 COMMANDS = (
     *(catalog.list_command, catalog.show, catalog.env),
     *(check.verify, check.evaluate),
+    *(predict.predict, embed.embed),
     runs.diff_log,
-    predict.predict,
     *(weights.download, weights.convert, weights.cache),
 )
 

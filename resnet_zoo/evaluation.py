@@ -18,6 +18,7 @@ from resnet_zoo.chain import Chain, chain_of
 from resnet_zoo.data import Batch, batches, open_test_set
 from resnet_zoo.environment import device_title, versions
 from resnet_zoo.errors import ArgumentError, DatasetError
+from resnet_zoo.inference import OptimizedModel, fast_dtype, optimize_for_inference
 from resnet_zoo.manifest import get_entry
 from resnet_zoo.preprocess import Transform
 from resnet_zoo.zoo import assign_weights, open_weights, resolve_device
@@ -43,7 +44,7 @@ class Evaluation:
         num_skipped: Images left out because they could not be read.
         skipped: What was wrong with them.
         images_per_s: Images per second, reading and preprocessing included.
-        precision: ``float32`` or ``bfloat16``.
+        precision: ``float32`` or ``bfloat16``, and what `optimize_for_inference` did if it was used.
         device: The device's name.
         chain: Where the weights come from, every link with its hash; ``None`` for a model passed in.
         versions: Of Python and the packages that make the numbers.
@@ -59,7 +60,7 @@ class Evaluation:
     num_skipped: int
     skipped: tuple[str, ...]
     images_per_s: float
-    precision: Precision
+    precision: str
     device: str
     chain: Chain | None
     versions: dict[str, str]
@@ -83,6 +84,7 @@ def evaluate(
     model: nn.Module | None = None,
     device: torch.device | str = "auto",
     precision: Precision = "float32",
+    fast: bool = False,
     batch_size: int = 64,
     num_workers: int | None = None,
     skip_bad: bool = False,
@@ -99,9 +101,10 @@ def evaluate(
         name: A row or alias.
         data: The folder of the test images, see `open_test_set`.
         weights: A tag or path, as in `create_model`; ``None`` means the row's default weights.
-        model: A network to evaluate instead of loading ``weights``.
+        model: A network to evaluate instead of loading ``weights``; an optimised one computes as it was made to.
         device: ``auto`` (CUDA, MPS, then CPU) or a torch device.
         precision: ``float32`` (TF32 off), or ``bfloat16`` for speed.
+        fast: Use `optimize_for_inference`, with bfloat16 where the device multiplies it.
         batch_size: Images per forward pass.
         num_workers: Processes that decode images; ``None``: none on a CPU, up to 8 beside an accelerator.
         skip_bad: Count and report unreadable images instead of raising.
@@ -113,17 +116,20 @@ def evaluate(
         UnknownModelError, UnknownWeightsError, WeightsUnavailableError, WeightsMismatchError, IntegrityError,
             UnsafeCheckpointError, CheckpointError: As `create_model`.
         DatasetError: The images are missing, incomplete or unreadable.
-        ArgumentError: A device that is not there, an unknown precision, or a number below what it may be.
+        ArgumentError: A device that is not there, an unknown precision, ``fast`` together with a precision, or a
+            number below what it may be.
     """
     entry = get_entry(name)
     device = resolve_device(device)
-    _check_arguments(precision, batch_size, num_workers)
+    _check_arguments(precision, batch_size, num_workers, fast=fast)
     images = open_test_set(entry, data, skip_bad=skip_bad, partial=partial, download=download)
     chain = None
     if model is None:
         opened = open_weights(entry, entry.default_weights if weights is None else weights)
         chain = chain_of(opened)
         model = assign_weights(entry, opened.checkpoint)
+    if fast and not isinstance(model, OptimizedModel):
+        model = optimize_for_inference(model.to(device), dtype=fast_dtype(device))
     if num_workers is None:
         num_workers = 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
     transform = Transform(entry.preprocess, entry.input_size)
@@ -148,7 +154,7 @@ def evaluate(
         num_skipped=len(count.skipped),
         skipped=tuple(count.skipped),
         images_per_s=count.num_images / count.seconds,
-        precision=precision,
+        precision=model.precision if isinstance(model, OptimizedModel) else precision,
         device=device_title(device),
         chain=chain,
         versions=versions(),
@@ -176,16 +182,20 @@ def count_correct(
 ) -> Count:
     """Run the model over batches of pixels and count.
 
-    The model is moved to the device and put in eval mode; for another precision than float32 a copy of it.
+    The model is moved to the device and put in eval mode; for another precision than float32 a copy of it. An optimised
+    one keeps the precision and memory format it was made with.
     """
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
     memory_format = torch.contiguous_format if precision == "float32" else torch.channels_last
-    model = model if dtype == torch.float32 else copy.deepcopy(model)
-    model = model.to(device, dtype, memory_format=memory_format).eval()  # type: ignore[call-overload]
+    if isinstance(model, OptimizedModel):
+        model = model.to(device)
+    else:
+        model = model if dtype == torch.float32 else copy.deepcopy(model)
+        model = model.to(device, dtype, memory_format=memory_format).eval()  # type: ignore[call-overload]
     num_images, skipped = 0, list[str]()
     correct = torch.zeros(len(TOP_K), dtype=torch.int64, device=device)
     start = time.perf_counter()
-    with torch.inference_mode(), _exact_float32(device):
+    with torch.inference_mode(), exact_float32(device):
         for batch in loader:
             skipped += batch.bad
             num_images += len(batch.labels)
@@ -220,9 +230,11 @@ def wilson_interval(correct: int, total: int) -> tuple[float, float]:
     return max(0.0, (centre - margin) * scale), min(100.0, (centre + margin) * scale)
 
 
-def _check_arguments(precision: str, batch_size: int, num_workers: int | None) -> None:
+def _check_arguments(precision: str, batch_size: int, num_workers: int | None, *, fast: bool) -> None:
     if precision not in ("float32", "bfloat16"):
         raise ArgumentError(f"Expected precision float32 or bfloat16, got {precision!r}.")
+    if fast and precision != "float32":
+        raise ArgumentError(f"fast chooses its own precision; got precision {precision} too. Leave one of them out.")
     if batch_size < 1:
         raise ArgumentError(f"Expected a positive batch size, got {batch_size}.")
     if num_workers is not None and num_workers < 0:
@@ -230,7 +242,7 @@ def _check_arguments(precision: str, batch_size: int, num_workers: int | None) -
 
 
 @contextlib.contextmanager
-def _exact_float32(device: torch.device) -> Iterator[None]:
+def exact_float32(device: torch.device) -> Iterator[None]:
     """Keep cuDNN from rounding float32 convolutions to TF32 (its default), which changes the last digits."""
     if device.type != "cuda":
         yield

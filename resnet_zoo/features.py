@@ -50,8 +50,8 @@ from torch import Tensor, nn
 from resnet_zoo.complexity import dry_run
 from resnet_zoo.errors import ArgumentError, UnknownLayerError
 from resnet_zoo.fit import architecture_of
-from resnet_zoo.hub import HUB_PREFIX
 from resnet_zoo.manifest import get_entry, use_manifest
+from resnet_zoo.names import kind_of
 from resnet_zoo.resnet import ResNet
 from resnet_zoo.trunk import LAYERS, Trunk, modules_of
 from resnet_zoo.zoo import create_model
@@ -90,7 +90,7 @@ def create_feature_extractor(
         ZooError: Everything else that `create_model` raises.
     """
     with use_manifest(manifest):
-        if not name.startswith(HUB_PREFIX):  # before anything is fetched
+        if kind_of(name) == "row":  # before anything is fetched
             _check_layers(layers, _blocks_of(architecture_of(get_entry(name)).depths))
         model = create_model(name, pretrained=pretrained, weights=weights, in_channels=in_channels, device=device)
     return FeatureExtractor(model, layers=layers)

@@ -80,6 +80,12 @@ def with_counters(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return full
 
 
+def image_channels(tensors: Mapping[str, Tensor]) -> int:
+    """Return how many image channels a state dict's first convolution takes."""
+    weight = tensors["conv1.weight"] if "conv1.weight" in tensors else tensors["conv1.0.weight"]
+    return weight.shape[1]
+
+
 def check_fit(name: str, shapes: Shapes, checkpoint: Checkpoint) -> None:
     """Check that a checkpoint has exactly the tensors a network needs.
 

@@ -28,16 +28,15 @@ from resnet_zoo.errors import (
     PublishError,
     ZooError,
 )
-from resnet_zoo.fit import build_on_meta, check_fit, shapes_of
+from resnet_zoo.fit import build_on_meta, check_fit, image_channels, shapes_of
 from resnet_zoo.hub_config import HubConfig, config_content
 from resnet_zoo.manifest import class_names as names_of_classes
 from resnet_zoo.manifest import get_entry
+from resnet_zoo.names import HUB_PREFIX
 from resnet_zoo.records import Entry
 
 if TYPE_CHECKING:
     from resnet_zoo.resnet import ResNet
-
-HUB_PREFIX = "hf-hub:"
 
 CONFIG_NAME, WEIGHTS_NAME, CARD_NAME = "config.json", "model.safetensors", "README.md"
 
@@ -319,7 +318,7 @@ def _files_of(
 ) -> dict[str, bytes | Path]:
     """Return the files of a network by their name in the repository."""
     tensors = {key: tensor.detach().cpu() for key, tensor in model.state_dict().items()}
-    num_classes, in_channels = model.fc.out_features, _first_convolution(tensors).shape[1]
+    num_classes, in_channels = model.fc.out_features, image_channels(tensors)
     expected = shapes_of(build_on_meta(entry, num_classes=num_classes, in_channels=in_channels).state_dict())
     check_fit(entry.name, expected, Checkpoint(tensors, "resnet_zoo", Path("the model"), "", {}))
     if class_names is None and num_classes == entry.num_classes:
@@ -334,7 +333,3 @@ def _files_of(
         WEIGHTS_NAME: weights,
         CARD_NAME: model_card(entry, repository, num_classes=num_classes, sha256=sha256).encode(),
     }
-
-
-def _first_convolution(tensors: Mapping[str, Any]) -> Any:
-    return tensors["conv1.weight"] if "conv1.weight" in tensors else tensors["conv1.0.weight"]

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from resnet_zoo.errors import CheckpointError, UnknownModelError
 from resnet_zoo.manifest import get_entry
+from resnet_zoo.network_header import check_class_names
 from resnet_zoo.records import Entry, to_json
+from resnet_zoo.strict import WrongValueError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -59,14 +61,19 @@ class HubConfig:
             if not isinstance(row, str):
                 raise TypeError(f"expected the name of a row, got {row!r}")
             entry = get_entry(row)
+            num_classes = _positive(_first(raw, "num_classes", entry.num_classes))
             names = ours.get("class_names")
+            if names is not None:
+                check_class_names(names, num_classes)
             config = cls(
                 entry=entry,
-                num_classes=_positive(_first(raw, "num_classes", entry.num_classes)),
+                num_classes=num_classes,
                 in_channels=_positive(ours["in_channels"] if ours else _timm_channels(raw)),
                 class_names=tuple(names) if names else None,
                 sha256=ours["sha256"] if ours else None,
             )
+        except WrongValueError as error:
+            raise CheckpointError(path, f"it is wrong at {'.'.join(map(str, error.where))}: {error.why}.") from error
         except UnknownModelError as error:
             raise CheckpointError(path, f"it is for a row that this zoo does not have. {error}") from error
         except KeyError as error:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
-from resnet_zoo.decode import title_of
+from resnet_zoo.batching import ImageBatch, batched, map_in_order, num_cores, read_batch
 from resnet_zoo.errors import ArgumentError, DatasetError
-from resnet_zoo.manifest import class_names, get_entry
-from resnet_zoo.preprocess import ImageSource, Transform
-from resnet_zoo.zoo import create_model, resolve_device
+from resnet_zoo.inference import fast_dtype, optimize_for_inference
+from resnet_zoo.networks import Network, open_network
+from resnet_zoo.preprocess import ImageSource
+from resnet_zoo.zoo import resolve_device
 
 SINGLE = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray)
 """The types of one image; anything else is taken for several."""
@@ -39,79 +41,126 @@ class Prediction:
 
 
 def predict(
-    name: str,
+    name: str | os.PathLike[str],
     images: ImageSource | Iterable[ImageSource],
     *,
     weights: str | os.PathLike[str] | None = None,
     model: nn.Module | None = None,
-    top_k: int = 5,
+    top_k: int | None = None,
     device: torch.device | str = "auto",
     batch_size: int = 16,
+    fast: bool = False,
     on_bad: Callable[[DatasetError], None] | None = None,
 ) -> list[Prediction]:
-    """Classify images with a row, its own preprocessing included.
+    """Classify images with a network, its own preprocessing included.
 
     CIFAR rows, made for 32x32 images, take others shrunk to that size.
 
     Args:
-        name: A row or alias.
+        name: A row or alias, ``hf-hub:owner/name``, or the path of a network file; see `open_network`.
         images: One image or several: paths, bytes of image files, PIL images, or (H, W, 3) uint8 RGB arrays.
         weights: A tag or path, as in `create_model`; ``None`` means the row's default weights.
         model: A network to use instead of loading ``weights``.
-        top_k: How many classes per image.
+        top_k: How many classes per image; ``None`` means five, or all where there are fewer.
         device: ``auto`` (CUDA, MPS, then CPU) or a torch device.
         batch_size: Images per forward pass.
+        fast: Use `optimize_for_inference`, with bfloat16 where the device multiplies it.
         on_bad: Called with the error of each unreadable image, which is then left out, instead of raising it.
 
     Returns:
         One prediction per readable image, in order.
 
     Raises:
-        UnknownModelError, UnknownWeightsError, WeightsUnavailableError, WeightsMismatchError, IntegrityError,
-            UnsafeCheckpointError, CheckpointError: As `create_model`.
+        UnknownModelError, UnknownWeightsError, WeightsUnavailableError, WeightsMismatchError, DownloadError,
+            IntegrityError, UnsafeCheckpointError, CheckpointError: As `open_network`.
         DatasetError: An image is missing or unreadable.
         ArgumentError: ``top_k`` is not between 1 and the number of classes, or the device is not there.
     """
-    entry = get_entry(name)
-    if not 1 <= top_k <= entry.num_classes:
-        raise ArgumentError(f"Expected a top_k of 1 to {entry.num_classes}, the classes of {entry.name}; got {top_k}.")
+    sources = [images] if isinstance(images, SINGLE) else images
+    return list(
+        stream_predictions(
+            name,
+            sources,
+            weights=weights,
+            model=model,
+            top_k=top_k,
+            device=device,
+            batch_size=batch_size,
+            fast=fast,
+            on_bad=on_bad,
+        )
+    )
+
+
+def stream_predictions(
+    name: str | os.PathLike[str],
+    images: Iterable[ImageSource],
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    model: nn.Module | None = None,
+    top_k: int | None = None,
+    device: torch.device | str = "auto",
+    batch_size: int = 16,
+    fast: bool = False,
+    on_bad: Callable[[DatasetError], None] | None = None,
+) -> Iterator[Prediction]:
+    """Do what `predict` does, one prediction after the other: any number of images in the memory of a few batches.
+
+    The arguments are checked and the network is loaded at once, the images are drawn as predictions are taken.
+
+    Args:
+        name, weights, model, top_k, device, batch_size, fast, on_bad: As for `predict`.
+        images: Several images, of any kinds that `predict` takes.
+
+    Raises:
+        As `predict`; what concerns an image, when its turn comes.
+    """
+    network = open_network(name, weights=weights)
+    num_classes = network.entry.num_classes
+    top_k = min(5, num_classes) if top_k is None else top_k
+    if not 1 <= top_k <= num_classes:
+        raise ArgumentError(f"Expected a top_k of 1 to {num_classes}, the classes of {network.name}; got {top_k}.")
     if batch_size < 1:
         raise ArgumentError(f"Expected a positive batch size, got {batch_size}.")
-    device = resolve_device(device)
-    if model is None:
-        model = create_model(name, pretrained=True, weights=weights)
-    model = model.to(device).eval()
-    transform = Transform(entry.preprocess, entry.input_size, any_size=True)
-    names = class_names(entry.classes)
-    sources = [images] if isinstance(images, SINGLE) else list(images)
-    predictions: list[Prediction] = []
-    for titles, inputs in _input_batches(sources, transform, batch_size, on_bad):
+    device, transform = resolve_device(device), network.transform
+    model = (network.load() if model is None else model).to(device).eval()
+    if fast:
+        model = optimize_for_inference(model, dtype=fast_dtype(device))
+    batches = map_in_order(
+        partial(read_batch, transform=transform), batched(images, batch_size), num_threads=num_cores()
+    )
+    return _predictions(network, model, device, batches, top_k, on_bad)
+
+
+def _predictions(
+    network: Network,
+    model: nn.Module,
+    device: torch.device,
+    batches: Iterator[ImageBatch],
+    top_k: int,
+    on_bad: Callable[[DatasetError], None] | None,
+) -> Iterator[Prediction]:
+    normalise = network.transform.normalise
+    for batch in batches:
+        for error in batch.bad.values():
+            if on_bad is None:
+                raise error
+            on_bad(error)
+        if not batch.titles:
+            continue
         with torch.inference_mode():
-            logits = model(inputs.to(device))
-        if logits.shape[1] != entry.num_classes:
+            logits = model(normalise(batch.pixels.to(device)))
+        expected = len(network.class_names)
+        if logits.shape[1] != expected:
             raise ArgumentError(
-                f"The model has {logits.shape[1]} classes; expected {entry.num_classes}, those of {name}."
+                f"The model has {logits.shape[1]} classes; expected {expected}, those of {network.name}."
             )
-        scores, labels = logits.float().softmax(dim=1).topk(top_k, dim=1)
-        for title, row, probabilities in zip(titles, labels.tolist(), scores.tolist(), strict=True):
-            classes = zip(row, probabilities, strict=True)
-            found = tuple(ClassScore(label, names[label], probability) for label, probability in classes)
-            predictions.append(Prediction(title, found))
-    return predictions
+        yield from _best_classes(batch.titles, logits, top_k, network.class_names)
 
 
-def _input_batches(
-    sources: list[ImageSource], transform: Transform, batch_size: int, on_bad: Callable[[DatasetError], None] | None
-) -> Iterator[tuple[list[str], torch.Tensor]]:
-    for start in range(0, len(sources), batch_size):
-        titles, inputs = [], []
-        for source in sources[start : start + batch_size]:
-            try:
-                inputs.append(transform(source))
-                titles.append(title_of(source))
-            except DatasetError as error:
-                if on_bad is None:
-                    raise
-                on_bad(error)
-        if inputs:
-            yield titles, torch.stack(inputs)
+def _best_classes(titles: list[str], logits: Tensor, top_k: int, names: tuple[str, ...]) -> Iterator[Prediction]:
+    """Yield the best classes of each image for logits (N, K)."""
+    scores, labels = logits.float().softmax(dim=1).topk(top_k, dim=1)
+    for title, row, probabilities in zip(titles, labels.tolist(), scores.tolist(), strict=True):
+        classes = zip(row, probabilities, strict=True)
+        yield Prediction(title, tuple(ClassScore(label, names[label], probability) for label, probability in classes))

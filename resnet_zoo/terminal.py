@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -82,6 +85,27 @@ def echo_predictions(predictions: Sequence[Prediction]) -> None:
             title = "" if rank else prediction.image
             table.add_row(Text(title), f"{found.probability:.4f}", str(found.label), found.name)
     echo_table(table)
+
+
+def echo_predictions_as_lines(predictions: Iterable[Prediction]) -> None:
+    """Write each prediction as JSON on a line of its own, as soon as it is there."""
+    for prediction in predictions:
+        click.echo(json.dumps(asdict(prediction), ensure_ascii=False))
+
+
+def echo_predictions_as_csv(predictions: Iterable[Prediction]) -> None:
+    """Write predictions as CSV, a line per class, each as soon as it is there."""
+    header = ("image", "rank", "label", "name", "probability")
+    click.echo(_csv_line(header), nl=False)
+    for prediction in predictions:
+        for rank, found in enumerate(prediction.classes, start=1):
+            click.echo(_csv_line((prediction.image, rank, found.label, found.name, found.probability)), nl=False)
+
+
+def _csv_line(values: Sequence[object]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(values)
+    return text.getvalue()
 
 
 def echo_cache(files: Sequence[CachedFile]) -> None:

@@ -25,8 +25,10 @@ from resnet_zoo.errors import (
     ZooError,
 )
 from resnet_zoo.fit import build, build_on_meta, check_fit, shapes_of, with_counters
-from resnet_zoo.hub import HUB_PREFIX, open_repository
+from resnet_zoo.hub import open_repository
 from resnet_zoo.manifest import get_entry, use_manifest
+from resnet_zoo.names import kind_of
+from resnet_zoo.network_file import read_network
 from resnet_zoo.progress import download_bar
 from resnet_zoo.records import Entry
 from resnet_zoo.resnet import ResNet, initialise_classifier
@@ -37,7 +39,7 @@ _HEAD = ("fc.weight", "fc.bias")
 
 
 def create_model(
-    name: str,
+    name: str | os.PathLike[str],
     *,
     pretrained: bool = False,
     weights: str | os.PathLike[str] | None = None,
@@ -49,8 +51,9 @@ def create_model(
     """Return a row's network, in training mode as every ``nn.Module`` starts; call ``.eval()`` to use it.
 
     Args:
-        name: A row or alias (`list_models`), or ``hf-hub:owner/name[@revision]`` for a network on the Hugging Face Hub,
-            which is always loaded with its weights, and keeps its number of classes and (3 asked for) of channels.
+        name: A row or alias (`list_models`); or ``hf-hub:owner/name[@revision]`` for a network on the Hugging Face Hub,
+            or the path of one that `save_network` wrote: these are always loaded with their weights, and keep their
+            numbers of classes and (3 asked for) of channels.
         pretrained: Load the row's default weights. Without ``weights`` and ``pretrained`` the values are fresh.
         weights: A tag of the row (``openmmlab``), or the path of a .safetensors or .pth file.
         num_classes: Another number of classes: the classifier is freshly initialised, every other tensor kept. A
@@ -74,10 +77,10 @@ def create_model(
         if value is not None and value < 1:
             raise ArgumentError(f"Expected a positive {argument}, got {value}.")
     with use_manifest(manifest):
-        if name.startswith(HUB_PREFIX):
-            model = _from_hub(name, weights, num_classes=num_classes, in_channels=in_channels)
+        if kind_of(name) != "row":
+            model = _from_elsewhere(name, weights, num_classes=num_classes, in_channels=in_channels)
             return model if target is None else model.to(target)
-        entry = get_entry(name)
+        entry = get_entry(str(name))
         if weights is None and pretrained:
             weights = entry.default_weights
         if weights is None:
@@ -89,15 +92,18 @@ def create_model(
     return model if target is None else model.to(target)
 
 
-def _from_hub(
-    address: str, weights: str | os.PathLike[str] | None, *, num_classes: int | None, in_channels: int
+def _from_elsewhere(
+    name: str | os.PathLike[str],
+    weights: str | os.PathLike[str] | None,
+    *,
+    num_classes: int | None,
+    in_channels: int,
 ) -> ResNet:
-    """Return the network of a repository, with its own numbers of classes and channels unless others are asked for."""
+    """Return the network of a repository or file, with its own numbers of classes and channels unless others are
+    asked for."""
     if weights is not None:
-        raise ArgumentError(
-            f"{address} has its own weights. Leave out weights={str(weights)!r}, or name a row instead."
-        )
-    found = open_repository(address)
+        raise ArgumentError(f"{name} has its own weights. Leave out weights={str(weights)!r}, or name a row instead.")
+    found = open_repository(str(name)) if kind_of(name) == "repository" else read_network(name)
     channels = found.in_channels if in_channels == 3 else in_channels
     return assign_weights(found.entry, found.checkpoint, num_classes=num_classes, in_channels=channels)
 

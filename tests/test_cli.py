@@ -19,13 +19,14 @@ from typing import Any
 from xml.etree import ElementTree
 
 import click
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from resnet_zoo import __version__, create_model
+from resnet_zoo import __version__, create_model, save_network
 from resnet_zoo.cli import main
 from resnet_zoo.manifest import class_folders, class_names
 from resnet_zoo.recipes import RECIPES
@@ -33,7 +34,7 @@ from resnet_zoo.records import to_json
 from tests.conftest import ENTRIES, NAMES, randomise, smooth_image
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ["list", "show", "verify", "evaluate", "predict", "convert", "download", "cache", "env"]
+COMMANDS = ["list", "show", "verify", "evaluate", "predict", "embed", "convert", "download", "cache", "env"]
 ROW = "resnet18_cifar10"
 ANSI = "\x1b["
 posix_only = pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell, terminal or signal")
@@ -198,6 +199,7 @@ def test_show_takes_an_alias() -> None:
         ("verify", "reznet50"),
         ("evaluate", "reznet50", "--data", "x"),
         ("predict", "reznet50", "x.jpg"),
+        ("embed", "reznet50", "x", "-o", "x.npy"),
         ("convert", "a.pth", "b.safetensors", "--name", "reznet50"),
     ],
     ids=lambda arguments: arguments[0],
@@ -234,7 +236,6 @@ def test_a_misspelt_option_gets_a_suggestion(command: str, misspelt: str, meant:
         ("evaluate", ROW),
         ("evaluate", ROW, "--data", "x", "--batch-size", "0"),
         ("evaluate", ROW, "--data", "x", "--precision", "float16"),
-        ("predict", ROW),
         ("predict", ROW, "x.jpg", "--top-k", "0"),
         ("convert", "a.pth"),
         ("convert", "a.pth", "b.pth", "--layout", "keras"),
@@ -494,7 +495,7 @@ def test_predict_on_a_png_of_the_networks_size_says_nothing_on_stderr(weights: P
     ("name", "content", "fact"),
     [
         ("missing.jpg", None, "No such file"),
-        (".", None, "directory"),
+        (".", None, "holds no images"),
         ("empty.jpg", b"", "empty"),
         ("text.jpg", b"no image", "not an image"),
         ("corrupt.jpg", b"\xff\xd8\xff\xe0\x00\x10JFIF", "cannot be decoded"),
@@ -574,6 +575,129 @@ def test_predict_with_a_file_that_is_no_checkpoint_is_wrong(image: Path) -> None
 
 def test_predict_with_weights_of_another_row_is_wrong(weights: Path, image: Path) -> None:
     assert_one_sentence(run("predict", "resnet50", image, "--weights", weights), 1, "fits resnet18_cifar10")
+
+
+def tree_of(image: Path) -> Path:
+    """Return a folder with the image twice, in folders, and something that is none."""
+    root = image.parent / "photos"
+    for name in ("a/1.png", "b.png"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(image, root / name)
+    (root / "notes.txt").write_text("no image")
+    return root
+
+
+def pipe(text: str | bytes, *arguments: str | Path) -> Result:
+    """Run the command with something on its standard input."""
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], input=text, prog_name="resnet-zoo")
+
+
+def test_predict_takes_folders(weights: Path, image: Path) -> None:
+    root = tree_of(image)
+    out = assert_good(run("predict", ROW, root, image, "--weights", weights, "--format", "json"))
+    assert [found["image"] for found in json.loads(out)] == [str(root / "a/1.png"), str(root / "b.png"), str(image)]
+
+
+def test_predict_writes_a_json_object_a_line(weights: Path, image: Path) -> None:
+    arguments = ("predict", ROW, tree_of(image), "--weights", weights, "--format")
+    lines = assert_good(run(*arguments, "jsonl")).splitlines()
+    assert [json.loads(line) for line in lines] == json.loads(assert_good(run(*arguments, "json")))
+
+
+def test_predict_writes_csv(weights: Path, image: Path) -> None:
+    path = image.parent / 'a "b", c.png'
+    shutil.copy(image, path)
+    arguments = ("predict", ROW, path, "--weights", weights, "--top-k", "2", "--format")
+    rows = list(csv.DictReader(io.StringIO(assert_good(run(*arguments, "csv")))))
+    (expected,) = json.loads(assert_good(run(*arguments, "json")))
+    assert [(row["image"], row["rank"]) for row in rows] == [(str(path), "1"), (str(path), "2")]
+    for row, found in zip(rows, expected["classes"], strict=True):
+        assert (int(row["label"]), row["name"], float(row["probability"])) == tuple(found.values())
+
+
+@pytest.mark.parametrize("given", [(), ("-",)])
+def test_predict_reads_paths_from_standard_input(given: tuple[str, ...], weights: Path, image: Path) -> None:
+    root = tree_of(image)
+    text = f"{image}\n\n{root}\r\n{root / 'b.png'}"
+    out = assert_good(pipe(text, "predict", ROW, *given, "--weights", weights, "--format", "jsonl"))
+    found = [json.loads(line)["image"] for line in out.splitlines()]
+    assert found == [str(image), str(root / "a/1.png"), str(root / "b.png"), str(root / "b.png")]
+
+
+@pytest.mark.parametrize("given", [(), ("-",)])
+@pytest.mark.parametrize("form", ["table", "json", "jsonl"])
+def test_predict_without_any_image_could_not_check(given: tuple[str, ...], form: str, weights: Path) -> None:
+    result = pipe("\n", "predict", ROW, *given, "--weights", weights, "--format", form)
+    assert_one_sentence(result, 3, "standard input is empty")
+
+
+@posix_only
+def test_predict_at_a_terminal_wants_images(weights: Path) -> None:
+    terminal, inner = os.openpty()
+    done = start("predict", ROW, "--weights", weights, stdin=inner)
+    os.close(terminal)
+    os.close(inner)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Name images or folders" in done.stderr
+
+
+def test_predict_streams_what_is_done_before_a_bad_image(weights: Path, image: Path) -> None:
+    arguments = ("--weights", weights, "--batch-size", "1", "--format", "jsonl")
+    result = run("predict", ROW, image, image, image.parent / "missing.png", *arguments)
+    assert result.exit_code == 3
+    assert [json.loads(line)["image"] for line in result.stdout.splitlines()] == [str(image)] * 2
+    assert "missing.png" in result.stderr
+
+
+# --- networks by path, and embed ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network file with two classes of its own."""
+    path = tmp_path_factory.mktemp("tuned") / "tuned.safetensors"
+    save_network(path, randomise(create_model(ROW, num_classes=2)), row=ROW, class_names=["cat", "dog"])  # type: ignore[arg-type]
+    return path
+
+
+def test_predict_takes_a_network_file_for_a_name(tuned: Path, image: Path) -> None:
+    (found,) = json.loads(assert_good(run("predict", tuned, image, "--format", "json")))
+    assert {score["name"] for score in found["classes"]} == {"cat", "dog"}
+
+
+@pytest.mark.parametrize("command", ["predict", "embed"])
+def test_a_file_that_is_no_network_says_what_to_do(command: str, weights: Path, image: Path, tmp_path: Path) -> None:
+    options = ("-o", tmp_path / "v.npy") if command == "embed" else ()
+    assert_one_sentence(run(command, weights, image, *options), 1, weights, "pass the file as its weights")
+    missing = tmp_path / "missing.safetensors"
+    assert_one_sentence(run(command, missing, image, *options), 3, missing, "No such file")
+
+
+def test_embed_writes_vectors_and_says_what_it_did(tuned: Path, image: Path, tmp_path: Path) -> None:
+    root, out = tree_of(image), tmp_path / "v.npy"
+    (root / "broken.jpg").write_bytes(b"no image")
+    result = run("embed", tuned, root, "-o", out, "--device", "cpu", "--format", "json")
+    record = json.loads(assert_good(result))
+    assert (record["num_images"], record["num_bad"], record["precision"]) == (2, 1, "float32")
+    assert result.stderr.startswith(f"Skipped: {root / 'broken.jpg'}")
+    assert np.load(out).shape == (2, 512)
+    assert json.loads(out.with_name("v.npy.paths.json").read_text()) == [str(root / "a/1.png"), str(root / "b.png")]
+    assert_one_sentence(run("embed", tuned, root, "-o", out), 2, out, "exists already", "--force")
+    fast = json.loads(assert_good(run("embed", tuned, root, "-o", out, "--force", "--fast", "--format", "json")))
+    assert "batch-norm folded" in fast["precision"]
+
+
+def test_embed_that_cannot_be_done_is_one_sentence(tuned: Path, image: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for paths, out, code, fact in (
+        ([empty], "v.npy", 3, "holds no images"),
+        ([tmp_path / "missing"], "v.npy", 3, "is not there"),
+        ([image], "v.csv", 2, "ends in .npy"),
+        ([image], "missing/v.npy", 3, "No such file"),
+    ):
+        assert_one_sentence(run("embed", tuned, *paths, "-o", tmp_path / out), code, fact)
+    assert not list(tmp_path.glob("v.*"))
 
 
 # --- convert ------------------------------------------------------------------------------------------------------

@@ -20,14 +20,18 @@ ROOT = Path(__file__).parent.parent
 LAYERS = {
     5: ["cli", "commands", "terminal", "__main__", "hubconf", "scripts"],
     4: ["verification", "run_verification", "acceptance", "publish", "training"],
-    3: ["zoo", "chain", "evaluation", "accuracy", "features", "prediction"],
+    3: [
+        *("zoo", "chain", "evaluation", "accuracy", "features", "prediction"),
+        *("networks", "embedding", "embedding_files"),
+    ],
     2: [
         *("preprocess", "complexity", "checkpoint", "layouts", "fit"),
-        *("convert", "data", "decode", "jpeg", "resize", "resnet", "trunk", "hub"),
+        *("convert", "data", "decode", "jpeg", "resize", "resnet", "trunk", "hub", "inference"),
+        *("network_file", "image_list", "batching", "partial_rows", "vector_files", "ranks"),
     ],
     1: [
         *("manifest", "records", "strict", "download", "recipes"),
-        *("cache", "transfer", "inventory", "progress"),
+        *("cache", "transfer", "inventory", "progress", "names", "network_header"),
         *("runs", "run_records", "logs", "curve_comparison", "curves"),
         *("report", "listing", "cards", "hub_config", "files", "environment", "__init__"),
     ],

@@ -8,7 +8,15 @@ from typing import Any
 
 import click
 
-from resnet_zoo.commands.shell import data_options, device_option, examples, format_option, weights_option, with_options
+from resnet_zoo.commands.shell import (
+    data_options,
+    device_option,
+    examples,
+    fast_option,
+    format_option,
+    weights_option,
+    with_options,
+)
 from resnet_zoo.manifest import get_entry
 from resnet_zoo.progress import progress_bar
 from resnet_zoo.report import RUN_CHECKS, exit_code, reports_as_json, reports_as_junit
@@ -90,7 +98,7 @@ def _check_run_options(names: Sequence[str], others: Mapping[str, object]) -> No
 @click.option("--data", type=click.Path(), metavar="DIR", required=True, help="The folder of the test images.")
 @click.option("--download", is_flag=True, help="CIFAR: fetch the official archive into DIR if it is not there.")
 @click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
-@with_options(weights_option, device_option, *data_options, format_option("table", "json"))
+@with_options(weights_option, device_option, fast_option, *data_options, format_option("table", "json"))
 def evaluate(
     name: str,
     data: str,
@@ -98,6 +106,7 @@ def evaluate(
     precision: Any,
     weights: str | None,
     device: str,
+    fast: bool,
     batch_size: int,
     num_workers: int | None,
     skip_bad: bool,
@@ -115,6 +124,7 @@ def evaluate(
             weights=weights,
             device=device,
             precision=precision,
+            fast=fast,
             batch_size=batch_size,
             num_workers=num_workers,
             skip_bad=skip_bad,

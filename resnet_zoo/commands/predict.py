@@ -2,40 +2,110 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Iterator
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
-from resnet_zoo.commands.shell import device_option, examples, format_option, weights_option, with_options
+from resnet_zoo.commands.shell import (
+    device_option,
+    echo_skipped,
+    examples,
+    fast_option,
+    format_option,
+    weights_option,
+    with_options,
+)
 from resnet_zoo.errors import DatasetError
-from resnet_zoo.manifest import get_entry
-from resnet_zoo.terminal import echo_json, echo_predictions
+from resnet_zoo.names import kind_of
+from resnet_zoo.terminal import echo_json, echo_predictions, echo_predictions_as_csv, echo_predictions_as_lines
+
+if TYPE_CHECKING:
+    from resnet_zoo.prediction import Prediction
+
+_STDIN = "-"
 
 
 @click.command(
     epilog=examples(
         "predict resnet50 cat.jpg dog.png --weights resnet50.safetensors",
         "predict resnet18_cifar10 photo.jpg --weights my.pth --top-k 3 --format json",
+        "predict tuned.safetensors photos/ --skip-bad --format csv",
     )
+    + "\n  find photos/ -name '*.jpg' | resnet-zoo predict resnet50 --format jsonl"
 )
 @click.argument("name")
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@click.option("--top-k", type=click.IntRange(min=1), default=5, show_default=True, help="Classes per image.")
+@click.argument("images", nargs=-1, metavar="[IMAGE|FOLDER|-]...")
+@click.option("--top-k", type=click.IntRange(min=1), help="Classes per image.  [default: 5, or all if fewer]")
+@click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True)
 @click.option("--skip-bad", is_flag=True, help="Report unreadable images and go on.")
-@with_options(weights_option, device_option, format_option("table", "json"))
+@with_options(weights_option, device_option, fast_option, format_option("table", "jsonl", "csv", "json"))
 def predict(
-    name: str, images: tuple[str, ...], top_k: int, skip_bad: bool, weights: str | None, device: str, form: str
+    name: str,
+    images: tuple[str, ...],
+    top_k: int | None,
+    batch_size: int,
+    skip_bad: bool,
+    weights: str | None,
+    device: str,
+    fast: bool,
+    form: str,
 ) -> None:
-    """Classify images, best classes first."""
-    get_entry(name)
-    from resnet_zoo.prediction import predict as predict_images
+    """Classify images, best classes first.
 
-    def report_bad(error: DatasetError) -> None:
-        click.echo(f"Skipped: {error}", err=True)
+    NAME is a row, hf-hub:owner/name, or the path of a network file. A FOLDER stands for all images below it, - for
+    paths on standard input, one a line, as does no image at all. jsonl and csv are written as the images are done, for
+    any number of them.
+    """
+    kind_of(name)  # a misspelt name is told before torch is imported
+    if not images and (sys.stdin is None or sys.stdin.isatty()):
+        raise click.UsageError("Name images or folders, or send their paths to standard input, one a line.")
+    from resnet_zoo.image_list import find_images
+    from resnet_zoo.prediction import stream_predictions
 
-    on_bad = report_bad if skip_bad else None
-    predictions = predict_images(name, images, weights=weights, top_k=top_k, device=device, on_bad=on_bad)
-    if form == "json":
+    predictions = stream_predictions(
+        name,
+        find_images(_paths(images or (_STDIN,))),
+        weights=weights,
+        top_k=top_k,
+        device=device,
+        batch_size=batch_size,
+        fast=fast,
+        on_bad=echo_skipped if skip_bad else None,
+    )
+    _echo(predictions, form)
+
+
+def _paths(given: tuple[str, ...]) -> Iterator[str]:
+    """Yield the paths given, and for ``-`` those on standard input.
+
+    Raises:
+        DatasetError: There are none.
+    """
+    number = 0
+    for path in given:
+        for found in _lines_of_stdin() if path == _STDIN else (path,):
+            number += 1
+            yield found
+    if not number:
+        raise DatasetError("No images: standard input is empty. Name images or folders, or send paths, one a line.")
+
+
+def _lines_of_stdin() -> Iterator[str]:
+    """Yield the lines that hold something; as bytes, because a path need not be text."""
+    lines = (line.rstrip(b"\r\n") for line in sys.stdin.buffer)
+    return (os.fsdecode(line) for line in lines if line)
+
+
+def _echo(predictions: Iterator[Prediction], form: str) -> None:
+    if form == "jsonl":
+        echo_predictions_as_lines(predictions)
+    elif form == "csv":
+        echo_predictions_as_csv(predictions)
+    elif form == "json":
         echo_json([asdict(prediction) for prediction in predictions])
     else:
-        echo_predictions(predictions)
+        echo_predictions(list(predictions))

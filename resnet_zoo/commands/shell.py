@@ -91,6 +91,11 @@ def format_option(*formats: str) -> Callable[[Any], Any]:
     )
 
 
+def echo_skipped(error: ZooError) -> None:
+    """Say on stderr that an image was left out, and why."""
+    click.echo(f"Skipped: {error}", err=True)
+
+
 def examples(*lines: str) -> str:
     """Return an epilog of example commands, unwrapped."""
     return "\b\nExamples:\n" + "\n".join(f"  resnet-zoo {line}" for line in lines)
@@ -100,6 +105,9 @@ weights_option = click.option(
     "--weights", metavar="TAG|PATH", help="A weight set of the row, or a .safetensors or .pth file."
 )
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
+fast_option = click.option(
+    "--fast", is_flag=True, help="Fold batch-norm, and compute in bfloat16 where the device multiplies it."
+)
 data_options = (
     click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True),
     click.option("--num-workers", "-j", type=click.IntRange(min=0), help="Processes that decode images."),

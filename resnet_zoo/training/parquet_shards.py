@@ -108,7 +108,7 @@ def _open(shard: Path) -> Iterator[Any]:
         from pyarrow import parquet
     except ImportError as error:
         raise ArgumentError(
-            f"{shard} needs pyarrow, which is not installed: pip install 'resnet-zoo[shards]'."
+            f"{shard} needs pyarrow, which is not installed: pip install 'resnet-zoo[parquet]'."
         ) from error
     try:
         with parquet.ParquetFile(shard) as file:

@@ -9,10 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import click
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from benchmarks.timing import Options, compare
 from resnet_zoo.fit import build
 from resnet_zoo.manifest import get_entry
 from resnet_zoo.preprocess import Transform
@@ -21,9 +23,21 @@ from resnet_zoo.training.images import CifarImages
 from resnet_zoo.training.learner import Learner, make_optimizer
 from resnet_zoo.training.loop import Loop, Progress
 from resnet_zoo.training.workers import Workers
+from resnet_zoo.zoo import resolve_device
 
-NAME, BATCH = "resnet18_cifar10", 128
+NAME, BATCH, NUM_STEPS = "resnet18_cifar10", 128, 16
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def measure(options: Options) -> None:
+    """Print the table: the same batch for all, each precision beside its bare step."""
+    if options.cifar10 is None:
+        click.echo("train: not measured (give --cifar10 DIR)\n")
+        return
+    contestants, num_images = train_contestants(options.cifar10, resolve_device("auto"), NUM_STEPS)
+    anchor = next((name for name in contestants if name.startswith("mmpretrain")), None)
+    title = f"Training ResNet-18 on {num_images} CIFAR-10 images, batch {BATCH}"
+    compare(title, contestants, options.rounds, num_images, anchor=anchor)
 
 
 def train_contestants(root: Path, device: torch.device, num_steps: int) -> tuple[dict[str, Callable[[], float]], int]:
@@ -41,7 +55,7 @@ def train_contestants(root: Path, device: torch.device, num_steps: int) -> tuple
     try:
         contestants["mmpretrain's Runner, float32"] = upstream_loop(pixels, labels)
     except ImportError:
-        print("mmpretrain is not installed (extra `peers`): not measured")
+        click.echo("mmpretrain is not installed (extra `peers`): not measured")
     return contestants, count
 
 

@@ -1,0 +1,77 @@
+"""``embed``: a vector per image."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from resnet_zoo.commands.shell import (
+    device_option,
+    echo_skipped,
+    examples,
+    fast_option,
+    format_option,
+    weights_option,
+    with_options,
+)
+from resnet_zoo.names import kind_of
+from resnet_zoo.progress import progress_bar
+from resnet_zoo.terminal import echo_json, echo_record
+
+
+@click.command(
+    epilog=examples(
+        "embed resnet50 photos/ -o photos.npy --fast",
+        "embed tuned.safetensors photos/ more/ cat.jpg -o photos.parquet",
+    )
+    + "\n  torchrun --nproc-per-node 2 -m resnet_zoo embed resnet50 photos/ -o photos.safetensors"
+)
+@click.argument("name")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option("-o", "--output", required=True, metavar="OUT", help="The .npy, .safetensors or .parquet file to write.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True)
+@click.option("--num-threads", "-j", type=click.IntRange(min=1), help="Threads that work; default: one per core.")
+@click.option("--force", is_flag=True, help="Replace OUT if it exists, or an unfinished run of another kind.")
+@with_options(weights_option, device_option, fast_option, format_option("table", "json"))
+def embed(
+    name: str,
+    paths: tuple[str, ...],
+    output: str,
+    batch_size: int,
+    num_threads: int | None,
+    force: bool,
+    weights: str | None,
+    device: str,
+    fast: bool,
+    form: str,
+) -> None:
+    """Write one vector per image of files and folders: what the network has pooled before its classifier.
+
+    NAME is a row, hf-hub:owner/name, or the path of a network file. Unreadable images are left out and listed in
+    OUT.bad.jsonl. The paths stand in OUT.paths.json (.npy), or in OUT itself. A run that was interrupted goes on when
+    the same command is given again; under torchrun the processes share the work.
+    """
+    kind_of(name)  # a misspelt name is told before torch is imported
+    from resnet_zoo.embedding_files import embed_files
+
+    with progress_bar() as progress:
+        written = embed_files(
+            name,
+            paths,
+            output,
+            weights=weights,
+            device=device,
+            batch_size=batch_size,
+            num_threads=num_threads,
+            fast=fast,
+            overwrite=force,
+            on_bad=echo_skipped,
+            progress=lambda done, total: progress(name, done, total),
+        )
+    if written is None:  # the first process of a torchrun speaks for all
+        return
+    if form == "json":
+        echo_json(asdict(written))
+    else:
+        echo_record(asdict(written))

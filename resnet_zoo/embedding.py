@@ -1,0 +1,156 @@
+"""One vector per image: what a network has pooled before its classifier.
+
+On a CPU every thread takes whole batches, from the file to the vectors, and computes them on one core. That keeps all
+cores busy without waiting for each other; and a batch then always gives the same bits, however many cores, processes
+and machines share the work (with several cores per batch, torch splits some sums by their number).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from resnet_zoo.batching import ImageBatch, batched, map_in_order, num_cores, read_batch
+from resnet_zoo.errors import ArgumentError, DatasetError
+from resnet_zoo.evaluation import exact_float32
+from resnet_zoo.inference import fast_dtype, optimize_for_inference
+from resnet_zoo.networks import Network, open_network
+from resnet_zoo.partial_rows import Rows
+from resnet_zoo.prediction import SINGLE
+from resnet_zoo.preprocess import ImageSource, Transform
+from resnet_zoo.resnet import ResNet
+from resnet_zoo.zoo import resolve_device
+
+OnBad = Callable[[DatasetError], None]
+
+LAYER = "pool"
+"""What a vector is: the maps of the last stage, averaged over their height and width."""
+
+
+class Pooled(nn.Module):
+    """A network without its classifier: images (N, 3, H, W) to vectors (N, C)."""
+
+    def __init__(self, network: ResNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the pooled maps of the last stage."""
+        return self.network.forward_head(self.network.forward_features(x), pre_logits=True)
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """A network ready to turn batches of images into vectors.
+
+    Attributes:
+        model: Images (N, 3, H, W) to vectors (N, C).
+        transform: How an image gets in.
+        device: Where it computes.
+        channels: C.
+        precision: What it computes with, for records.
+        num_threads: Threads that read images, and on a CPU compute.
+    """
+
+    model: nn.Module
+    transform: Transform
+    device: torch.device
+    channels: int
+    precision: str
+    num_threads: int
+
+    @classmethod
+    def of(cls, network: Network, device: torch.device, *, fast: bool, num_threads: int) -> Embedder:
+        """Load a network's weights and make it ready."""
+        transform, model = network.transform, network.load()
+        channels = model.fc.in_features
+        pooled: nn.Module = Pooled(model).to(device).eval()
+        precision = "float32"
+        if fast:
+            optimized = optimize_for_inference(pooled, dtype=fast_dtype(device))
+            pooled, precision = optimized, optimized.precision
+        return cls(pooled, transform, device, channels, precision, num_threads)
+
+    def batches(self, batches: Iterable[list[ImageSource]]) -> Iterator[tuple[ImageBatch, Rows]]:
+        """Yield each batch of images as it was read, with its vectors (N, C), in order."""
+        if self.device.type != "cpu":
+            read = map_in_order(partial(read_batch, transform=self.transform), batches, num_threads=self.num_threads)
+            yield from ((batch, self.vectors(batch)) for batch in read)
+            return
+        with one_core_per_thread() as initializer:
+            yield from map_in_order(self._read_and_run, batches, num_threads=self.num_threads, initializer=initializer)
+
+    def _read_and_run(self, sources: list[ImageSource]) -> tuple[ImageBatch, Rows]:
+        batch = read_batch(sources, self.transform)
+        return batch, self.vectors(batch)
+
+    def vectors(self, batch: ImageBatch) -> Rows:
+        """Return the vectors (N, C) of the readable images of a batch, float32."""
+        if not batch.titles:
+            return np.empty((0, self.channels), np.float32)
+        with torch.inference_mode(), exact_float32(self.device):
+            found: Tensor = self.model(self.transform.normalise(batch.pixels.to(self.device)))
+            rows: Rows = found.float().cpu().numpy()
+        return rows
+
+
+@contextlib.contextmanager
+def one_core_per_thread() -> Iterator[Callable[[], None]]:
+    """Give what makes a new thread compute on one core, and put torch's setting back at the end."""
+    before = torch.get_num_threads()
+    try:
+        yield partial(torch.set_num_threads, 1)
+    finally:
+        torch.set_num_threads(before)
+
+
+def embed(
+    name: str | os.PathLike[str],
+    images: ImageSource | Iterable[ImageSource],
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    device: torch.device | str = "auto",
+    batch_size: int = 16,
+    fast: bool = False,
+    on_bad: OnBad | None = None,
+) -> Rows:
+    """Return one vector per image, in memory; `embed_files` does it for any number of files.
+
+    Args:
+        name: A row or alias, ``hf-hub:owner/name``, or the path of a network file; see `open_network`.
+        images: One image or several: paths, bytes of image files, PIL images, or (H, W, 3) uint8 RGB arrays.
+        weights: A tag or path, as in `create_model`; ``None`` means the row's default weights.
+        device: ``auto`` (CUDA, MPS, then CPU) or a torch device.
+        batch_size: Images per forward pass.
+        fast: Use `optimize_for_inference`, with bfloat16 where the device multiplies it.
+        on_bad: Called with the error of each unreadable image, which is then left out, instead of raising it.
+
+    Returns:
+        (N, C) float32: C is 512 (ResNet-18 and 34) or 2048.
+
+    Raises:
+        UnknownModelError, UnknownWeightsError, WeightsUnavailableError, WeightsMismatchError, DownloadError,
+            IntegrityError, UnsafeCheckpointError, CheckpointError: As `open_network`.
+        DatasetError: An image is missing or unreadable.
+        ArgumentError: The batch size is not positive, or the device is not there.
+    """
+    if batch_size < 1:
+        raise ArgumentError(f"Expected a positive batch size, got {batch_size}.")
+    network, target = open_network(name, weights=weights), resolve_device(device)
+    embedder = Embedder.of(network, target, fast=fast, num_threads=num_cores())
+    sources = [images] if isinstance(images, SINGLE) else images
+    rows = [np.empty((0, embedder.channels), np.float32)]
+    for batch, vectors in embedder.batches(batched(sources, batch_size)):
+        for error in batch.bad.values():
+            if on_bad is None:
+                raise error
+            on_bad(error)
+        rows.append(vectors)
+    return np.concatenate(rows)

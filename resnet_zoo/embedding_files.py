@@ -1,0 +1,278 @@
+"""Vectors of any number of images to a file: by threads, processes and machines, and resumable."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from resnet_zoo.batching import batched, num_cores
+from resnet_zoo.embedding import LAYER, Embedder, OnBad
+from resnet_zoo.errors import ArgumentError, DatasetError
+from resnet_zoo.files import write_atomically
+from resnet_zoo.image_list import find_images
+from resnet_zoo.networks import Network, open_network
+from resnet_zoo.partial_rows import Batch, MergedRows, PartialRun, RowLog, RunFacts
+from resnet_zoo.preprocess import ImageSource
+from resnet_zoo.ranks import Ranks
+from resnet_zoo.vector_files import VectorSource, Write, write_npy, writer_for
+from resnet_zoo.zoo import resolve_device
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class EmbeddingFile:
+    """What `embed_files` wrote.
+
+    Attributes:
+        output: The file.
+        model: The network, by name.
+        weights_sha256: Of the file it was loaded from.
+        layer: What a vector is: ``pool``, the pooled maps before the classifier.
+        num_images: Vectors in the file.
+        num_bad: Images without a vector, because they could not be read.
+        channels: Numbers in a vector.
+        precision: What the network computed with.
+        num_resumed: Images whose vectors an earlier, unfinished run had made already.
+        images_per_s: Images per second in this run and process, reading and preprocessing included.
+    """
+
+    output: str
+    model: str
+    weights_sha256: str
+    layer: str
+    num_images: int
+    num_bad: int
+    channels: int
+    precision: str
+    num_resumed: int
+    images_per_s: float
+
+
+def embed_files(
+    name: str | os.PathLike[str],
+    paths: Iterable[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    device: torch.device | str = "auto",
+    batch_size: int = 16,
+    num_threads: int | None = None,
+    fast: bool = False,
+    overwrite: bool = False,
+    on_bad: OnBad | None = None,
+    progress: Progress | None = None,
+) -> EmbeddingFile | None:
+    """Write one vector per image to a file, in memory that does not grow with the number of images.
+
+    Folders are searched as `find_images` does, and the vectors are in that order. Images that cannot be read are left
+    out and listed in ``<output>.bad.jsonl``. What is done is kept in ``<output>.partial`` until the file is whole: the
+    same call goes on after the last complete batch. Under torchrun the processes share the batches (their folder must
+    be the same, on all machines); the file is the same, byte for byte, as one process would have written.
+
+    Args:
+        name: A row or alias, ``hf-hub:owner/name``, or the path of a network file; see `open_network`.
+        paths: Image files and folders.
+        output: The file to write: ``.npy``, ``.safetensors`` or ``.parquet``, see `resnet_zoo.vector_files`.
+        weights: A tag or path, as in `create_model`; ``None`` means the row's default weights.
+        device: ``auto`` (CUDA, one device per process; MPS; then CPU) or a torch device.
+        batch_size: Images per forward pass. The last bits of a vector depend on it.
+        num_threads: Threads that read images, and on a CPU compute; ``None``: one per core, shared by the processes.
+        fast: Use `optimize_for_inference`, with bfloat16 where the device multiplies it.
+        overwrite: Replace a file that exists, and an unfinished run of another kind.
+        on_bad: Called with the error of each unreadable image.
+        progress: Called with (images done, images in all) of this process after every batch.
+
+    Returns:
+        What was written; ``None`` in the processes of a torchrun that are not the first.
+
+    Raises:
+        UnknownModelError, UnknownWeightsError, WeightsUnavailableError, WeightsMismatchError, DownloadError,
+            IntegrityError, UnsafeCheckpointError, CheckpointError: As `open_network`.
+        DatasetError: A path is not there, a folder holds no images, or none of them can be read; or another process of
+            the run stopped.
+        ArgumentError: An output of another suffix, or one that exists; an unfinished run of another kind; a number that
+            is not positive; a device that is not there; pyarrow is missing.
+        OSError: The output cannot be written.
+    """
+    output = Path(output)
+    _check_numbers(batch_size, num_threads)
+    write = writer_for(output)
+    _check_output(output, overwrite=overwrite)
+    given = _check_paths(paths)
+    ranks = Ranks.from_environment()
+    target = _device_of(device, ranks)
+    with ranks.connected(), PartialRun(output, ranks.rank) as run:
+        network = open_network(name, weights=weights)
+        threads = num_threads or max(1, num_cores() // ranks.local_size)
+        embedder = Embedder.of(network, target, fast=fast, num_threads=threads)
+        mine = _facts_of(network, embedder, batch_size, ranks)
+        ranks.first(lambda: run.begin(mine, find_images(given), restart=overwrite))
+        facts = run.join(mine)
+        work = _make_rows(run, facts, embedder, ranks, on_bad, progress)
+        ranks.wait()
+        written: list[EmbeddingFile] = []
+        ranks.first(lambda: written.append(_finish(run, facts, write, work)))
+        return written[0] if written else None
+
+
+def _check_numbers(batch_size: int, num_threads: int | None) -> None:
+    for title, number in (("batch size", batch_size), ("number of threads", num_threads)):
+        if number is not None and number < 1:
+            raise ArgumentError(f"Expected a positive {title}, got {number}.")
+
+
+def _check_output(output: Path, *, overwrite: bool) -> None:
+    if output.is_dir():
+        raise ArgumentError(f"{output} is a folder; pass the path of the file to write.")
+    if output.exists() and not overwrite:
+        raise ArgumentError(f"{output} exists already. Choose another output, or allow it to be replaced (--force).")
+
+
+def _check_paths(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
+    given = [os.fspath(path) for path in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
+    if not given:
+        raise DatasetError("No images: pass image files or folders.")
+    for path in given:
+        if not Path(path).exists():
+            raise DatasetError(f"{path} is not there. Check the path.")
+    return given
+
+
+def _device_of(device: torch.device | str, ranks: Ranks) -> torch.device:
+    """Return the device of a process; with ``auto``, CUDA devices are dealt out."""
+    found = resolve_device(device)
+    if device == "auto" and found.type == "cuda" and ranks.size > 1:
+        return torch.device("cuda", ranks.local_rank % torch.cuda.device_count())
+    return found
+
+
+def _facts_of(network: Network, embedder: Embedder, batch_size: int, ranks: Ranks) -> RunFacts:
+    """Return what the vectors depend on; the images are still to be listed."""
+    return RunFacts(
+        model=network.entry.name,
+        weights_sha256=network.weights.checkpoint.sha256,
+        transform=str(embedder.transform),
+        layer=LAYER,
+        channels=embedder.channels,
+        precision=embedder.precision,
+        device=embedder.device.type,
+        batch_size=batch_size,
+        num_processes=ranks.size,
+        num_images=0,
+        images_sha256="",
+    )
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What one process did: images it found done, images it did, and the seconds that took."""
+
+    num_resumed: int
+    num_done: int
+    seconds: float
+
+
+def _make_rows(
+    run: PartialRun,
+    facts: RunFacts,
+    embedder: Embedder,
+    ranks: Ranks,
+    on_bad: OnBad | None,
+    progress: Progress | None,
+) -> _Work:
+    """Compute the batches of this process that are not done yet."""
+    total = sum(
+        min(facts.batch_size, facts.num_images - index * facts.batch_size)
+        for index in range(ranks.rank, facts.num_batches, ranks.size)
+    )
+    start = time.perf_counter()
+    with RowLog(run.folder, ranks.rank, facts.channels) as log:
+        done = resumed = min(total, log.num_batches * facts.batch_size)
+        todo = islice(_own_batches(run, facts, ranks), log.num_batches, None)
+        for batch, rows in embedder.batches(todo):
+            log.append(Batch(rows, {at: str(error) for at, error in batch.bad.items()}))
+            for error in batch.bad.values():
+                if on_bad:
+                    on_bad(error)
+            done += len(rows) + len(batch.bad)
+            if progress:
+                progress(done, total)
+    return _Work(resumed, done - resumed, time.perf_counter() - start)
+
+
+def _own_batches(run: PartialRun, facts: RunFacts, ranks: Ranks) -> Iterator[list[ImageSource]]:
+    images: Iterator[ImageSource] = run.images()
+    return islice(batched(images, facts.batch_size), ranks.rank, None, ranks.size)
+
+
+def _finish(run: PartialRun, facts: RunFacts, write: Write, work: _Work) -> EmbeddingFile:
+    """Write the output from the rows of all processes, and remove the folder of the run."""
+    merged, output = MergedRows(run, facts), run.output
+    paths_json, bad_jsonl, finished = (run.folder / name for name in ("paths.json", "bad.jsonl", "finished"))
+    num_bad = _write_bad(merged, bad_jsonl)
+    if num_bad == facts.num_images:
+        first = next(merged.bad())[1]
+        run.discard()
+        raise DatasetError(f"None of the {num_bad} images can be read. The first: {first}")
+    _write_paths(merged, paths_json)
+    metadata = {
+        "format": "pt",
+        **{key: getattr(facts, key) for key in ("model", "weights_sha256", "layer", "precision", "transform")},
+    }
+    source = VectorSource(facts.num_images - num_bad, facts.channels, merged.rows, paths_json, metadata)
+    write_atomically(finished, lambda path: write(source, path))
+    _move_beside(output, ".bad.jsonl", bad_jsonl if num_bad else None)
+    if write is write_npy:
+        _move_beside(output, ".paths.json", paths_json)
+    finished.replace(output)  # last: while it is not there, the run can be resumed
+    run.discard()
+    return EmbeddingFile(
+        output=str(output),
+        model=facts.model,
+        weights_sha256=facts.weights_sha256,
+        layer=facts.layer,
+        num_images=source.num_rows,
+        num_bad=num_bad,
+        channels=facts.channels,
+        precision=facts.precision,
+        num_resumed=work.num_resumed,
+        images_per_s=work.num_done / work.seconds,
+    )
+
+
+def _write_bad(merged: MergedRows, path: Path) -> int:
+    """Write a JSON object per image without a vector, and return their number."""
+    number = 0
+    with path.open("w", encoding="ascii") as file:
+        for image, reason in merged.bad():
+            file.write(json.dumps({"image": image, "reason": reason}) + "\n")
+            number += 1
+    return number
+
+
+def _write_paths(merged: MergedRows, path: Path) -> None:
+    """Write the paths of the vectors as a JSON list, one a line."""
+    separator = "[\n"
+    with path.open("w", encoding="ascii") as file:
+        for images, _ in merged.rows():
+            for image in images:
+                file.write(separator + json.dumps(image))
+                separator = ",\n"
+        file.write("\n]\n")
+
+
+def _move_beside(output: Path, suffix: str, path: Path | None) -> None:
+    """Put a file beside the output, or take away that of an earlier run."""
+    target = output.with_name(output.name + suffix)
+    if path is None:
+        target.unlink(missing_ok=True)
+    else:
+        path.replace(target)

@@ -1,0 +1,290 @@
+"""A network made ready for inference: batch-norm folded into the convolutions, channels_last, half precision.
+
+In eval mode a batch-norm is y = (x - mean) / sqrt(var + eps) * weight + bias, linear in x, and so is the convolution
+before it; their product is one convolution with a bias (Jacob et al. 2018, https://arxiv.org/abs/1712.05877, section
+3.2). Every batch-norm of a ResNet has a convolution before it; those of ResNetV1D's stem and pooled shortcuts too.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from resnet_zoo.errors import ArgumentError
+
+PROBE_IMAGES, PROBE_SEED = 4, 0
+"""How many images of random values a new network is compared on with the one it was made from."""
+
+_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+"""What /proc/cpuinfo calls instructions that multiply bfloat16, on x86 and on Arm."""
+
+
+@dataclass(frozen=True)
+class InferenceReport:
+    """What `optimize_for_inference` did, and how far the outputs moved.
+
+    Attributes:
+        folded_batch_norms: How many batch-norms went into convolutions; none is left.
+        memory_format: ``channels_last``.
+        dtype: ``float32``, ``bfloat16`` or ``float16``.
+        compiled: Whether the network is compiled.
+        probe_size: (N, C, H, W) of the images it was compared on, drawn from a fixed seed.
+        largest_logit_difference: Largest absolute difference of an output from that of the network given, in float32.
+        largest_logit: Largest absolute output of the network given, to compare the difference with.
+        argmax_agreement: Share of the probe's images with the same best class, 0 to 1; ``None`` for feature maps.
+    """
+
+    folded_batch_norms: int
+    memory_format: str
+    dtype: str
+    compiled: bool
+    probe_size: tuple[int, ...]
+    largest_logit_difference: float
+    largest_logit: float
+    argmax_agreement: float | None
+
+
+class OptimizedModel(nn.Module):
+    """What `optimize_for_inference` returns: a network that takes and gives what the one it was made from does.
+
+    Attributes:
+        network: The folded network, compiled if that was asked for.
+        report: What was done, and how far the outputs moved.
+    """
+
+    report: InferenceReport
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.network = network
+        self.dtype = dtype
+        self.in_channels = _first_convolution(network).in_channels
+
+    @property
+    def precision(self) -> str:
+        """What it computes with, for records."""
+        return f"{self.report.dtype}, batch-norm folded{', compiled' if self.report.compiled else ''}"
+
+    def forward(self, x: Tensor) -> Any:
+        """Return float32 logits (N, K), or float32 maps by name if the network given returned maps.
+
+        They are inference tensors: clone what is to be trained on.
+
+        Args:
+            x: Normalised images (N, C, H, W) of any floating type and memory format.
+
+        Raises:
+            ArgumentError: ``x`` is no such batch.
+        """
+        if x.ndim != 4 or x.shape[1] != self.in_channels or not x.is_floating_point():
+            raise ArgumentError(
+                f"Expected normalised images (N, {self.in_channels}, H, W) of a floating type, got "
+                f"{_name(x.dtype)} {tuple(x.shape)}. `create_transform` makes them from files."
+            )
+        with torch.inference_mode():
+            return _in_float32(self.network(x.to(self.dtype, memory_format=torch.channels_last)))
+
+    def train(self, mode: bool = True) -> OptimizedModel:  # noqa: ARG002  # torch's signature
+        """Stay in eval mode, whatever the module around it does: there is nothing left to train."""
+        return super().train(False)
+
+
+def optimize_for_inference(
+    model: nn.Module,
+    *,
+    dtype: torch.dtype | None = None,
+    compile: bool = False,  # noqa: A002  # torch's own word
+) -> OptimizedModel:
+    """Return a faster network with the same outputs; the model given is left as it was.
+
+    Batch-norm is folded into the convolutions in float64 and memory is laid out channels_last. The new network is then
+    compared with the one given on a few images of random values; its ``report`` says what was done and what differs.
+
+    Args:
+        model: A network of this zoo, or a module made of one, on the device where it will run.
+        dtype: ``torch.bfloat16`` or ``torch.float16`` where the device multiplies them (`supported_dtypes`); ``None``
+            means ``torch.float32``. `fast_dtype` chooses.
+        compile: Compile it with ``torch.compile``: takes up to minutes, here and again for another batch size.
+
+    Raises:
+        ArgumentError: The device has no such arithmetic, the values do not fit into ``dtype``, a batch-norm has no
+            convolution before it, or nothing can be compiled here.
+    """
+    device = next(model.parameters()).device
+    dtype = torch.float32 if dtype is None else dtype
+    _check_dtype(dtype, device)
+    network = copy.deepcopy(model).float().eval().requires_grad_(False)
+    probe = _probe_for(network).to(device)
+    with torch.inference_mode():
+        expected = _outputs(network(probe))
+    num_folded = fold_batch_norms(network)
+    optimized = OptimizedModel(network.to(dtype, memory_format=torch.channels_last), dtype).eval()  # type: ignore[call-overload]
+    if compile:
+        optimized.network = _compiled(network, device)
+    actual = _run_probe(optimized, probe, compiled=compile)
+    if not all(output.isfinite().all() for output in actual):
+        raise ArgumentError(f"The network's values do not fit into {_name(dtype)}. Use bfloat16 or float32.")
+    is_logits = len(expected) == 1 and expected[0].ndim == 2
+    optimized.report = InferenceReport(
+        folded_batch_norms=num_folded,
+        memory_format="channels_last",
+        dtype=_name(dtype),
+        compiled=compile,
+        probe_size=tuple(probe.shape),
+        largest_logit_difference=max((a - b).abs().max().item() for a, b in zip(actual, expected, strict=True)),
+        largest_logit=max(output.abs().max().item() for output in expected),
+        argmax_agreement=_argmax_agreement(actual[0], expected[0]) if is_logits else None,
+    )
+    return optimized
+
+
+def fold_batch_norms(network: nn.Module) -> int:
+    """Fold every batch-norm into the convolution before it, in place; an identity stays where it was.
+
+    Args:
+        network: In eval mode.
+
+    Returns:
+        How many were folded.
+
+    Raises:
+        ArgumentError: One has no convolution before it, or no statistics.
+    """
+    pairs = [pair for module in list(network.modules()) for pair in _convolutions_and_norms(module)]
+    for parent, convolution, name in pairs:
+        _fold(convolution, getattr(parent, name))
+        setattr(parent, name, nn.Identity())
+    left = [name for name, module in network.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    if left:
+        raise ArgumentError(f"Batch-norm {left[0]} has no convolution before it to fold it into.")
+    return len(pairs)
+
+
+def _convolutions_and_norms(module: nn.Module) -> Iterator[tuple[nn.Module, nn.Conv2d, str]]:
+    """Yield (module, convolution, name of the batch-norm after it) for the children of a module.
+
+    ``bn1`` follows ``conv1``, as everywhere in torchvision's names; in a sequence, each follows the one before it.
+    """
+    children = dict(module.named_children())
+    names = list(children)
+    for index, name in enumerate(names):
+        if not isinstance(children[name], nn.BatchNorm2d):
+            continue
+        if isinstance(module, nn.Sequential):
+            before = children[names[index - 1]] if index else None
+        else:
+            before = children.get(re.sub("^bn", "conv", name))
+        if isinstance(before, nn.Sequential) and len(before):  # ResNetV1D's stem: its last convolution has no norm
+            before = before[-1]
+        if isinstance(before, nn.Conv2d):
+            yield module, before, name
+
+
+def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    """Make the convolution compute what both did; in float64, so that only the last rounding differs."""
+    if norm.running_mean is None or norm.running_var is None:
+        raise ArgumentError("A batch-norm without running statistics cannot be folded.")
+    scale = (norm.running_var.double() + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale *= norm.weight.double()
+    bias = -norm.running_mean.double() * scale
+    if norm.bias is not None:
+        bias += norm.bias.double()
+    if convolution.bias is not None:
+        bias += convolution.bias.double() * scale
+    weight = convolution.weight.double() * scale[:, None, None, None]
+    dtype = convolution.weight.dtype
+    convolution.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
+    convolution.bias = nn.Parameter(bias.to(dtype), requires_grad=False)
+
+
+def supported_dtypes(device: torch.device) -> tuple[torch.dtype, ...]:
+    """Return the floating types that a device multiplies by its own instructions, float32 first.
+
+    A CPU has bfloat16 with AVX512-BF16, AMX or Arm's BF16 (as Linux tells); float16 on a CPU is never faster here and
+    is left out.
+    """
+    if device.type == "cuda":
+        has_bfloat16 = torch.cuda.get_device_capability(device) >= (8, 0)  # older ones emulate it
+        return (torch.float32, *((torch.bfloat16,) if has_bfloat16 else ()), torch.float16)
+    if device.type == "mps":
+        return (torch.float32, torch.float16)
+    return (torch.float32, torch.bfloat16) if _cpu_flags() & _BFLOAT16_FLAGS else (torch.float32,)
+
+
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """Return bfloat16 if the device multiplies it, else float32: the range is the same, so nothing overflows."""
+    return torch.bfloat16 if torch.bfloat16 in supported_dtypes(device) else torch.float32
+
+
+def _cpu_flags() -> set[str]:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return set()  # not Linux
+    lines = (line.partition(":") for line in text.splitlines())
+    return {flag for key, _, value in lines if key.strip().lower() in ("flags", "features") for flag in value.split()}
+
+
+def _check_dtype(dtype: torch.dtype, device: torch.device) -> None:
+    known = supported_dtypes(device)
+    if dtype not in known:
+        raise ArgumentError(
+            f"Expected a dtype that {device} multiplies quickly ({', '.join(map(_name, known))}), got {_name(dtype)}. "
+            "Leave it out for float32."
+        )
+
+
+def _compiled(network: nn.Module, device: torch.device) -> Any:
+    """Compile; on a CPU with the weights frozen, which lets the compiler lay them out for its convolutions."""
+    return torch.compile(network, options={"freezing": True} if device.type == "cpu" else None)
+
+
+def _run_probe(optimized: OptimizedModel, probe: Tensor, *, compiled: bool) -> list[Tensor]:
+    try:
+        return _outputs(optimized(probe))
+    except RuntimeError as error:
+        if not compiled:
+            raise
+        reason = str(error).strip().partition("\n")[0]
+        raise ArgumentError(f"torch.compile fails on this machine ({reason}). Leave out compile.") from error
+
+
+def _probe_for(network: nn.Module) -> Tensor:
+    """Return images of random values, of the size the network's first convolution was made for."""
+    first = _first_convolution(network)
+    size = 32 if first.stride == (1, 1) else 224  # the stems' own: CIFAR's does not stride
+    generator = torch.Generator().manual_seed(PROBE_SEED)
+    return torch.randn(PROBE_IMAGES, first.in_channels, size, size, generator=generator)
+
+
+def _first_convolution(network: nn.Module) -> nn.Conv2d:
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            return module
+    raise ArgumentError("Expected a convolutional network, got a module without a convolution.")
+
+
+def _outputs(output: Any) -> list[Tensor]:
+    return [value.float() for value in output.values()] if isinstance(output, dict) else [output.float()]
+
+
+def _in_float32(output: Any) -> Any:
+    if isinstance(output, dict):
+        return {name: value.float() for name, value in output.items()}
+    return output.float()
+
+
+def _argmax_agreement(actual: Tensor, expected: Tensor) -> float:
+    return (actual.argmax(dim=1) == expected.argmax(dim=1)).float().mean().item()
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,37 @@
+"""What may stand where a network is named: a row, a repository on the Hugging Face Hub, or a file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from resnet_zoo.errors import UnknownModelError
+from resnet_zoo.manifest import get_entry
+
+HUB_PREFIX = "hf-hub:"
+
+FILE_SUFFIXES = frozenset({".safetensors", ".pth", ".pt", ".bin", ".ckpt"})
+"""What the names of checkpoint files end in."""
+
+Kind = Literal["row", "repository", "file"]
+
+
+def kind_of(name: str | os.PathLike[str]) -> Kind:
+    """Tell what a name stands for; a row is preferred where a file has the same name.
+
+    Raises:
+        UnknownModelError: It is neither a row nor the form of an address or a path.
+        ManifestError: The manifest is broken.
+    """
+    if not isinstance(name, str):
+        return "file"
+    if name.startswith(HUB_PREFIX):
+        return "repository"
+    try:
+        get_entry(name)
+    except UnknownModelError:
+        if Path(name).suffix.lower() in FILE_SUFFIXES or os.sep in name or "/" in name or Path(name).is_file():
+            return "file"
+        raise
+    return "row"

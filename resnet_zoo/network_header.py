@@ -1,0 +1,185 @@
+"""What a network file says of itself: the text in the header of a safetensors file that `save_network` writes.
+
+Six texts: ``format`` (``pt``, as other readers want), ``model`` (the row whose network it is), ``num_classes``,
+``class_names``, ``preprocess`` and ``input_size``, the last three as JSON. A file may carry more; only these are read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from resnet_zoo.errors import CheckpointError, UnknownModelError
+from resnet_zoo.manifest import get_entry
+from resnet_zoo.records import Entry, Preprocess, to_json
+from resnet_zoo.strict import WrongValueError, decode, expect, object_without_duplicates
+
+FIELDS = ("format", "model", "num_classes", "class_names", "preprocess", "input_size")
+
+MAX_TEXT = 1 << 22
+"""Characters of the longest text that is read: ImageNet-21k's names with all synonyms take a fifth of it."""
+
+MAX_EDGE = 8192
+"""Pixels of the largest input."""
+
+
+@dataclass(frozen=True)
+class NetworkHeader:
+    """The facts that a network file adds to its row.
+
+    Attributes:
+        row: Name of the row whose network it is.
+        class_names: In label order.
+        preprocess: How an image gets in.
+        input_size: Channels, height, width.
+    """
+
+    row: str
+    class_names: tuple[str, ...]
+    preprocess: Preprocess
+    input_size: tuple[int, ...]
+
+    @property
+    def entry(self) -> Entry:
+        """The row with this network's own number of classes, preprocessing and input size.
+
+        Raises:
+            UnknownModelError: The zoo has no such row.
+        """
+        return dataclasses.replace(
+            get_entry(self.row),
+            num_classes=len(self.class_names),
+            preprocess=self.preprocess,
+            input_size=self.input_size,
+        )
+
+    def as_text(self) -> dict[str, str]:
+        """Return the header's texts."""
+        return {
+            "format": "pt",
+            "model": self.row,
+            "num_classes": str(len(self.class_names)),
+            "class_names": json.dumps(list(self.class_names), ensure_ascii=False),
+            "preprocess": json.dumps(to_json(self.preprocess)),
+            "input_size": json.dumps(list(self.input_size)),
+        }
+
+    def check(self) -> None:
+        """Check the values against each other and against what they may be.
+
+        Raises:
+            WrongValueError: One is not what it may be.
+        """
+        check_class_names(self.class_names, len(self.class_names))
+        _check_preprocess(self.preprocess, self.input_size)
+
+    @classmethod
+    def read(cls, texts: Mapping[str, str], path: str | os.PathLike[str]) -> NetworkHeader:
+        """Read the texts of a file's header, which may say anything.
+
+        Args:
+            texts: The header.
+            path: The file, for errors.
+
+        Raises:
+            CheckpointError: It is no header of a network file, or one that makes no sense.
+        """
+        if not {"num_classes", "class_names"} & texts.keys():
+            row = texts.get("model", "NAME")
+            row = row if re.fullmatch(r"\w{1,64}", row) else "NAME"
+            raise CheckpointError(
+                path,
+                "it does not say which network it holds. Name the row, and pass the file as its weights "
+                f"({row} --weights {os.fspath(path)}).",
+            )
+        try:
+            header = cls(**_decoded(texts))
+            header.check()
+            get_entry(header.row)
+        except WrongValueError as error:
+            raise CheckpointError(
+                path, f"its header is wrong at {'.'.join(map(str, error.where))}: {error.why}."
+            ) from error
+        except UnknownModelError as error:
+            raise CheckpointError(path, f"it is for a row that this zoo does not have. {error}") from error
+        return header
+
+
+def check_class_names(names: Any, num_classes: int) -> None:
+    """Check names of classes that came with a network.
+
+    Raises:
+        WrongValueError: They are no list of as many printable names as there are classes.
+    """
+    where = ("class_names",)
+    expect(isinstance(names, (list, tuple)), "a list of names", type(names).__name__, where)
+    if len(names) != num_classes:
+        raise WrongValueError(where, f"expected {num_classes} names, one per class, got {len(names)}")
+    for label, name in enumerate(names):
+        good = isinstance(name, str) and name and name.isprintable()  # a name is printed: no terminal codes, no lines
+        if not good:
+            raise WrongValueError((*where, label), f"expected a printable name, got {_short(name)}")
+
+
+def _decoded(texts: Mapping[str, str]) -> dict[str, Any]:
+    for field in FIELDS:
+        if field not in texts:
+            raise WrongValueError((field,), "missing field")
+        if len(texts[field]) > MAX_TEXT:
+            raise WrongValueError((field,), f"expected at most {MAX_TEXT} characters, got {len(texts[field])}")
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", texts["num_classes"]):
+        raise WrongValueError(("num_classes",), f"expected a positive integer, got {_short(texts['num_classes'])}")
+    names = _json(texts, "class_names")
+    check_class_names(names, int(texts["num_classes"]))
+    try:
+        rules = decode(Preprocess, _json(texts, "preprocess"), ("preprocess",))
+    except OverflowError as error:
+        raise WrongValueError(("preprocess",), f"expected numbers, got {_short(texts['preprocess'])}") from error
+    return {
+        "row": texts["model"],
+        "class_names": tuple(names),
+        "preprocess": rules,
+        "input_size": decode(tuple[int, ...], _json(texts, "input_size"), ("input_size",)),
+    }
+
+
+def _json(texts: Mapping[str, str], field: str) -> Any:
+    try:
+        return json.loads(texts[field], object_pairs_hook=object_without_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise WrongValueError((field,), f"expected JSON, got {_short(texts[field])}") from error
+
+
+def _check_preprocess(rules: Preprocess, input_size: Sequence[int]) -> None:
+    good_size = len(input_size) == 3 and all(1 <= number <= MAX_EDGE for number in input_size)
+    if not good_size:
+        raise WrongValueError(
+            ("input_size",), f"expected channels, height and width of 1 to {MAX_EDGE}, got {_short(list(input_size))}"
+        )
+    for field, lowest in (("mean", None), ("std", 0.0)):
+        values = getattr(rules, field)
+        good = len(values) == 3 and all(math.isfinite(value) and (lowest is None or value > lowest) for value in values)
+        if not good:
+            kind = "finite" if lowest is None else "positive"
+            raise WrongValueError(("preprocess", field), f"expected three {kind} numbers, got {_short(list(values))}")
+    steps = (rules.resize_backend, rules.short_edge, rules.crop)
+    if all(step is None for step in steps):
+        return
+    crop, short_edge = rules.crop or 0, rules.short_edge or 0
+    if rules.resize_backend is None or not 1 <= crop <= short_edge <= MAX_EDGE or {crop} != set(input_size[1:]):
+        raise WrongValueError(
+            ("preprocess",),
+            f"expected a resize_backend, and a crop of the input's {input_size[1]}x{input_size[2]} pixels from a "
+            f"short_edge of up to {MAX_EDGE}, or none of the three; got {', '.join(map(str, steps))}",
+        )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:60] + "…"

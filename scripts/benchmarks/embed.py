@@ -1,0 +1,92 @@
+"""Vectors of a folder of JPEG files, against a plain torchvision script."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmarks.timing import Contestants, Options, compare
+
+
+def measure(options: Options) -> None:
+    """Print the table."""
+    if options.images is None:
+        click.echo("embed: not measured (give --images DIR)\n")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        compare_embedding(options.images, Path(folder), options.rounds)
+
+
+def compare_embedding(images: Path, folder: Path, rounds: int, repeats: int = 2, batch_size: int = 16) -> None:
+    """ResNet-50 over a folder, whole: load, read, compute, write. Both resize with Pillow and hold the same weights."""
+    import numpy as np
+    import torch
+
+    from resnet_zoo import create_model, embed_files, get_entry, save_network
+
+    torch.manual_seed(0)
+    model = with_statistics(create_model("resnet50"))
+    weights, pickled = folder / "resnet50.safetensors", folder / "resnet50.pth"
+    names, pillow = [f"class {label}" for label in range(1000)], get_entry("resnetv1d50").preprocess
+    save_network(weights, model, row="resnet50", class_names=names, preprocess=pillow)
+    torch.save(model.state_dict(), pickled)
+    for repeat in range(repeats):
+        shutil.copytree(images, folder / "images" / str(repeat), ignore=shutil.ignore_patterns(".*"))
+    num_images = sum(path.is_file() for path in (folder / "images").rglob("*"))
+    options: Any = {"batch_size": batch_size, "overwrite": True, "device": "cpu"}
+
+    def ours(output: str, *, fast: bool) -> Callable[[], Any]:
+        return lambda: embed_files(weights, [folder / "images"], folder / output, fast=fast, **options)
+
+    peer = partial(embed_with_torchvision, pickled, folder / "images", folder / "peer.npy", batch_size)
+    contestants: Contestants = {
+        "resnet_zoo, embed --fast": ours("fast.npy", fast=True),
+        "resnet_zoo, embed": ours("exact.npy", fast=False),
+        "torchvision: ImageFolder, 2 workers, eager": peer,
+    }
+    compare(f"ResNet-50 vectors of {num_images} JPEG files, CPU", contestants, rounds, num_images)
+    expected = np.load(folder / "peer.npy")
+    for output in ("fast", "exact"):
+        difference = np.abs(np.load(folder / f"{output}.npy") - expected).max()
+        click.echo(f"  largest difference, {output}: {difference:.2e}, of values up to {np.abs(expected).max():.2f}")
+    click.echo()
+
+
+def with_statistics(model: Any) -> Any:
+    """Give a fresh network batch-norms that do something: as they start, every block is an identity."""
+    import torch
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.2, 0.8)
+            torch.nn.init.uniform_(module.bias, -0.2, 0.2)
+    return model.eval()
+
+
+def embed_with_torchvision(weights: Path, images: Path, output: Path, batch_size: int) -> None:
+    """What one writes with torchvision alone."""
+    import numpy as np
+    import torch
+    import torchvision
+    from torchvision import transforms
+
+    model = torchvision.models.resnet50()
+    model.load_state_dict(torch.load(weights, weights_only=True))
+    model.fc = torch.nn.Identity()
+    model.eval()
+    steps = [
+        transforms.Resize(256),
+        transforms.CenterCrop(224),
+        transforms.ToTensor(),
+        transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+    ]
+    data = torchvision.datasets.ImageFolder(str(images), transforms.Compose(steps))
+    loader = torch.utils.data.DataLoader(data, batch_size, num_workers=2)
+    with torch.inference_mode():
+        np.save(output, torch.cat([model(x) for x, _ in loader]).numpy())

@@ -1,0 +1,387 @@
+"""Optimised networks: nothing of batch-norm left, the same outputs, and a report that tells the truth."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+from torch import Tensor, nn
+
+from resnet_zoo import inference
+from resnet_zoo.cli import main
+from resnet_zoo.errors import ArgumentError
+from resnet_zoo.evaluation import evaluate
+from resnet_zoo.fit import build
+from resnet_zoo.inference import (
+    OptimizedModel,
+    fast_dtype,
+    fold_batch_norms,
+    optimize_for_inference,
+    supported_dtypes,
+)
+from resnet_zoo.manifest import class_folders, get_entry
+from resnet_zoo.prediction import predict
+from resnet_zoo.resnet import ResNet
+from tests.conftest import NAMES, randomise, smooth_image
+
+ROW, DEEP_ROW = "resnet18_cifar10", "resnetv1d50_in1k"
+CPU = torch.device("cpu")
+Tree = Callable[..., Path]
+needs_bfloat16 = pytest.mark.skipif(
+    torch.bfloat16 not in supported_dtypes(CPU), reason="this CPU does not multiply bfloat16"
+)
+
+
+def network(name: str) -> ResNet:
+    torch.manual_seed(0)
+    model = build(get_entry(name))
+    randomise(model)
+    nn.init.normal_(model.fc.weight, std=0.1)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def model() -> ResNet:
+    return network(ROW)
+
+
+def images(count: int = 2, size: int = 32, seed: int = 1) -> Tensor:
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+def batch_norms(module: nn.Module) -> list[nn.Module]:
+    return [child for child in module.modules() if isinstance(child, nn.BatchNorm2d)]
+
+
+def relative_difference(actual: Tensor, expected: Tensor) -> float:
+    return ((actual - expected).abs().max() / expected.abs().max()).item()
+
+
+# --- folding -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_folded_logits_are_those_of_the_network(name: str) -> None:
+    model = network(name)
+    num_norms = len(batch_norms(model))
+    optimized = optimize_for_inference(model)
+    x = images(size=32 if "cifar" in name else 65)  # an odd map, so that V1D's pools meet an edge
+    with torch.no_grad():
+        expected = model(x)
+    actual = optimized(x)
+    assert batch_norms(optimized) == []
+    assert optimized.report.folded_batch_norms == num_norms
+    assert actual.dtype == torch.float32
+    assert relative_difference(actual, expected) < 1e-5
+    assert relative_difference(actual, expected) < 1e-4 < relative_difference(actual.flip(0), expected)
+
+
+@pytest.mark.parametrize("name", [ROW, "resnet50_in1k", DEEP_ROW])
+def test_the_fold_is_exact_but_for_rounding(name: str) -> None:
+    model, x = network(name).double(), images(size=33).double()
+    with torch.no_grad():
+        expected = model(x)
+        fold_batch_norms(model)
+        assert relative_difference(model(x), expected) < 1e-12
+
+
+def test_a_fold_that_forgets_eps_would_be_seen() -> None:
+    model, x = network(ROW).double(), images().double()
+    with torch.no_grad():
+        expected = model(x)
+        for norm in batch_norms(model):
+            norm.eps = 0.0  # type: ignore[assignment]
+        fold_batch_norms(model)
+        assert relative_difference(model(x), expected) > 1e-6
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+def test_convolutions_with_a_bias_and_norms_without_weights_fold_too(affine: bool, bias: bool) -> None:
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(4, affine=affine)
+    assert norm.running_var is not None
+    norm.running_var.uniform_(0.5, 2)
+    pair = nn.Sequential(nn.Conv2d(3, 4, 3, bias=bias), norm).double().eval()
+    x = images().double()
+    with torch.no_grad():
+        expected = pair(x)
+        assert fold_batch_norms(pair) == 1
+        assert relative_difference(pair(x), expected) < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("module", "fact"),
+    [
+        (nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3)), "0 has no convolution before it"),
+        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4)), "2 has no convolution before it"),
+        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)), "statistics"),
+        (nn.Sequential(nn.Linear(3, 4)), "without a convolution"),
+    ],
+)
+def test_what_cannot_be_folded_is_refused(module: nn.Module, fact: str) -> None:
+    with pytest.raises(ArgumentError, match=fact):
+        optimize_for_inference(module)
+
+
+# --- the new network and the old one -------------------------------------------------------------------------------
+
+
+def test_the_network_given_is_left_as_it_was() -> None:
+    model = network(ROW).train()
+    model.layer1.eval()  # type: ignore[union-attr]
+    before = copy.deepcopy(model)
+    optimize_for_inference(model)
+    assert all(torch.equal(value, before.state_dict()[key]) for key, value in model.state_dict().items())
+    assert list(model.state_dict()) == list(before.state_dict())
+    assert [m.training for m in model.modules()] == [m.training for m in before.modules()]
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert len(batch_norms(model)) == len(batch_norms(before))
+
+
+def test_it_stays_in_eval_mode_within_a_module_that_trains(model: ResNet) -> None:
+    optimized = optimize_for_inference(model)
+    nn.Sequential(optimized).train()
+    assert not any(module.training for module in optimized.modules())
+    assert not any(parameter.requires_grad for parameter in optimized.parameters())
+
+
+def test_weights_are_channels_last(model: ResNet) -> None:
+    convolutions = [m for m in optimize_for_inference(model).modules() if isinstance(m, nn.Conv2d)]
+    assert all(m.weight.is_contiguous(memory_format=torch.channels_last) for m in convolutions)
+
+
+def test_any_layout_and_floating_type_of_input_gives_the_same_logits(model: ResNet) -> None:
+    optimized, x = optimize_for_inference(model), images()
+    expected = optimized(x)
+    assert torch.equal(optimized(x.to(memory_format=torch.channels_last)), expected)
+    assert torch.equal(optimized(x.double()), expected)
+    assert torch.equal(optimized(x.repeat(1, 2, 1, 1)[:, :3]), expected)
+
+
+def test_a_batch_may_be_empty(model: ResNet) -> None:
+    assert optimize_for_inference(model)(images(0)).shape == (0, 10)
+
+
+@pytest.mark.parametrize(
+    "x", [images()[0], images()[:, :1], images().to(torch.uint8), torch.zeros(2, 32, 32, 3)], ids=lambda x: str(x.shape)
+)
+def test_what_is_no_batch_of_normalised_images_is_refused(model: ResNet, x: Tensor) -> None:
+    with pytest.raises(ArgumentError, match=r"Expected normalised images \(N, 3, H, W\) of a floating type, got"):
+        optimize_for_inference(model)(x)
+
+
+def test_a_module_made_of_a_network_is_optimised_and_gives_its_maps(model: ResNet) -> None:
+    class Maps(nn.Module):
+        def __init__(self, body: ResNet) -> None:
+            super().__init__()
+            self.body = body
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return self.body.stages(x)
+
+    optimized, x = optimize_for_inference(Maps(model)), images()
+    actual, expected = optimized(x), model.stages(x)
+    assert list(actual) == list(expected)
+    assert all(relative_difference(actual[key], expected[key]) < 1e-5 for key in expected)
+    assert optimized.report.argmax_agreement is None
+    assert optimized.report.folded_batch_norms == len(batch_norms(model))
+
+
+def test_grey_networks_are_probed_with_grey_images() -> None:
+    grey = optimize_for_inference(build(get_entry(ROW), in_channels=1))
+    assert grey.report.probe_size == (4, 1, 32, 32)
+
+
+# --- the report ----------------------------------------------------------------------------------------------------
+
+
+def test_the_report_says_what_was_done(model: ResNet) -> None:
+    report = optimize_for_inference(model).report
+    assert (report.folded_batch_norms, report.memory_format, report.dtype) == (20, "channels_last", "float32")
+    assert report.compiled is False
+    assert report.probe_size == (4, 3, 32, 32)
+    assert 0 <= report.largest_logit_difference < 1e-4
+    assert report.argmax_agreement == 1.0
+
+
+def test_the_report_tells_the_probe_s_difference(model: ResNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    optimized = optimize_for_inference(model)
+    probe = images(inference.PROBE_IMAGES, 32, seed=inference.PROBE_SEED)
+    assert optimized.report.probe_size == tuple(probe.shape)
+    with torch.no_grad():
+        expected = model(probe)
+    assert optimized.report.largest_logit == expected.abs().max().item()
+    assert optimized.report.largest_logit_difference == (optimized(probe) - expected).abs().max().item()
+
+    def fold_wrongly(network: nn.Module) -> int:
+        count = fold_batch_norms(network)
+        assert isinstance(network, ResNet)
+        network.fc.bias.add_(5 * torch.eye(10)[3])
+        return count
+
+    monkeypatch.setattr(inference, "fold_batch_norms", fold_wrongly)
+    report = optimize_for_inference(model).report
+    assert report.largest_logit_difference == pytest.approx(5, abs=1e-3)
+    assert report.argmax_agreement == (expected.argmax(1) == 3).float().mean().item()
+    assert report.argmax_agreement is not None
+    assert report.argmax_agreement < 1
+
+
+# --- half precision ------------------------------------------------------------------------------------------------
+
+
+@needs_bfloat16
+def test_bfloat16_agrees_but_for_its_rounding(model: ResNet) -> None:
+    optimized, x = optimize_for_inference(model, dtype=torch.bfloat16), images(64)
+    with torch.no_grad():
+        expected = model(x)
+    actual = optimized(x)
+    assert actual.dtype == torch.float32
+    assert {parameter.dtype for parameter in optimized.parameters()} == {torch.bfloat16}
+    assert 1e-4 < relative_difference(actual, expected) < 5e-2
+    assert (actual.argmax(1) == expected.argmax(1)).float().mean() > 0.9
+    assert optimized.report.dtype == "bfloat16"
+    assert 1e-5 < optimized.report.largest_logit_difference < 0.05 * optimized.report.largest_logit
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64, torch.int8])
+def test_a_dtype_that_the_cpu_does_not_multiply_is_refused(model: ResNet, dtype: torch.dtype) -> None:
+    with pytest.raises(ArgumentError, match=f"cpu multiplies quickly .*float32.*got {str(dtype)[6:]}"):
+        optimize_for_inference(model, dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("text", "dtype"),
+    [
+        ("flags\t\t: fpu avx512f avx512_bf16 amx_tile\n", torch.bfloat16),
+        ("Features\t: fp asimd bf16\n", torch.bfloat16),
+        ("flags\t\t: fpu avx2 avx512f\nmodel name: bf16\n", torch.float32),
+        ("", torch.float32),
+    ],
+)
+def test_the_fast_dtype_is_bfloat16_where_the_processor_says_so(
+    text: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: text)
+    assert fast_dtype(CPU) == dtype
+
+
+def test_a_system_that_does_not_tell_its_processor_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object, **__: object) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", missing)
+    assert supported_dtypes(CPU) == (torch.float32,)
+
+
+def test_values_that_overflow_are_refused() -> None:
+    huge = network(ROW)
+    nn.init.constant_(huge.fc.weight, 3e38)
+    with pytest.raises(ArgumentError, match="do not fit into float32"):
+        optimize_for_inference(huge)
+
+
+# --- compiling -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch.compile's own
+def test_compiled_logits_are_those_of_the_network(model: ResNet) -> None:
+    optimized = optimize_for_inference(model, compile=True)
+    for count in (1, 3, 5):
+        with torch.no_grad():
+            assert relative_difference(optimized(images(count)), model(images(count))) < 1e-5
+    assert optimized.report.compiled is True
+    assert optimized.precision.endswith("compiled")
+
+
+def test_a_compiler_that_fails_is_told_in_a_sentence(model: ResNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing(nn.Module):
+        def forward(self, _: Tensor) -> Tensor:
+            raise RuntimeError("InvalidCxxCompiler: no g++\nlong log")
+
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: Failing())
+    with pytest.raises(ArgumentError, match=r"fails on this machine \(InvalidCxxCompiler: no g\+\+\)\. Leave out"):
+        optimize_for_inference(model, compile=True)
+
+
+# --- predict and evaluate ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory, model: ResNet) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "row.safetensors"
+    safetensors.torch.save_file(model.state_dict(), path)
+    return path
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], prog_name="resnet-zoo")
+
+
+def test_fast_evaluation_counts_as_the_network_does_and_says_how_it_computed(model: ResNet, class_tree: Tree) -> None:
+    root = class_tree(class_folders("cifar10"), per_class=2)
+    exact = evaluate(ROW, root, model=model, device="cpu")
+    fast = evaluate(ROW, root, model=model, device="cpu", fast=True)
+    assert exact.precision == "float32"
+    assert fast.precision == f"{str(fast_dtype(CPU))[6:]}, batch-norm folded"
+    assert abs(fast.correct1 - exact.correct1) <= 1
+    assert batch_norms(model)
+
+
+def test_an_optimised_network_is_evaluated_as_it_was_made(model: ResNet, class_tree: Tree) -> None:
+    root = class_tree(class_folders("cifar10"))
+    seen: list[torch.dtype] = []
+
+    class Spy(OptimizedModel):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.extend(parameter.dtype for parameter in self.parameters())
+            logits: Tensor = super().forward(x)
+            return logits
+
+    dtype = fast_dtype(CPU)
+    optimized = optimize_for_inference(model, dtype=dtype)
+    optimized.__class__ = Spy
+    result = evaluate(ROW, root, model=optimized, device="cpu")
+    assert set(seen) == {dtype}
+    assert result.precision == optimized.precision
+
+
+def test_fast_and_a_precision_exclude_each_other(model: ResNet, class_tree: Tree) -> None:
+    with pytest.raises(ArgumentError, match="fast chooses its own precision"):
+        evaluate(ROW, class_tree(["a"]), model=model, device="cpu", fast=True, precision="bfloat16")
+
+
+def test_fast_predictions_are_those_of_the_network(model: ResNet) -> None:
+    picture = smooth_image(32, 32)
+    exact, fast = (predict(ROW, picture, model=model, device="cpu", fast=fast)[0] for fast in (False, True))
+    probabilities = [{score.label: score.probability for score in found.classes} for found in (exact, fast)]
+    assert probabilities[0][exact.classes[0].label] == pytest.approx(probabilities[1][exact.classes[0].label], abs=0.05)
+
+
+def test_predict_takes_fast(tmp_path: Path, weights: Path) -> None:
+    Image.fromarray(smooth_image(32, 32)).save(tmp_path / "cat.png")
+    done = run(
+        "predict", ROW, tmp_path / "cat.png", "--weights", weights, "--device", "cpu", "--fast", "--format", "json"
+    )
+    assert done.exit_code == 0, done.stderr
+    assert len(json.loads(done.stdout)[0]["classes"]) == 5
+
+
+def test_evaluate_takes_fast_and_tells_the_precision(class_tree: Tree, weights: Path) -> None:
+    root = class_tree(class_folders("cifar10"))
+    arguments = ("evaluate", ROW, "--data", root, "--weights", weights, "--device", "cpu", "--fast")
+    done = run(*arguments, "--format", "json")
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["precision"].endswith("batch-norm folded")
+    refused = run(*arguments, "--precision", "bfloat16")
+    assert refused.exit_code == 2
+    assert "fast chooses its own precision" in refused.stderr

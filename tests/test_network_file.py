@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors
+import torch
+
+from resnet_zoo import create_model
+from resnet_zoo.checkpoint import load_checkpoint
+from resnet_zoo.convert import safetensors_bytes
+from resnet_zoo.errors import (
+    ArgumentError,
+    CheckpointError,
+    UnknownModelError,
+    WeightsMismatchError,
+    WeightsUnavailableError,
+)
+from resnet_zoo.manifest import get_entry
+from resnet_zoo.network_file import read_network, save_network
+from resnet_zoo.resnet import ResNet
+from tests.conftest import randomise
+
+ROW = "resnet18_cifar10"
+NAMES = ["cat", "dog", "newt"]
+
+
+@pytest.fixture(scope="module")
+def model() -> ResNet:
+    torch.manual_seed(0)
+    network = randomise(create_model(ROW, num_classes=3)).eval()
+    assert isinstance(network, ResNet)
+    return network
+
+
+@pytest.fixture(scope="module")
+def saved(model: ResNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("network") / "tuned.safetensors"
+    save_network(path, model, row=ROW, class_names=NAMES)
+    return path
+
+
+def test_a_network_is_read_back_whole(model: ResNet, saved: Path) -> None:
+    found = read_network(saved)
+    assert (found.entry.name, found.entry.num_classes, found.in_channels) == (ROW, 3, 3)
+    assert found.class_names == tuple(NAMES)
+    assert found.checkpoint.sha256 == hashlib.sha256(saved.read_bytes()).hexdigest()
+    for key, tensor in model.state_dict().items():
+        assert torch.equal(found.checkpoint.tensors[key], tensor), key
+
+
+def test_equal_networks_give_equal_bytes_and_their_hash(model: ResNet, saved: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again.safetensors"
+    sha256 = save_network(again, model, row=ROW, class_names=NAMES)
+    assert again.read_bytes() == saved.read_bytes()
+    assert sha256 == hashlib.sha256(saved.read_bytes()).hexdigest()
+
+
+def test_own_rules_and_metadata_are_kept(model: ResNet, tmp_path: Path) -> None:
+    path, rules = tmp_path / "a.safetensors", get_entry("resnet50").preprocess
+    options: dict[str, Any] = {"preprocess": rules, "input_size": (3, 224, 224), "metadata": {"run": "runs/7"}}
+    save_network(path, model, row="resnet18_cifar10", class_names=NAMES, **options)
+    found = read_network(path)
+    assert (found.entry.preprocess, found.entry.input_size) == (rules, (3, 224, 224))
+    with safetensors.safe_open(path, framework="pt") as file:
+        assert file.metadata()["run"] == "runs/7"
+
+
+@pytest.mark.parametrize(
+    ("options", "fact"),
+    [
+        ({"class_names": ["one"]}, "Expected 3 class names"),
+        ({"class_names": ["a", "b", "\x1b[2J"]}, "class_names.2: expected a printable name"),
+        ({"input_size": (1, 32, 32)}, "input_size of 3 channels"),
+        ({"input_size": (3, 0, 32)}, "input_size: expected channels"),
+        ({"preprocess": get_entry("resnet50").preprocess}, "crop of the input's 32x32"),
+        ({"metadata": {"model": "x"}}, "metadata may not have model"),
+    ],
+)
+def test_what_could_not_be_read_back_is_not_written(
+    model: ResNet, tmp_path: Path, options: dict[str, Any], fact: str
+) -> None:
+    with pytest.raises(ArgumentError, match=fact):
+        save_network(tmp_path / "a.safetensors", model, **({"row": ROW, "class_names": NAMES} | options))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_of_another_row_is_refused(model: ResNet, tmp_path: Path) -> None:
+    with pytest.raises(WeightsMismatchError):
+        save_network(tmp_path / "a.safetensors", model, row="resnet34_cifar10", class_names=NAMES)
+    with pytest.raises(UnknownModelError):
+        save_network(tmp_path / "a.safetensors", model, row="reznet", class_names=NAMES)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_is_replaced_only_if_that_is_asked_for(model: ResNet, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(b"precious")
+    with pytest.raises(ArgumentError, match="exists already"):
+        save_network(path, model, row=ROW, class_names=NAMES)
+    assert path.read_bytes() == b"precious"
+    save_network(path, model, row=ROW, class_names=NAMES, overwrite=True)
+    assert read_network(path).class_names == tuple(NAMES)
+
+
+@pytest.mark.parametrize(("name", "fact"), [("a.pth", "ends in .safetensors"), ("folder.safetensors", "is a folder")])
+def test_a_target_that_is_none_is_refused(model: ResNet, tmp_path: Path, name: str, fact: str) -> None:
+    (tmp_path / "folder.safetensors").mkdir()
+    with pytest.raises(ArgumentError, match=fact):
+        save_network(tmp_path / name, model, row=ROW, class_names=NAMES)
+
+
+def test_a_folder_that_is_not_there_is_an_os_error(model: ResNet, tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No such file"):
+        save_network(tmp_path / "missing" / "a.safetensors", model, row=ROW, class_names=NAMES)
+
+
+def test_a_header_that_lies_about_the_tensors_is_found(saved: Path, tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(saved)
+    lies = {
+        "classes": {"num_classes": "2", "class_names": '["a", "b"]'},
+        "a billion classes": {"num_classes": "999999999"},
+        "row": {"model": "resnet34_cifar10"},
+        "channels": {"input_size": "[1, 32, 32]"},
+    }
+    for kind, lie in lies.items():
+        path = tmp_path / f"{kind}.safetensors"
+        path.write_bytes(safetensors_bytes(checkpoint.tensors, {**checkpoint.header, **lie}))
+        with pytest.raises((WeightsMismatchError, CheckpointError)):
+            read_network(path)
+
+
+def test_a_flipped_bit_in_the_header_is_found_or_changes_the_hash(saved: Path, tmp_path: Path) -> None:
+    data = bytearray(saved.read_bytes())
+    position = data.index(b"newt")
+    data[position] ^= 1
+    path = tmp_path / "flipped.safetensors"
+    path.write_bytes(data)
+    assert read_network(path).checkpoint.sha256 != read_network(saved).checkpoint.sha256
+
+
+def test_files_without_a_network_are_refused(saved: Path, tmp_path: Path) -> None:
+    plain, text = tmp_path / "plain.safetensors", tmp_path / "text.safetensors"
+    plain.write_bytes(safetensors_bytes(load_checkpoint(saved).tensors, {"format": "pt"}))
+    text.write_bytes(b"no network")
+    with pytest.raises(CheckpointError, match="Name the row, and pass the file as its weights"):
+        read_network(plain)
+    with pytest.raises(CheckpointError, match="safetensors"):
+        read_network(text)
+    with pytest.raises(WeightsUnavailableError, match="No such file"):
+        read_network(tmp_path / "missing.safetensors")
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_is_left_alone(model: ResNet, tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(OSError, match="Permission"):
+        save_network(tmp_path / "a.safetensors", model, row=ROW, class_names=NAMES)
+    tmp_path.chmod(0o700)
+    assert not list(tmp_path.iterdir())
