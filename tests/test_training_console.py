@@ -12,8 +12,17 @@ from resnet_zoo.training.loop import Progress
 
 PROGRESS = Progress(epoch=2, epochs=16, step=7, steps=391, loss=1.5, images_per_s=530.4, seconds_left=3723.6)
 EPOCH = LogEpoch(
-    epoch=2, step=1173, loss=1.23456, lr=0.1, top1_train=56.789, images=50000, seconds=94.0,
-    images_per_s=531.9, size=16, top1=61.5, top5=95.0,
+    epoch=2,
+    step=1173,
+    loss=1.23456,
+    lr=0.1,
+    top1_train=56.789,
+    images=50000,
+    seconds=94.0,
+    images_per_s=531.9,
+    size=16,
+    top1=61.5,
+    top5=95.0,
 )
 
 

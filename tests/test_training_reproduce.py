@@ -246,6 +246,8 @@ def test_the_script_prints_the_run_folder_and_talks_on_stderr(cifar: Path, tmp_p
     assert done.returncode == 0, done.stderr
     folder = Path(done.stdout.strip())
     assert read_run(folder).result.row == "resnet18_cifar10"
+    command = read_run(folder).environment.command
+    assert command[:4] == ("reproduce.py", "resnet18_cifar10", "--data", "cifar")
     assert "epoch   1/1  8 px  loss" in done.stderr
     assert "published 94.82, 99.87 (cifar10-png-20images is not the official test set: not comparable)" in done.stderr
 
