@@ -14,6 +14,7 @@ from resnet_zoo.errors import (
     CheckpointError,
     DatasetError,
     DownloadError,
+    ExportError,
     IntegrityError,
     ManifestError,
     PublishError,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from resnet_zoo.complexity import count_flops, count_params
     from resnet_zoo.convert import convert_checkpoint
     from resnet_zoo.evaluation import evaluate
+    from resnet_zoo.export import export_model
     from resnet_zoo.features import FeatureExtractor, create_feature_extractor
     from resnet_zoo.hub import push_to_hub
     from resnet_zoo.inference import optimize_for_inference
@@ -51,6 +53,7 @@ _TORCH_BOUND = {
     "create_model": "zoo",
     "create_transform": "preprocess",
     "evaluate": "evaluation",
+    "export_model": "export",
     "load_checkpoint": "checkpoint",
     "optimize_for_inference": "inference",
     "predict": "prediction",
@@ -64,6 +67,7 @@ __all__ = [
     "CheckpointError",
     "DatasetError",
     "DownloadError",
+    "ExportError",
     "FeatureExtractor",
     "IntegrityError",
     "ManifestError",
@@ -82,6 +86,7 @@ __all__ = [
     "create_model",
     "create_transform",
     "evaluate",
+    "export_model",
     "get_entry",
     "list_models",
     "load_checkpoint",
