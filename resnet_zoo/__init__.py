@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from resnet_zoo.inference import optimize_for_inference
     from resnet_zoo.prediction import predict
     from resnet_zoo.preprocess import create_transform
+    from resnet_zoo.speed import measure_speed
     from resnet_zoo.verification import verify
     from resnet_zoo.zoo import create_model
 
@@ -55,6 +56,7 @@ _TORCH_BOUND = {
     "evaluate": "evaluation",
     "export_model": "export",
     "load_checkpoint": "checkpoint",
+    "measure_speed": "speed",
     "optimize_for_inference": "inference",
     "predict": "prediction",
     "push_to_hub": "hub",
@@ -90,6 +92,7 @@ __all__ = [
     "get_entry",
     "list_models",
     "load_checkpoint",
+    "measure_speed",
     "optimize_for_inference",
     "predict",
     "push_to_hub",

@@ -10,7 +10,7 @@ import os
 import click
 
 from resnet_zoo import __version__
-from resnet_zoo.commands import catalog, check, export, predict, weights
+from resnet_zoo.commands import benchmark, catalog, check, export, predict, weights
 from resnet_zoo.commands.shell import ZooGroup, examples
 
 
@@ -44,7 +44,7 @@ COMMANDS = (
     *(catalog.list_command, catalog.show, catalog.env),
     *(check.verify, check.evaluate),
     predict.predict,
-    export.export,
+    *(export.export, benchmark.benchmark),
     *(weights.download, weights.convert, weights.cache),
 )
 

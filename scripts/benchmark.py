@@ -1,8 +1,9 @@
 """Measure this package beside its peers, in one run, as ratios (above 1: we are faster).
 
 Parts: startup (the list command against importing timm and torchvision), load (ResNet-50 from a file, ours with its
-sha256 checked), preprocess (one core) and evaluate (against the bare network). All by default. Contestants take
-turns, and the median of the rounds is printed. timm comes with the extra `peers`.
+sha256 checked), preprocess (one core), evaluate (against the bare network) and infer (ResNet-50 as it is and optimised,
+each against timm's). All by default. Contestants take turns, and the median of the rounds is printed. timm comes with
+the extra `peers`.
 """
 
 from __future__ import annotations
@@ -15,13 +16,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-PARTS = ("startup", "load", "preprocess", "evaluate")
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PARTS = ("startup", "load", "preprocess", "evaluate", "infer")
+
+INFER_BATCH_SIZE = 16
 
 Contestants = dict[str, Callable[[], Any]]
 
@@ -30,8 +36,17 @@ Contestants = dict[str, Callable[[], Any]]
 @click.argument("parts", nargs=-1, type=click.Choice(PARTS))
 @click.option("--images", type=click.Path(exists=True, file_okay=False), help="Folder of ImageNet JPEG files.")
 @click.option("--cifar10", type=click.Path(exists=True, file_okay=False), help="CIFAR-10: archive or test/<class>/.")
+@click.option("--weights", metavar="TAG|PATH", help="infer: weights of ResNet-50, to compare its best classes.")
+@click.option("--cifar-weights", metavar="TAG|PATH", help="infer: the same of ResNet-18 on CIFAR-10.")
 @click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
-def main(parts: tuple[str, ...], images: str | None, cifar10: str | None, rounds: int) -> None:
+def main(
+    parts: tuple[str, ...],
+    images: str | None,
+    cifar10: str | None,
+    weights: str | None,
+    cifar_weights: str | None,
+    rounds: int,
+) -> None:
     for part in parts or PARTS:
         if part == "startup":
             compare("resnet-zoo list, whole process", startup_contestants(), rounds)
@@ -45,11 +60,16 @@ def main(parts: tuple[str, ...], images: str | None, cifar10: str | None, rounds
                 continue
             import torch
 
-            paths = sorted(path for path in Path(images).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
+            paths = jpeg_paths(Path(images))
             threads = torch.get_num_threads()
             torch.set_num_threads(1)
             compare(f"Preprocess {len(paths)} JPEG files, one core", preprocess_contestants(paths), rounds, len(paths))
             torch.set_num_threads(threads)
+        elif part == "infer":
+            anchor, *_ = contestants = infer_contestants(INFER_BATCH_SIZE)
+            compare(f"ResNet-50, batch {INFER_BATCH_SIZE}", contestants, rounds, INFER_BATCH_SIZE, anchor=anchor)
+            tell_agreement("resnet50_in1k", weights, None if images is None else image_batches(Path(images)))
+            tell_agreement("resnet18_cifar10", cifar_weights, None if cifar10 is None else cifar_batches(Path(cifar10)))
         else:
             if cifar10 is None:
                 click.echo("evaluate: not measured (give --cifar10 DIR)\n")
@@ -58,8 +78,18 @@ def main(parts: tuple[str, ...], images: str | None, cifar10: str | None, rounds
             compare(f"ResNet-18 on {num_images} CIFAR-10 images", contestants, rounds, num_images)
 
 
-def compare(title: str, contestants: Contestants, rounds: int, num_images: int = 0) -> None:
-    """Let the contestants take turns and print medians; the first is ours, and ratios are taken round by round."""
+def jpeg_paths(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
+
+
+def compare(
+    title: str, contestants: Contestants, rounds: int, num_images: int = 0, *, anchor: str | None = None
+) -> None:
+    """Let the contestants take turns and print medians, and ratios that are taken round by round.
+
+    The ratio of a contestant says how many times faster the first one, ours, is; with an anchor, how many times faster
+    than the anchor the contestant is.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for run in contestants.values():
         run()  # warm caches, imports and lazy initialisation
@@ -74,7 +104,8 @@ def compare(title: str, contestants: Contestants, rounds: int, num_images: int =
         median = statistics.median(times)
         rate = f"{num_images / median:9.1f} images/s" if num_images else ""
         spread = f"{min(times) * 1e3:.0f} to {max(times) * 1e3:.0f}"
-        ratio = statistics.median(theirs / mine for theirs, mine in zip(times, ours, strict=True))
+        slower, faster = (times, ours) if anchor is None else (seconds[anchor], times)
+        ratio = statistics.median(slow / fast for slow, fast in zip(slower, faster, strict=True))
         click.echo(f"  {name:44} {median * 1e3:9.1f} ms  (of {rounds}: {spread}) {rate}  ratio {ratio:5.2f}")
     click.echo()
 
@@ -183,6 +214,105 @@ def evaluate_contestants(root: Path, num_images: int = 2048, batch_size: int = 6
         count_correct(model, batches(images, batch_size), transform.normalise, device=torch.device("cpu"))
 
     return {"evaluate: read, decode, normalise, run, count": whole, "the bare network": bare}, len(images)
+
+
+def infer_contestants(batch_size: int) -> Contestants:
+    """ResNet-50 with the same images: timm's and torchvision's as they come, ours as it comes and optimised.
+
+    On a GPU also the fastest that timm users have: bfloat16, channels_last, compiled.
+    """
+    import timm
+    import torch
+    import torchvision
+
+    from resnet_zoo import create_model, optimize_for_inference
+    from resnet_zoo.inference import fast_dtype
+    from resnet_zoo.zoo import resolve_device
+
+    device = resolve_device("auto")
+    images = torch.randn(batch_size, 3, 224, 224, device=device)
+    last = images.to(memory_format=torch.channels_last)
+    ours, half = create_model("resnet50", device=device).eval(), fast_dtype(device)
+
+    def run(model: Any, x: Tensor = images) -> Callable[[], Any]:
+        def forward() -> None:
+            with torch.inference_mode():
+                model(x)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+
+        return forward
+
+    def of_timm(dtype: torch.dtype = torch.float32) -> Any:
+        return timm.create_model("resnet50").eval().to(device, dtype).to(memory_format=torch.channels_last)
+
+    contestants = {
+        "timm, float32": run(timm.create_model("resnet50").eval().to(device)),
+        "timm, float32, channels_last": run(of_timm(), last),
+        "torchvision, float32": run(torchvision.models.resnet50().eval().to(device)),
+        "resnet_zoo, float32": run(ours),
+        "resnet_zoo, optimised, float32": run(optimize_for_inference(ours)),
+        f"resnet_zoo, optimised, {half}": run(optimize_for_inference(ours, dtype=half)),
+        f"resnet_zoo, optimised, {half}, compiled": run(optimize_for_inference(ours, dtype=half, compile=True)),
+    }
+    if device.type == "cuda":
+        name = f"timm, {half}, channels_last, compiled"
+        contestants[name] = run(torch.compile(of_timm(half)), last.to(half))
+    return contestants
+
+
+def image_batches(folder: Path, batch_size: int = 20) -> Iterator[Tensor]:
+    """Yield every JPEG file below a folder as ResNet-50 sees it."""
+    import torch
+
+    from resnet_zoo import create_transform
+
+    transform, paths = create_transform("resnet50"), jpeg_paths(folder)
+    for start in range(0, len(paths), batch_size):
+        yield torch.stack([transform(path) for path in paths[start : start + batch_size]])
+
+
+def cifar_batches(root: Path, batch_size: int = 100) -> Iterator[Tensor]:
+    """Yield the CIFAR-10 test images as ResNet-18 sees them."""
+    from resnet_zoo import create_transform
+    from resnet_zoo.data import batches, open_test_set
+    from resnet_zoo.manifest import get_entry
+
+    images = open_test_set(get_entry("resnet18_cifar10"), root)
+    transform = create_transform("resnet18_cifar10")
+    yield from (transform.normalise(batch.pixels) for batch in batches(images, batch_size))
+
+
+def tell_agreement(name: str, weights: str | None, inputs: Iterable[Tensor] | None) -> None:
+    """Print on how many real images the optimised network has the best class of the one it was made from.
+
+    Only trained weights will do: with random ones all images have nearly the same logits.
+    """
+    import torch
+
+    from resnet_zoo import ZooError, create_model, optimize_for_inference
+    from resnet_zoo.inference import fast_dtype
+    from resnet_zoo.zoo import resolve_device
+
+    device = resolve_device("auto")
+    if inputs is None:
+        click.echo(f"{name}, top-1 agreement: not measured (give its images)")
+        return
+    try:
+        model = create_model(name, pretrained=True, weights=weights, device=device).eval()
+    except ZooError as error:
+        click.echo(f"{name}, top-1 agreement: not measured ({error})")
+        return
+    half, same, total, largest = fast_dtype(device), 0, 0, 0.0
+    optimised, folded = optimize_for_inference(model, dtype=half), optimize_for_inference(model)
+    for x in inputs:
+        with torch.inference_mode():
+            logits = model(x.to(device))
+        same += int((optimised(x.to(device)).argmax(1) == logits.argmax(1)).sum())
+        total += len(x)
+        largest = max(largest, float((folded(x.to(device)) - logits).abs().max()))
+    click.echo(f"{name}, top-1 agreement of {half} with float32: {same} of {total} images ({100 * same / total:.2f}%)")
+    click.echo(f"{name}, float32 folded: largest logit difference {largest:.2g}")
 
 
 if __name__ == "__main__":

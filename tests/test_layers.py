@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 
 LAYERS = {
     5: ["cli", "commands", "terminal", "__main__", "hubconf", "scripts"],
-    4: ["verification", "publish"],
+    4: ["verification", "publish", "speed"],
     3: ["zoo", "chain", "evaluation", "export", "features", "prediction"],
     2: [
         *("preprocess", "complexity", "checkpoint", "layouts", "fit"),
