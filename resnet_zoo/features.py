@@ -164,20 +164,20 @@ def _check_layers(layers: Sequence[str], blocks: Mapping[str, Sequence[str]]) ->
         UnknownLayerError: One is not there.
         ArgumentError: There are none, one is named twice, or they are no sequence of names.
     """
-    if isinstance(layers, str):
-        raise ArgumentError(f"Expected a sequence of layer names, got the string {layers!r}. Use layers=({layers!r},).")
+    if isinstance(layers, str) or not isinstance(layers, Sequence):
+        raise ArgumentError(f"Expected a sequence of layer names such as ('stage4',), got {layers!r}.")
     if not layers:
         raise ArgumentError(f"Expected at least one layer, got none. A network has {', '.join(LAYERS)}.")
     known = [name for layer in blocks for name in (*blocks[layer], layer)]
     for layer in layers:
-        if isinstance(layer, int):
+        if not isinstance(layer, str):
             raise ArgumentError(
-                f"Expected names of layers, got the number {layer}. timm's out_indices 0 to 4 are stem.relu and "
+                f"Expected names of layers, got {layer!r}. timm's out_indices 0 to 4 are stem.relu and "
                 f"{', '.join(STAGES)}."
             )
         if layer not in known:
             raise UnknownLayerError(layer, known)
-        if list(layers).count(layer) > 1:
+        if layers.count(layer) > 1:
             raise ArgumentError(f"Expected each layer once, got {layer!r} twice in {', '.join(layers)}.")
 
 

@@ -150,8 +150,8 @@ def modules_of(layer: str) -> tuple[str, ...]:
 
 def _is_empty(images: Tensor) -> bool:
     """Tell whether there is no image; a tracer is not asked, because its answer would become part of the network."""
-    is_traced = torch.compiler.is_compiling() or torch.jit.is_tracing() or not isinstance(images, Tensor)
-    return not is_traced and images.numel() == 0
+    is_traced = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
+    return not is_traced and isinstance(images, Tensor) and images.numel() == 0
 
 
 def _fault_of(images: Any, weight: Tensor) -> str | None:
@@ -179,7 +179,7 @@ def _fault_of(images: Any, weight: Tensor) -> str | None:
 
 def _recomputable(block: Block, x: Tensor) -> Tensor:
     # The compiler takes no context, and needs none: it moves the update of buffers out of what it computes again.
-    contexts = {} if torch.compiler.is_compiling() else {"context_fn": partial(_contexts, block)}
+    contexts: dict[str, Any] = {} if torch.compiler.is_compiling() else {"context_fn": partial(_contexts, block)}
     maps: Tensor = checkpoint(block.transform, x, use_reentrant=False, preserve_rng_state=False, **contexts)
     return maps
 
@@ -190,13 +190,13 @@ def _contexts(block: Block) -> tuple[AbstractContextManager[None], AbstractConte
 
 @contextlib.contextmanager
 def _statistics_kept(block: Block) -> Iterator[None]:
-    """Let batch-norm normalise as before, but not count the batch a second time."""
-    norms = [module for module in block.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    tracking = [norm for norm in norms if norm.track_running_stats]
-    for norm in tracking:
-        norm.track_running_stats = False
+    """Let batch-norm count the batch a second time in copies of its statistics."""
+    norms = [norm for norm in block.modules() if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.training]
+    kept = [(norm, name, buffer) for norm in norms for name, buffer in norm.named_buffers(recurse=False)]
+    for norm, name, buffer in kept:
+        setattr(norm, name, buffer.clone())
     try:
         yield
     finally:
-        for norm in tracking:
-            norm.track_running_stats = True
+        for norm, name, buffer in kept:
+            setattr(norm, name, buffer)

@@ -8,6 +8,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from resnet_zoo.errors import ArgumentError
 from resnet_zoo.fit import build, build_on_meta
 from resnet_zoo.manifest import get_entry
 from resnet_zoo.records import Entry
@@ -143,6 +144,54 @@ def test_features_of_the_input_leave_the_input_untouched() -> None:
     before = x.clone()
     model(x)
     assert torch.equal(x, before)
+
+
+# --- parts of the forward pass -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["resnet18_cifar10", "resnetv1d50_in1k"])
+def test_features_and_head_together_are_the_network(name: str) -> None:
+    model = build(get_entry(name))
+    randomise(model).eval()
+    x = torch.randn(1, 3, 45, 38, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        maps = model.forward_features(x)
+        vectors = model.forward_head(maps, pre_logits=True)
+        assert torch.equal(maps, model.stages(x)["stage4"])
+        assert vectors.shape == (1, model.fc.in_features)
+        torch.testing.assert_close(vectors, maps.mean(dim=(2, 3)))
+        assert torch.equal(model.forward_head(maps), model(x))
+        assert torch.equal(model.fc(vectors), model(x))
+
+
+def test_a_reset_classifier_is_fresh_and_the_rest_stays() -> None:
+    model = build(get_entry("resnet18_cifar10")).to(torch.float64).eval()
+    randomise(model)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    torch.manual_seed(0)
+    model.reset_classifier(7)
+    assert (model.fc.in_features, model.fc.out_features, model.fc.weight.dtype) == (512, 7, torch.float64)
+    assert model.fc.weight.std().item() == pytest.approx(0.01, rel=0.1)
+    assert torch.all(model.fc.bias == 0)
+    assert model(torch.zeros(1, 3, 32, 32, dtype=torch.float64)).shape == (1, 7)
+    after = model.state_dict()
+    assert all(torch.equal(after[key], value) for key, value in before.items() if not key.startswith("fc."))
+
+
+def test_a_reset_classifier_stays_on_its_device_and_learns_in_a_frozen_network() -> None:
+    model = build_on_meta(get_entry("resnet50_in1k"))
+    model.freeze("stage4")
+    model.reset_classifier(3)
+    assert model.fc.weight.is_meta
+    assert {name for name, value in model.named_parameters() if value.requires_grad} == {"fc.weight", "fc.bias"}
+
+
+@pytest.mark.parametrize("num_classes", [0, -1])
+def test_a_classifier_without_classes_is_refused(num_classes: int) -> None:
+    model = build_on_meta(get_entry("resnet18_cifar10"))
+    with pytest.raises(ArgumentError, match=f"positive num_classes, got {num_classes}.*pre_logits=True"):
+        model.reset_classifier(num_classes)
+    assert model.fc.out_features == 10
 
 
 # --- structure -----------------------------------------------------------------------------------------------------
