@@ -233,6 +233,7 @@ def infer_contestants(batch_size: int) -> Contestants:
     images = torch.randn(batch_size, 3, 224, 224, device=device)
     last = images.to(memory_format=torch.channels_last)
     ours, half = create_model("resnet50", device=device).eval(), fast_dtype(device)
+    kind = str(half).removeprefix("torch.")
 
     def run(model: Any, x: Tensor = images) -> Callable[[], Any]:
         def forward() -> None:
@@ -252,11 +253,11 @@ def infer_contestants(batch_size: int) -> Contestants:
         "torchvision, float32": run(torchvision.models.resnet50().eval().to(device)),
         "resnet_zoo, float32": run(ours),
         "resnet_zoo, optimised, float32": run(optimize_for_inference(ours)),
-        f"resnet_zoo, optimised, {half}": run(optimize_for_inference(ours, dtype=half)),
-        f"resnet_zoo, optimised, {half}, compiled": run(optimize_for_inference(ours, dtype=half, compile=True)),
+        f"resnet_zoo, optimised, {kind}": run(optimize_for_inference(ours, dtype=half)),
+        f"resnet_zoo, optimised, {kind}, compiled": run(optimize_for_inference(ours, dtype=half, compile=True)),
     }
     if device.type == "cuda":
-        name = f"timm, {half}, channels_last, compiled"
+        name = f"timm, {kind}, channels_last, compiled"
         contestants[name] = run(torch.compile(of_timm(half)), last.to(half))
     return contestants
 
