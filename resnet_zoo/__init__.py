@@ -14,6 +14,7 @@ from resnet_zoo.errors import (
     CheckpointError,
     DatasetError,
     DownloadError,
+    ExportError,
     IntegrityError,
     ManifestError,
     PublishError,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from resnet_zoo.embedding import embed
     from resnet_zoo.embedding_files import embed_files
     from resnet_zoo.evaluation import evaluate
+    from resnet_zoo.export import export_model
     from resnet_zoo.features import FeatureExtractor, create_feature_extractor
     from resnet_zoo.hub import push_to_hub
     from resnet_zoo.inference import optimize_for_inference
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from resnet_zoo.prediction import predict, stream_predictions
     from resnet_zoo.preprocess import create_transform
     from resnet_zoo.run_verification import verify_run
+    from resnet_zoo.speed import measure_speed
     from resnet_zoo.verification import verify
     from resnet_zoo.zoo import create_model
 
@@ -59,8 +62,10 @@ _TORCH_BOUND = {
     "embed": "embedding",
     "embed_files": "embedding_files",
     "evaluate": "evaluation",
+    "export_model": "export",
     "load_checkpoint": "checkpoint",
     "open_network": "networks",
+    "measure_speed": "speed",
     "optimize_for_inference": "inference",
     "predict": "prediction",
     "push_to_hub": "hub",
@@ -76,6 +81,7 @@ __all__ = [
     "CheckpointError",
     "DatasetError",
     "DownloadError",
+    "ExportError",
     "FeatureExtractor",
     "IntegrityError",
     "ManifestError",
@@ -97,9 +103,11 @@ __all__ = [
     "embed",
     "embed_files",
     "evaluate",
+    "export_model",
     "get_entry",
     "list_models",
     "load_checkpoint",
+    "measure_speed",
     "open_network",
     "optimize_for_inference",
     "predict",

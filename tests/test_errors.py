@@ -19,6 +19,7 @@ from resnet_zoo.errors import (
     CheckpointError,
     DatasetError,
     DownloadError,
+    ExportError,
     IntegrityError,
     ManifestError,
     PublishError,
@@ -45,6 +46,7 @@ EXAMPLES: dict[type[ZooError], ZooError] = {
         DownloadError({"https://a.test/x": "404", "https://b.test/x": "timed out"}),
         IntegrityError(Path("x.pth"), "ea4938fc", "00" * 32),
         PublishError("owner/resnets", "the token was refused"),
+        ExportError("row.onnx", "logits", 3, 0.25, 1e-4),
         CheckpointError(Path("x.pth"), "the file is empty"),
         UnsafeCheckpointError(Path("x.pth"), "posix.system"),
         WeightsMismatchError(
@@ -71,6 +73,7 @@ MESSAGE_FACTS: dict[type[ZooError], list[str]] = {
     DownloadError: ["https://a.test/x: 404", "https://b.test/x: timed out"],
     IntegrityError: ["x.pth", "expected sha256 ea4938fc", "got " + "00" * 32, "nothing of it was used"],
     PublishError: ["owner/resnets", "the token was refused"],
+    ExportError: ["row.onnx", "logits", "batch of 3", "0.25", "0.0001", "other format"],
     CheckpointError: ["x.pth", "the file is empty"],
     UnsafeCheckpointError: ["x.pth", "'posix.system'", "Nothing of it was run"],
     WeightsMismatchError: [
@@ -95,6 +98,7 @@ EXIT_CODES: dict[type[ZooError], int] = {
     WeightsUnavailableError: NOT_CHECKED,
     DownloadError: NOT_CHECKED,
     PublishError: NOT_CHECKED,
+    ExportError: WRONG,
     IntegrityError: WRONG,
     CheckpointError: WRONG,
     UnsafeCheckpointError: WRONG,
