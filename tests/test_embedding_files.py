@@ -62,7 +62,8 @@ def good_paths(images: Path) -> list[str]:
 
 
 def run(name: Path | str, images: Path, output: Path, **options: Any) -> EmbeddingFile:
-    written = embed_files(name, [images], output, **({"device": "cpu", "batch_size": 2} | options))
+    settings: dict[str, Any] = {"device": "cpu", "batch_size": 2} | options
+    written = embed_files(name, [images], output, **settings)
     assert written is not None
     return written
 

@@ -13,6 +13,7 @@ import pytest
 from resnet_zoo import errors
 from resnet_zoo.errors import (
     NOT_CHECKED,
+    STOPPED,
     USAGE,
     WRONG,
     ArgumentError,
@@ -22,8 +23,11 @@ from resnet_zoo.errors import (
     ExportError,
     IntegrityError,
     ManifestError,
+    NonFiniteLossError,
     PublishError,
     RunError,
+    TrainingError,
+    TrainingStopped,
     UnknownLayerError,
     UnknownModelError,
     UnknownWeightsError,
@@ -57,6 +61,9 @@ EXAMPLES: dict[type[ZooError], ZooError] = {
             {"fc.bias": ((10,), (100,))},
             ["resnet18_in1k"],
         ),
+        TrainingError("the disk is full"),
+        TrainingStopped(Path("runs/x")),
+        NonFiniteLossError(Path("runs/x"), 17, float("inf")),
         RunError(Path("runs/x/result.json"), "field correct1", "expected an integer, got '3'"),
         DatasetError("cat.jpg is not an image"),
     )
@@ -84,6 +91,9 @@ MESSAGE_FACTS: dict[type[ZooError], list[str]] = {
         "fc.bias (expected [10], got [100])",
         "fits resnet18_in1k",
     ],
+    TrainingError: ["the disk is full"],
+    TrainingStopped: ["runs/x", "Run the same command again"],
+    NonFiniteLossError: ["step 17 is inf", "runs/x keeps its last good checkpoint", "--set lr="],
     RunError: ["runs/x/result.json", "field correct1", "expected an integer, got '3'"],
     DatasetError: ["cat.jpg is not an image"],
 }
@@ -103,6 +113,9 @@ EXIT_CODES: dict[type[ZooError], int] = {
     CheckpointError: WRONG,
     UnsafeCheckpointError: WRONG,
     WeightsMismatchError: WRONG,
+    TrainingError: NOT_CHECKED,
+    TrainingStopped: STOPPED,
+    NonFiniteLossError: WRONG,
     RunError: NOT_CHECKED,
     DatasetError: NOT_CHECKED,
 }
@@ -122,8 +135,8 @@ def test_the_tables_of_this_file_know_every_error() -> None:
     assert _classes() == set(EXAMPLES) == set(MESSAGE_FACTS) == set(EXIT_CODES)
 
 
-def test_the_exit_codes_are_one_two_three() -> None:
-    assert (WRONG, USAGE, NOT_CHECKED) == (1, 2, 3)
+def test_the_exit_codes_are_those_documented() -> None:
+    assert (WRONG, USAGE, NOT_CHECKED, STOPPED) == (1, 2, 3, 130)
 
 
 @every_error
