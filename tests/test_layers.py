@@ -30,7 +30,7 @@ LAYERS = {
         *("network_file", "image_list", "batching", "partial_rows", "vector_files", "ranks"),
     ],
     1: [
-        *("manifest", "records", "strict", "download", "recipes"),
+        *("manifest", "records", "strict", "download", "recipes", "schedule"),
         *("cache", "transfer", "inventory", "progress", "names", "network_header"),
         *("runs", "run_records", "logs", "curve_comparison", "curves"),
         *("report", "listing", "cards", "hub_config", "files", "environment", "__init__"),
