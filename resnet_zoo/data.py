@@ -247,7 +247,7 @@ def read_tree(folder: Path, classes: list[str], *, partial: bool) -> tuple[list[
     labels: list[int] = []
     empty: list[str] = []
     for label, name in enumerate(classes):
-        images = _images_in(folder / name) if name in found else []
+        images = images_in(folder / name) if name in found else []
         paths += images
         labels += [label] * len(images)
         if not images:
@@ -271,7 +271,8 @@ def check_complete(folder: Path, empty: list[str], num_classes: int, *, partial:
         )
 
 
-def _images_in(folder: Path) -> list[Path]:
+def images_in(folder: Path) -> list[Path]:
+    """Return the image files that lie in a folder itself, sorted by name; those that begin with a dot are left out."""
     names = (item.name for item in os.scandir(folder) if not item.name.startswith("."))
     return [folder / name for name in sorted(names) if Path(name).suffix.lower() in IMAGE_SUFFIXES]
 

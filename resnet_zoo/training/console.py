@@ -58,7 +58,7 @@ class Console:
 def console(*, quiet: bool = False) -> Iterator[Console]:
     """Return a console for a training, with a bar if stderr is a terminal; ``quiet`` for all but the first process."""
     if quiet:
-        yield _Silent()
+        yield Silent()
         return
     if not sys.stderr.isatty():
         yield Console()
@@ -76,7 +76,9 @@ def console(*, quiet: bool = False) -> Iterator[Console]:
         yield Console(bar)
 
 
-class _Silent(Console):
+class Silent(Console):
+    """Writes nothing."""
+
     def say(self, sentence: str) -> None:
         """Say nothing."""
 

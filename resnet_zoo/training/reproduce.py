@@ -10,8 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from resnet_zoo.data import open_test_set
 from resnet_zoo.environment import checkout_state, code_sha256, device_title, versions
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.evaluation import Precision
@@ -26,9 +25,9 @@ from resnet_zoo.training.finish import finish, summarise
 from resnet_zoo.training.folder import check_space, find_finished, open_folder, start_folder
 from resnet_zoo.training.imagenet import ImageNetTraining
 from resnet_zoo.training.images import CifarImages, TrainingImages
-from resnet_zoo.training.learner import Learner
+from resnet_zoo.training.learner import Learner, repeat_exactly
 from resnet_zoo.training.loop import Loop
-from resnet_zoo.training.order import generator
+from resnet_zoo.training.order import initial_values
 from resnet_zoo.training.tensorboard import tensorboard_writer
 from resnet_zoo.training.testing import TestImages
 from resnet_zoo.training.workers import Workers, join_workers
@@ -100,7 +99,8 @@ def reproduce(
         _check(used, workers)
         screen.say(f"{entry.name}, recipe {recipe}: reading {data} …")
         training = _open_training_images(entry, data, used, seed, workers, settings)
-        testing = TestImages(entry, data, workers, num_workers=_num_workers(settings), partial=settings.partial)
+        test_set = open_test_set(entry, data, partial=settings.partial)
+        testing = TestImages(entry, test_set, workers, num_workers=_num_workers(settings))
         plan = RecipeFile(row=entry.name, recipe=recipe, overridden=difference(used, base), values=asdict(used))
         environment = _environment(training, testing, used, seed, workers, settings)
         with contextlib.ExitStack() as held:
@@ -213,11 +213,9 @@ def _environment(
 
 
 def _learner(entry: Entry, recipe: Recipe, seed: int, workers: Workers, *, compiled: bool) -> Learner:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator(seed, 0, "initial values").initial_seed())
+    with initial_values(seed):
         model = build(entry)
-    if workers.device.type == "cuda":  # the same step gives the same bits
-        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
+    repeat_exactly(workers.device)
     normalise = Transform(entry.preprocess, entry.input_size).normalise
     return Learner(model, recipe, normalise, workers, compile_network=compiled)
 
