@@ -27,6 +27,7 @@ from resnet_zoo.errors import (
     ZooError,
 )
 from resnet_zoo.manifest import get_entry, list_models
+from resnet_zoo.tuning import Tuning
 
 if TYPE_CHECKING:
     from resnet_zoo.checkpoint import load_checkpoint
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from resnet_zoo.embedding_files import embed_files
     from resnet_zoo.evaluation import evaluate
     from resnet_zoo.features import FeatureExtractor, create_feature_extractor
+    from resnet_zoo.finetuning import finetune
     from resnet_zoo.hub import push_to_hub
     from resnet_zoo.inference import optimize_for_inference
     from resnet_zoo.network_file import save_network
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from resnet_zoo.prediction import predict, stream_predictions
     from resnet_zoo.preprocess import create_transform
     from resnet_zoo.run_verification import verify_run
+    from resnet_zoo.training.tuner import FinetuneResult
     from resnet_zoo.verification import verify
     from resnet_zoo.zoo import create_model
 
@@ -50,6 +53,7 @@ __version__ = "0.1.0"
 
 _TORCH_BOUND = {
     "FeatureExtractor": "features",
+    "FinetuneResult": "training.tuner",
     "convert_checkpoint": "convert",
     "count_flops": "complexity",
     "count_params": "complexity",
@@ -59,6 +63,7 @@ _TORCH_BOUND = {
     "embed": "embedding",
     "embed_files": "embedding_files",
     "evaluate": "evaluation",
+    "finetune": "finetuning",
     "load_checkpoint": "checkpoint",
     "open_network": "networks",
     "optimize_for_inference": "inference",
@@ -77,10 +82,12 @@ __all__ = [
     "DatasetError",
     "DownloadError",
     "FeatureExtractor",
+    "FinetuneResult",
     "IntegrityError",
     "ManifestError",
     "PublishError",
     "RunError",
+    "Tuning",
     "UnknownLayerError",
     "UnknownModelError",
     "UnknownWeightsError",
@@ -97,6 +104,7 @@ __all__ = [
     "embed",
     "embed_files",
     "evaluate",
+    "finetune",
     "get_entry",
     "list_models",
     "load_checkpoint",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -186,11 +187,23 @@ def batches(
     """
     lenient = copy.copy(images)
     lenient.skip_bad = True  # workers report bad images instead of raising, which would bring their traceback along
-    loader = DataLoader(lenient, batch_size, num_workers=num_workers, collate_fn=_join, pin_memory=pin_memory)
+    loader = DataLoader(
+        lenient,
+        batch_size,
+        num_workers=num_workers,
+        collate_fn=_join,
+        pin_memory=pin_memory,
+        worker_init_fn=leave_interrupts,
+    )
     for batch in loader:
         if batch.bad and not images.skip_bad:
             raise DatasetError(batch.bad[0])
         yield batch
+
+
+def leave_interrupts(_worker: int) -> None:
+    """Leave Ctrl-C to the process that a data loader's worker works for: it ends the worker when it ends itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _join(items: list[Batch]) -> Batch:

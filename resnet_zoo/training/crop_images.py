@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import signal
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from resnet_zoo.data import Batch, some
+from resnet_zoo.data import Batch, leave_interrupts, some
 from resnet_zoo.errors import ArgumentError, DatasetError
 from resnet_zoo.records import Entry
 from resnet_zoo.training.crops import ResizeBackend, read_crop, uniform_numbers
@@ -153,12 +152,12 @@ def _unchanged(batch: Any) -> Any:
     return batch
 
 
-def _prepare_worker(_worker: int) -> None:
-    """Leave Ctrl-C to the training's own process, which still wants the batches of the step it stops after.
+def _prepare_worker(worker: int) -> None:
+    """Keep OpenCV from starting a thread per core in every worker; torch sees to itself.
 
-    And keep OpenCV from starting a thread per core in every worker; torch sees to itself.
+    And leave Ctrl-C to the training's own process, which still wants the batches of the step it stops after.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_interrupts(worker)
     try:
         import cv2
     except ImportError:

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -233,10 +234,6 @@ def _loop(
 ) -> Loop:
     precision: Precision = "float32" if learner.recipe.precision == "float32" else "bfloat16"
 
-    def evaluate() -> tuple[float, float]:
-        correct1, correct5 = testing.count(learner.model, precision)
-        return 100 * correct1 / testing.num_images, 100 * correct5 / testing.num_images
-
     return Loop(
         learner,
         training,
@@ -244,7 +241,7 @@ def _loop(
         folder,
         seed=seed,
         size=entry.input_size[-1],
-        evaluate=evaluate if settings.evaluate_every else None,
+        evaluate=partial(testing.percentages, learner.model, precision) if settings.evaluate_every else None,
         evaluate_every=settings.evaluate_every,
         checkpoint_s=settings.checkpoint_s,
         watch=screen.watch,
