@@ -765,9 +765,7 @@ def test_finetune_that_cannot_be_done_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    given = {"--data": str(photos), "-o": "a.safetensors"} | {
-        option: value for option, value in zip(options[::2], options[1::2], strict=False)
-    }
+    given = {"--data": str(photos), "-o": "a.safetensors"} | dict(zip(options[::2], options[1::2], strict=False))
     flags = options if len(options) == 1 else ()
     arguments = [part for pair in given.items() for part in pair]
     assert_one_sentence(run("finetune", small, *arguments, *flags), code, fact)
