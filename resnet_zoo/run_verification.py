@@ -231,6 +231,9 @@ def _check_weights(entry: Entry, run: Run) -> tuple[LoadedWeights | None, Chain 
     """Check the weights file against ``result.json`` and the row; return the weights if all is well."""
     said = run.result.weights
     path = run.folder / said.path
+    shipped = run.folder.with_name(f"{run.folder.resolve().name}.safetensors")  # as `accept_run` puts it
+    if not path.is_file() and shipped.is_file() and sha256_of(shipped) == said.sha256:
+        path = shipped
     if not path.is_file():
         why = f"{path} is not there: only the small files of the run are"
         return None, None, Check("weights", "not checked", detail=why)

@@ -19,9 +19,9 @@ ROOT = Path(__file__).parent.parent
 
 LAYERS = {
     5: ["cli", "commands", "terminal", "__main__", "hubconf", "scripts"],
-    4: ["verification", "run_verification", "acceptance", "publish", "training", "finetuning"],
+    4: ["verification", "run_verification", "acceptance", "publish", "speed", "training", "finetuning"],
     3: [
-        *("zoo", "chain", "evaluation", "accuracy", "features", "prediction"),
+        *("zoo", "chain", "evaluation", "accuracy", "features", "prediction", "export"),
         *("networks", "embedding", "embedding_files"),
     ],
     2: [

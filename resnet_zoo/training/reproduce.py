@@ -195,7 +195,7 @@ def _environment(
         commit=commit,
         dirty=dirty,
         code_sha256=code_sha256(),
-        command=tuple(sys.argv),
+        command=_command(),
         versions=versions(),
         device=device_title(workers.device),
         num_devices=workers.num_devices,
@@ -211,6 +211,11 @@ def _environment(
             test_sha256=testing.fingerprint,
         ),
     )
+
+
+def _command() -> tuple[str, ...]:
+    """Return the program and its arguments; of an absolute path, which says nothing elsewhere, the last part."""
+    return tuple(Path(argument).name if Path(argument).is_absolute() else argument for argument in sys.argv)
 
 
 def _learner(entry: Entry, recipe: Recipe, seed: int, workers: Workers, *, compiled: bool) -> Learner:
