@@ -13,10 +13,14 @@ from resnet_zoo.errors import (
     CheckpointError,
     DatasetError,
     DownloadError,
+    ExportError,
     IntegrityError,
     ManifestError,
+    NonFiniteLossError,
     PublishError,
     RunError,
+    TrainingError,
+    TrainingStopped,
     UnknownLayerError,
     UnknownModelError,
     UnknownWeightsError,
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
     from resnet_zoo.embedding import embed
     from resnet_zoo.embedding_files import embed_files
     from resnet_zoo.evaluation import evaluate
+    from resnet_zoo.export import export_model
     from resnet_zoo.features import FeatureExtractor, create_feature_extractor
     from resnet_zoo.hub import push_to_hub
     from resnet_zoo.inference import optimize_for_inference
@@ -42,6 +47,7 @@ if TYPE_CHECKING:
     from resnet_zoo.prediction import predict, stream_predictions
     from resnet_zoo.preprocess import create_transform
     from resnet_zoo.run_verification import verify_run
+    from resnet_zoo.speed import measure_speed
     from resnet_zoo.verification import verify
     from resnet_zoo.zoo import create_model
 
@@ -58,8 +64,10 @@ _TORCH_BOUND = {
     "embed": "embedding",
     "embed_files": "embedding_files",
     "evaluate": "evaluation",
+    "export_model": "export",
     "load_checkpoint": "checkpoint",
     "open_network": "networks",
+    "measure_speed": "speed",
     "optimize_for_inference": "inference",
     "predict": "prediction",
     "push_to_hub": "hub",
@@ -78,11 +86,15 @@ __all__ = [
     "CheckpointError",
     "DatasetError",
     "DownloadError",
+    "ExportError",
     "FeatureExtractor",
     "IntegrityError",
     "ManifestError",
+    "NonFiniteLossError",
     "PublishError",
     "RunError",
+    "TrainingError",
+    "TrainingStopped",
     "UnknownLayerError",
     "UnknownModelError",
     "UnknownWeightsError",
@@ -99,9 +111,11 @@ __all__ = [
     "embed",
     "embed_files",
     "evaluate",
+    "export_model",
     "get_entry",
     "list_models",
     "load_checkpoint",
+    "measure_speed",
     "open_network",
     "optimize_for_inference",
     "predict",

@@ -10,7 +10,7 @@ import os
 import click
 
 from resnet_zoo import __version__
-from resnet_zoo.commands import catalog, check, completion, embed, predict, runs, weights
+from resnet_zoo.commands import benchmark, catalog, check, completion, embed, export, predict, runs, weights
 from resnet_zoo.commands.completion import with_completion
 from resnet_zoo.commands.shell import ZooGroup, examples
 
@@ -70,7 +70,7 @@ def main(debug: bool, offline: bool, mirror: str | None, manifest: str | None) -
 COMMANDS = (
     *(catalog.list_command, catalog.show, catalog.env),
     *(check.verify, check.evaluate),
-    *(predict.predict, embed.embed),
+    *(predict.predict, embed.embed, export.export, benchmark.benchmark),
     runs.diff_log,
     *(weights.download, weights.convert, weights.cache),
     completion.completion,

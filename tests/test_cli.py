@@ -34,7 +34,10 @@ from resnet_zoo.records import to_json
 from tests.conftest import ENTRIES, NAMES, randomise, smooth_image
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ["list", "show", "verify", "evaluate", "predict", "embed", "convert", "download", "cache", "env"]
+COMMANDS = [
+    *("list", "show", "verify", "evaluate", "predict", "embed", "export", "benchmark"),
+    *("diff-log", "convert", "download", "cache", "env", "completion"),
+]
 ROW = "resnet18_cifar10"
 ANSI = "\x1b["
 posix_only = pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell, terminal or signal")
@@ -273,7 +276,7 @@ def test_help_works_everywhere_and_has_examples(command: str, flag: str) -> None
 @pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_the_examples_use_options_and_commands_that_exist(command: str) -> None:
     out = assert_good(run(*command.split(), "-h"))
-    lines = re.findall(r"^ +resnet-zoo (?:--\w+ \S+ )*(\w+)(.*)$", out, re.MULTILINE)
+    lines = re.findall(r"^ +resnet-zoo (?:--\w+ \S+ )*([a-z][\w-]*)(.*)$", re.sub(r"\\\n +", "", out), re.MULTILINE)
     assert lines
     for name, arguments in lines:
         words = arguments.split()
@@ -298,6 +301,7 @@ def test_the_version_is_printed(flag: str) -> None:
 # --- verify -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("nothing_ships")
 def test_verify_checks_all_fifteen_rows_and_counts_what_it_could_not_check() -> None:
     report = json.loads(assert_good(run("verify", "--format", "json")))
     assert [row["name"] for row in report["reports"]] == NAMES
@@ -310,6 +314,7 @@ def test_verify_checks_all_fifteen_rows_and_counts_what_it_could_not_check() -> 
         assert missed == {"weights", "top1", "top5"}
 
 
+@pytest.mark.usefixtures("nothing_ships")
 def test_verify_shows_a_row_per_model_and_a_summary() -> None:
     result = run("verify")
     out = assert_good(result)
@@ -318,6 +323,7 @@ def test_verify_shows_a_row_per_model_and_a_summary() -> None:
     assert result.stderr.startswith("Not checked: ")
 
 
+@pytest.mark.usefixtures("nothing_ships")
 def test_verify_shows_published_beside_measured() -> None:
     out = assert_good(run("verify", "resnet50"))
     assert "25.56 = 25.56 ✓" in out
@@ -326,6 +332,7 @@ def test_verify_shows_published_beside_measured() -> None:
     assert "1 row: 6 passed, 0 failed, 3 not checked" in out
 
 
+@pytest.mark.usefixtures("nothing_ships")
 def test_verify_as_junit_counts_what_it_holds() -> None:
     root = ElementTree.fromstring(assert_good(run("verify", ROW, "resnet50", "--format", "junit")).encode())
     assert [root.get(key) for key in ("tests", "failures", "errors", "skipped")] == ["18", "0", "0", "6"]
@@ -334,6 +341,7 @@ def test_verify_as_junit_counts_what_it_holds() -> None:
     assert [suite.get("name") for suite in root.findall("testsuite")] == [ROW, "resnet50_in1k"]
 
 
+@pytest.mark.usefixtures("nothing_ships")
 def test_verify_of_accuracy_without_weights_could_not_check(tmp_path: Path) -> None:
     result = run("verify", ROW, "--data", tmp_path)
     assert (result.exit_code, "not checked" in result.stdout) == (3, True)

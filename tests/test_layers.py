@@ -19,9 +19,9 @@ ROOT = Path(__file__).parent.parent
 
 LAYERS = {
     5: ["cli", "commands", "terminal", "__main__", "hubconf", "scripts"],
-    4: ["verification", "run_verification", "acceptance", "publish", "training"],
+    4: ["verification", "run_verification", "acceptance", "publish", "speed", "training"],
     3: [
-        *("zoo", "chain", "evaluation", "accuracy", "features", "prediction"),
+        *("zoo", "chain", "evaluation", "accuracy", "features", "prediction", "export"),
         *("networks", "embedding", "embedding_files"),
     ],
     2: [
@@ -30,7 +30,7 @@ LAYERS = {
         *("network_file", "image_list", "batching", "partial_rows", "vector_files", "ranks"),
     ],
     1: [
-        *("manifest", "records", "strict", "download", "recipes"),
+        *("manifest", "records", "strict", "download", "recipes", "schedule"),
         *("cache", "transfer", "inventory", "progress", "names", "network_header"),
         *("runs", "run_records", "logs", "curve_comparison", "curves"),
         *("report", "listing", "cards", "hub_config", "files", "environment", "__init__"),
