@@ -29,12 +29,12 @@ Exit codes:
 Environment:
   RESNET_ZOO_HOME      folder of the cache (`resnet-zoo cache dir` prints it)
   RESNET_ZOO_MIRROR    as --mirror
-  RESNET_ZOO_OFFLINE   as --offline if 1, true, yes or on; so does HF_HUB_OFFLINE
+  RESNET_ZOO_OFFLINE   as --offline if 1, true, yes or on; HF_HUB_OFFLINE too
   RESNET_ZOO_MANIFEST  as --manifest
   RESNET_ZOO_DEBUG     as --debug if 1
-  NO_COLOR, COLUMNS    tables without colour; their width
-  HF_TOKEN, HF_HOME, HF_ENDPOINT   read by the Hugging Face client, for hf-hub:
-  HTTPS_PROXY, REQUESTS_CA_BUNDLE  read by every transfer
+  NO_COLOR, COLUMNS    tables without colour; their width in characters
+  HF_TOKEN, HF_HOME    read by the Hugging Face client, for hf-hub: addresses
+  HTTPS_PROXY          read by every transfer; so is REQUESTS_CA_BUNDLE
 
 Data goes to standard output, everything else to standard error.
 """

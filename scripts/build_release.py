@@ -62,7 +62,7 @@ def package_version(root: Path) -> str:
     text = (root / "resnet_zoo" / "__init__.py").read_text(encoding="utf-8")
     found = re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE)
     if found is None:
-        raise BuildError("resnet_zoo/__init__.py has no line __version__ = \"…\".")
+        raise BuildError('resnet_zoo/__init__.py has no line __version__ = "…".')
     return found[1]
 
 
@@ -98,7 +98,10 @@ def wheel_problems(wheel: Path, version: str) -> list[str]:
     information = f"resnet_zoo-{version}.dist-info"
     strays = [name for name in names if name.partition("/")[0] not in ("resnet_zoo", information)]
     problems += [f"{wheel.name}: {name} is outside the package." for name in strays]
-    wanted = [*(f"resnet_zoo/{name}" for name in NEEDED), *(f"{information}/licenses/{n}" for n in ("LICENSE", "NOTICE"))]
+    wanted = [
+        *(f"resnet_zoo/{name}" for name in NEEDED),
+        *(f"{information}/licenses/{n}" for n in ("LICENSE", "NOTICE")),
+    ]
     return problems + [f"{wheel.name}: {name} is missing." for name in wanted if name not in names]
 
 
@@ -153,7 +156,7 @@ def unpack_commit(root: Path, target: Path, surroundings: Surroundings) -> None:
         os.utime(path, (time, time))
 
 
-def build(root: Path, work: Path, surroundings: Surroundings) -> Path:
+def build(root: Path, work: Path, surroundings: Surroundings, *, isolated: bool = True) -> Path:
     """Build the last commit in an empty folder and return the folder of its archives."""
     source, out = work / "source", work / "dist"
     source.mkdir(parents=True)
@@ -163,7 +166,8 @@ def build(root: Path, work: Path, surroundings: Surroundings) -> Path:
         "TZ": surroundings.time_zone,
         "PYTHONHASHSEED": surroundings.hash_seed,
     }
-    command = [sys.executable, "-m", "build", *surroundings.options, "--outdir", str(out), str(source)]
+    options = () if isolated else ("--no-isolation",)
+    command = [sys.executable, "-m", "build", *surroundings.options, *options, "--outdir", str(out), str(source)]
     done = subprocess.run(
         command, env=environment, umask=surroundings.umask, capture_output=True, text=True, check=False
     )
@@ -173,11 +177,11 @@ def build(root: Path, work: Path, surroundings: Surroundings) -> Path:
     return out
 
 
-def build_twice(root: Path, work: Path) -> tuple[Path, list[str]]:
+def build_twice(root: Path, work: Path, *, isolated: bool = True) -> tuple[Path, list[str]]:
     """Build twice and return the folder of the first build's archives, and what is wrong with them."""
     version = package_version(root)
-    first = build(root, work / "one", FIRST)
-    second = build(root, work / "two" / "in a folder of another name", SECOND)
+    first = build(root, work / "one", FIRST, isolated=isolated)
+    second = build(root, work / "two" / "in a folder of another name", SECOND, isolated=isolated)
     problems = difference_problems(first, second)
     kinds = {"wheel": list(first.glob("*.whl")), "sdist": list(first.glob("*.tar.gz"))}
     problems += [f"Expected one {kind}, got {len(found)}." for kind, found in kinds.items() if len(found) != 1]
@@ -186,14 +190,14 @@ def build_twice(root: Path, work: Path) -> tuple[Path, list[str]]:
     return first, problems
 
 
-def release(root: Path, out: Path) -> list[str]:
+def release(root: Path, out: Path, *, isolated: bool = True) -> list[str]:
     """Build, check, and copy what is good to ``out``; return what is wrong."""
     if out.exists() and any(out.iterdir()):
         raise BuildError(f"{out} is not empty, and all that is in it would be published. Empty it, or name another.")
     if _git(root, "status", "--porcelain", "--untracked-files=no"):
         print("There are uncommitted changes; the release is that of the last commit, without them.", file=sys.stderr)
     with tempfile.TemporaryDirectory() as work:
-        archives, problems = build_twice(root, Path(work))
+        archives, problems = build_twice(root, Path(work), isolated=isolated)
         for path in sorted(archives.iterdir()):
             print(f"{sha256_of(path)}  {path.name}  {path.stat().st_size} bytes")
         if not problems:
@@ -207,10 +211,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "dist", help="empty or new folder (default: dist/)")
     parser.add_argument("--check-tag", metavar="TAG", help="only check that TAG is v and the package's version")
+    parser.add_argument("--no-isolation", action="store_true", help="use the hatchling that is installed, no index")
     given = parser.parse_args(arguments)
     try:
         problems = (
-            tag_problems(given.check_tag, package_version(ROOT)) if given.check_tag else release(ROOT, given.out)
+            tag_problems(given.check_tag, package_version(ROOT))
+            if given.check_tag
+            else release(ROOT, given.out, isolated=not given.no_isolation)
         )
     except (BuildError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)

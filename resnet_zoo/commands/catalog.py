@@ -25,7 +25,9 @@ from resnet_zoo.terminal import echo_entries, echo_json, echo_record
 )
 @click.argument("pattern", required=False)
 @click.option("--dataset", type=click.Choice(list(DATASET_TITLES)), help="Only rows of this data set.")
-@click.option("--where", multiple=True, metavar="KEY<VALUE", help="Only rows that meet this (< <= = >= >); may be repeated.")
+@click.option(
+    "--where", multiple=True, metavar="KEY<VALUE", help="Only rows that meet this (< <= = >= >); may be repeated."
+)
 @click.option("--sort", metavar="KEY[:desc]", help="Sort by a key of the JSON output.")
 @click.option("-q", "--quiet", is_flag=True, help="Names only, one a line.")
 @format_option("table", "json", "csv", "markdown")

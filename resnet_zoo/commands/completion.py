@@ -40,12 +40,10 @@ def _paths(ctx: click.Context, incomplete: str) -> list[CompletionItem]:  # noqa
     return [CompletionItem(incomplete, type="file")]  # the shell lists the files itself
 
 
-def _rows(ctx: click.Context, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
+def _rows(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     """Offer rows and aliases, or files once the text looks like a path."""
     names = {name: entry for entry in current_manifest().models for name in (entry.name, *entry.aliases)}
-    found = [
-        CompletionItem(name, help=_title(entry)) for name, entry in names.items() if name.startswith(incomplete)
-    ]
+    found = [CompletionItem(name, help=_title(entry)) for name, entry in names.items() if name.startswith(incomplete)]
     return found or _paths(ctx, incomplete)
 
 
@@ -102,7 +100,8 @@ def with_completion(command: click.Command) -> click.Command:
         "completion bash >> ~/.bashrc",
         "completion zsh >> ~/.zshrc",
         "completion fish > ~/.config/fish/completions/resnet-zoo.fish",
-    )
+    ),
+    short_help="Print the script that completes commands and names in a shell.",
 )
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
