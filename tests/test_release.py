@@ -81,7 +81,7 @@ def test_the_help_names_every_variable_of_this_package(monkeypatch: pytest.Monke
 
 def test_a_folded_example_is_one_command_to_a_shell(monkeypatch: pytest.MonkeyPatch) -> None:
     text = help_of(("evaluate",), 80, monkeypatch)
-    assert "--weights \\\n" in text
+    assert "cifar10/ \\\n" in text
     joined = re.sub(r" \\\n +", " ", text)
     assert "resnet-zoo evaluate resnet18_cifar10 --data cifar10/ --weights resnet18_cifar10.safetensors" in joined
 

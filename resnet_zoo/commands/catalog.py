@@ -36,9 +36,9 @@ def list_command(
 ) -> None:
     """List the rows of the zoo, or those whose name matches PATTERN.
 
-    PATTERN has wildcards (quote them), or is a part of the name. Parameters are in millions, FLOPs in billions of
-    multiply-accumulates, top-1 and top-5 in percent, all as published. KEY is one of the JSON output: name,
-    architecture, dataset, num_classes, params_m, flops_g, top1, top5, params, flops, macs.
+    PATTERN has wildcards (quote them), or is a part of the name. Parameters are in millions, FLOPs in billions (one
+    multiply-accumulate counts as one), top-1 and top-5 in percent, all as published. KEY is one of the JSON output:
+    name, architecture, dataset, num_classes, params_m, flops_g, top1, top5, params, flops, macs.
     """
     entries = select(map(get_entry, list_models(pattern, dataset=dataset)), where, sort)
     if not entries:

@@ -7,6 +7,7 @@ import difflib
 import errno
 import io
 import os
+import re
 import sys
 import textwrap
 from collections.abc import Callable
@@ -106,7 +107,8 @@ def examples(*lines: str) -> str:
 def _folded(line: str) -> str:
     """Return an example command in lines that fit a terminal of 80 columns with click's own indentation."""
     wrapper = textwrap.TextWrapper(74, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
-    return textwrap.indent(" \\\n".join(wrapper.wrap(f"resnet-zoo {line}")), "  ")
+    kept = re.sub(r" (--?[\w-]+) (?!-)", " \\1\0", f"resnet-zoo {line}")  # an option stays beside its value
+    return textwrap.indent(" \\\n".join(wrapper.wrap(kept)), "  ").replace("\0", " ")
 
 
 weights_option = click.option(
