@@ -52,8 +52,11 @@ def snippets_of(entry: Entry) -> tuple[Snippet, ...]:
     )
     hub = (
         "import torch\n\n"
-        'checkout = "path/to/resnet_zoo"\n'
-        f'model = torch.hub.load(checkout, "{name}", source="local", pretrained=True).eval()'
+        "model = torch.hub.load(\n"
+        f'    "path/to/resnet_zoo", "{name}", source="local",\n'
+        "    pretrained=True,\n"
+        ")\n"
+        "model.eval()"
     )
     command = f"resnet-zoo download {name}\nresnet-zoo predict {name} photo.jpg\nresnet-zoo verify {name}"
     return (

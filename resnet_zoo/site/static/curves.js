@@ -23,7 +23,7 @@
       const index = curves.indexOf(curve);
       const stroke = Charts.colour(`--series-${index % 4}`);
       return {
-        label: curves.length > 1 ? curve.title : "value",
+        label: curves.length > 1 ? curve.title : figure.dataset.label,
         stroke,
         width: 2,
         dash: dashes[Math.floor(index / 4) % dashes.length],

@@ -68,7 +68,23 @@
     const columns = groups.map((group) => xs.map((x) => (group.some((point) => point[key] === x) ? best(group, x) : null)));
     const low = xs[0] / 1.3;
     const high = xs.at(-1) * 1.3;
+    const placeMarks = (u) => {
+      for (const point of [...shown].sort((a, b) => a[key] - b[key])) {
+        const link = document.createElement("a");
+        const value = `${title} ${point[key].toPrecision(4).replace(/\.?0+$/, "")} ${unit}`;
+        link.href = point.page;
+        link.className = `mark-link series-${styleOf(point.dataset)}${point.state === "matches" ? " is-checked" : ""}`;
+        link.style.left = `${u.valToPos(point[key], "x")}px`;
+        link.style.top = `${u.valToPos(point.top1, "y")}px`;
+        link.setAttribute("aria-label", `${point.name}: top-1 ${point.top1.toFixed(2)} % (${point.state}), ${value}`);
+        link.innerHTML = markup(point.dataset);
+        for (const event of ["mouseenter", "focus"]) link.addEventListener(event, () => showTip(link, point, value));
+        for (const event of ["mouseleave", "blur"]) link.addEventListener(event, hideTip);
+        u.over.append(link);
+      }
+    };
     const chart = new uPlot({
+      hooks: { ready: [placeMarks] }, // not before the scales are known
       width,
       height: 300,
       legend: { show: false },
@@ -95,19 +111,6 @@
       ],
     }, [xs, ...columns], place);
     chart.root.querySelector("canvas").setAttribute("aria-hidden", "true");
-    for (const point of [...shown].sort((a, b) => a[key] - b[key])) {
-      const link = document.createElement("a");
-      const value = `${title} ${point[key].toPrecision(4).replace(/\.?0+$/, "")} ${unit}`;
-      link.href = point.page;
-      link.className = `mark-link series-${styleOf(point.dataset)}${point.state === "matches" ? " is-checked" : ""}`;
-      link.style.left = `${chart.valToPos(point[key], "x")}px`;
-      link.style.top = `${chart.valToPos(point.top1, "y")}px`;
-      link.setAttribute("aria-label", `${point.name}: top-1 ${point.top1.toFixed(2)} % (${point.state}), ${value}`);
-      link.innerHTML = markup(point.dataset);
-      for (const event of ["mouseenter", "focus"]) link.addEventListener(event, () => showTip(link, point, value));
-      for (const event of ["mouseleave", "blur"]) link.addEventListener(event, hideTip);
-      chart.over.append(link);
-    }
     return chart;
   };
 
