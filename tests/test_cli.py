@@ -34,7 +34,7 @@ from resnet_zoo.records import to_json
 from tests.conftest import ENTRIES, NAMES, randomise, smooth_image
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ["list", "show", "verify", "evaluate", "predict", "embed", "convert", "download", "cache", "env"]
+COMMANDS = ["list", "show", "verify", "evaluate", "predict", "embed", "site", "convert", "download", "cache", "env"]
 ROW = "resnet18_cifar10"
 ANSI = "\x1b["
 posix_only = pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell, terminal or signal")
