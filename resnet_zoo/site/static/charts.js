@@ -36,12 +36,13 @@ const Charts = (() => {
       chart?.destroy();
       chart = draw(width);
     };
-    new ResizeObserver(([entry]) => {
+    const observer = new ResizeObserver(([entry]) => {
       const found = Math.floor(entry.contentRect.width);
       if (found === width || found === 0) return;
       width = found;
       redraw();
-    }).observe(place);
+    });
+    requestAnimationFrame(() => setTimeout(() => observer.observe(place))); // the text is painted first
     document.addEventListener("themechange", () => width && redraw());
     return () => width && redraw();
   };

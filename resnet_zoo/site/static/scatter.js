@@ -66,6 +66,7 @@
     const xs = [...new Set(shown.map((point) => point[key]))].sort((a, b) => a - b);
     const best = (group, x) => Math.max(...group.filter((point) => point[key] === x).map((point) => point.top1));
     const columns = groups.map((group) => xs.map((x) => (group.some((point) => point[key] === x) ? best(group, x) : null)));
+    const tops = shown.map((point) => point.top1);
     const low = xs[0] / 1.3;
     const high = xs.at(-1) * 1.3;
     const placeMarks = (u) => {
@@ -92,7 +93,7 @@
       padding: [12, 12, 0, 0],
       scales: {
         x: { time: false, distr: 3, range: [low, high] },
-        y: { range: (_, min, max) => [Math.floor(min - 1), Math.min(100, Math.ceil(max + 1))] },
+        y: { range: [Math.floor(Math.min(...tops) - 1), Math.min(100, Math.ceil(Math.max(...tops) + 1))] },
       },
       axes: [
         Charts.axis({ splits: () => Charts.niceSteps(low, high), filter: (_, steps) => steps, values: (_, steps) => steps.map(String), size: 30 }),
