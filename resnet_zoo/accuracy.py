@@ -8,6 +8,7 @@ from resnet_zoo.evaluation import Evaluation
 from resnet_zoo.records import Entry, Measured
 from resnet_zoo.report import ACCURACY_TOLERANCE_PCT, Check
 
+
 def check_accuracy(
     entry: Entry, result: Evaluation, *, recorded: Measured | None = None, published_weights: bool = True
 ) -> list[Check]:

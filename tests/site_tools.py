@@ -146,7 +146,11 @@ def retrained(content: Any) -> None:
     """Give the first row a weight set that this project trained, with its file and what it reaches."""
     content["base_urls"] = ["weights"]
     content["models"][0]["weights"]["retrained"] = {
-        "file": {"path": "resnet18_cifar10-retrained-cdcdcdcd.safetensors", "sha256": WEIGHTS_SHA, "size_bytes": 22_378_188},
+        "file": {
+            "path": "resnet18_cifar10-retrained-cdcdcdcd.safetensors",
+            "sha256": WEIGHTS_SHA,
+            "size_bytes": 22_378_188,
+        },
         "origin": {"recipe": "published", "run": "weights/resnet18_cifar10-retrained-cdcdcdcd"},
         "measured": {
             "top1": 93.12,

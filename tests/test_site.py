@@ -1,4 +1,4 @@
-"""The site as files: every row has a page, links resolve, nothing hostile gets through, and nothing of others is lost."""
+"""The site as files: each row has a page, links resolve, hostile text stays text, and nothing of others is lost."""
 
 from __future__ import annotations
 

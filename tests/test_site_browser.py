@@ -1,4 +1,4 @@
-"""The site in a real browser: what a reader clicks, types and sees. Chromium is driven by Playwright (extra `browser`)."""
+"""The site in a real browser: what a reader clicks, types and sees (Playwright and Chromium, extra `browser`)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ import pytest
 from resnet_zoo.manifest import use_manifest
 from resnet_zoo.site import build_site
 from tests.conftest import ENTRIES, NAMES
-from tests.site_tools import NAME, WEIGHTS_SHA, a_report, retrained, write_benchmark, write_manifest, write_report, write_run
+from tests.site_tools import (
+    NAME,
+    WEIGHTS_SHA,
+    a_report,
+    retrained,
+    write_benchmark,
+    write_manifest,
+    write_report,
+    write_run,
+)
 
 pytestmark = pytest.mark.browser
 
@@ -206,7 +215,9 @@ def test_a_hash_is_copied_whole(opened: Open) -> None:
     assert page.evaluate("navigator.clipboard.readText()") == WEIGHTS_SHA
 
 
-@pytest.mark.parametrize(("title", "part"), [("Python", "create_model("), ("torch.hub", "hub.load("), ("Command line", "resnet-zoo predict")])
+@pytest.mark.parametrize(
+    ("title", "part"), [("Python", "create_model("), ("torch.hub", "hub.load("), ("Command line", "resnet-zoo predict")]
+)
 def test_a_snippet_is_copied_as_it_is_shown(opened: Open, title: str, part: str) -> None:
     page = opened(f"models/{NAME}.html", permissions=["clipboard-read", "clipboard-write"])
     page.get_by_role("button", name=f"Copy the {title} snippet").click()
@@ -238,9 +249,9 @@ def test_each_plot_is_drawn_with_a_mark_for_each_row_that_leads_to_its_page(open
     figure = page.locator(f"figure[data-plot={plot}]")
     figure.locator(".mark-link").first.wait_for()
     assert figure.locator("canvas").evaluate(INKED)
-    assert sorted(figure.locator(".mark-link").evaluate_all("links => links.map(link => link.getAttribute('href'))")) == sorted(
-        f"models/{name}.html" for name in NAMES
-    )
+    assert sorted(
+        figure.locator(".mark-link").evaluate_all("links => links.map(link => link.getAttribute('href'))")
+    ) == sorted(f"models/{name}.html" for name in NAMES)
     area = figure.locator(".u-over").bounding_box()
     for box in (link.bounding_box() for link in figure.locator(".mark-link").all()):
         assert area["x"] - 1 <= box["x"] + box["width"] / 2 <= area["x"] + area["width"] + 1
@@ -367,7 +378,7 @@ def test_every_button_and_link_has_a_name(opened: Open) -> None:
         page = opened(address)
         nameless = page.evaluate(
             """[...document.querySelectorAll("button, a[href], input, select")].filter(element =>
-              !(element.getAttribute("aria-label") || element.textContent.trim() || element.labels?.[0]?.textContent.trim())
+              !(element.ariaLabel || element.textContent.trim() || element.labels?.[0]?.textContent.trim())
             ).map(element => element.outerHTML)"""
         )
         assert nameless == []

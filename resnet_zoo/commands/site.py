@@ -30,4 +30,6 @@ def site(out: str, runs: str | None, report: str | None, benchmark: str | None, 
     made = build_site(out, runs=runs, report=report, benchmark=benchmark, force=force)
     for reason in made.left_out:
         click.echo(f"Left out: {reason}", err=True)
-    click.echo(f"{made.num_pages} pages, {made.size_bytes:,} bytes: {click.format_filename(made.folder / 'index.html')}")
+    click.echo(
+        f"{made.num_pages} pages, {made.size_bytes:,} bytes: {click.format_filename(made.folder / 'index.html')}"
+    )

@@ -88,7 +88,13 @@ def boxes_of(entry: Entry) -> tuple[Box, ...]:
         kind = "stage" if layer.name.startswith("stage") else "end" if len(layer.shape) == 1 else "start"
         blocks = _blocks(entry, layer.name)
         boxes.append(
-            Box(_title(layer.name), _product(layer.shape), blocks, kind, *(round(v, 1) for v in (x, _BASE_PX - height, width, height)))
+            Box(
+                _title(layer.name),
+                _product(layer.shape),
+                blocks,
+                kind,
+                *(round(v, 1) for v in (x, _BASE_PX - height, width, height)),
+            )
         )
     return tuple(boxes)
 
@@ -141,5 +147,7 @@ def _words(entry: Entry, name: str) -> str:
         rest = {"stem": "3×3, stride 2", "pool": "global mean of each map", "logits": "linear, with bias"}
         return _STEM_WORDS[entry.stem] if name == "stem.relu" else rest[name]
     plan, stage = PLANS[entry.architecture], int(name[-1])
-    strides = f"; the first strides, {'pooled' if plan.shortcut == 'pooled' else 'projected'} shortcut" if stage > 1 else ""
+    strides = (
+        f"; the first strides, {'pooled' if plan.shortcut == 'pooled' else 'projected'} shortcut" if stage > 1 else ""
+    )
     return f"{plan.depths[stage - 1]} × ({_BLOCK_WORDS[plan.block]}){strides}"

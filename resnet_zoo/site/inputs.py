@@ -167,7 +167,9 @@ def read_speeds(path: Path) -> Speeds:
             where = ("speeds", index)
             expect(isinstance(speed, dict), "an object", speed, where)
             kinds = {"name": str, "mode": str, "dtype": str, "batch_size": int, "images_per_s": float}
-            name, mode, dtype, batch, pace = (decode(kind, speed.get(key), (*where, key)) for key, kind in kinds.items())
+            name, mode, dtype, batch, pace = (
+                decode(kind, speed.get(key), (*where, key)) for key, kind in kinds.items()
+            )
             expect(0 < pace < float("inf"), "a positive number", pace, (*where, "images_per_s"))
             settings.setdefault((mode, dtype, batch), {})[name] = pace
     except (WrongValueError, TypeError) as wrong:

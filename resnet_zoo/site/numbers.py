@@ -102,7 +102,7 @@ def _count(entry: Entry, report: Report | None, key: str, title: str) -> Number:
 
 
 def _accuracy(entry: Entry, report: Report | None, key: str, title: str) -> Number:
-    """Take the report's check if it is against the published number, else what the manifest records of these weights."""
+    """Take the report's check if it is of the published number, else what the manifest records of these weights."""
     published = getattr(entry.published, key)
     check = _check_of(report, key)
     if check is not None and check.recorded is None and check.status != "not checked" and check.measured is not None:
@@ -117,7 +117,11 @@ def _accuracy(entry: Entry, report: Report | None, key: str, title: str) -> Numb
                 f"tolerance {ACCURACY_TOLERANCE_PCT}"
             )
             return _number(key, title, published, measured, "matches" if near else "differs", detail)
-    detail = "" if check is None else "; ".join(filter(None, (check.measured and f"measured {check.measured}", check.detail)))
+    detail = (
+        ""
+        if check is None
+        else "; ".join(filter(None, (check.measured and f"measured {check.measured}", check.detail)))
+    )
     return Number(key, title, published, None, "not checked", "", detail or "nobody has evaluated these weights yet")
 
 

@@ -164,5 +164,3 @@ def _sections(model: Model, content: Content) -> dict[str, Any]:
         "errata": errata_of(entry),
         "citations": citations_of(entry),
     }
-
-

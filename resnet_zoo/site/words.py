@@ -180,9 +180,7 @@ def _origin_links(tag: str, weights: WeightSet, trainings: Sequence[Training]) -
             commit = f", commit {training.environment.commit[:12]}" if training.environment.commit else ""
             yield Link("Training images", f"{data.num_train:,} of {data.train}", sha256=data.train_sha256)
             yield Link("Code", f"the package's sources{commit}", sha256=training.environment.code_sha256)
-            yield Link(
-                "Weights of the run", f"{made.weights.path}, {made.weights.dtype}", sha256=made.weights.sha256
-            )
+            yield Link("Weights of the run", f"{made.weights.path}, {made.weights.dtype}", sha256=made.weights.sha256)
 
 
 def _file_link(weights: WeightSet) -> Link:
