@@ -14,10 +14,14 @@ from resnet_zoo.errors import (
     CheckpointError,
     DatasetError,
     DownloadError,
+    ExportError,
     IntegrityError,
     ManifestError,
+    NonFiniteLossError,
     PublishError,
     RunError,
+    TrainingError,
+    TrainingStopped,
     UnknownLayerError,
     UnknownModelError,
     UnknownWeightsError,
@@ -27,6 +31,7 @@ from resnet_zoo.errors import (
     ZooError,
 )
 from resnet_zoo.manifest import get_entry, list_models
+from resnet_zoo.tuning import Tuning
 
 if TYPE_CHECKING:
     from resnet_zoo.checkpoint import load_checkpoint
@@ -35,7 +40,9 @@ if TYPE_CHECKING:
     from resnet_zoo.embedding import embed
     from resnet_zoo.embedding_files import embed_files
     from resnet_zoo.evaluation import evaluate
+    from resnet_zoo.export import export_model
     from resnet_zoo.features import FeatureExtractor, create_feature_extractor
+    from resnet_zoo.finetuning import finetune
     from resnet_zoo.hub import push_to_hub
     from resnet_zoo.inference import optimize_for_inference
     from resnet_zoo.network_file import save_network
@@ -43,6 +50,8 @@ if TYPE_CHECKING:
     from resnet_zoo.prediction import predict, stream_predictions
     from resnet_zoo.preprocess import create_transform
     from resnet_zoo.run_verification import verify_run
+    from resnet_zoo.speed import measure_speed
+    from resnet_zoo.training.tuner import FinetuneResult
     from resnet_zoo.verification import verify
     from resnet_zoo.zoo import create_model
 
@@ -50,6 +59,7 @@ __version__ = "0.1.0"
 
 _TORCH_BOUND = {
     "FeatureExtractor": "features",
+    "FinetuneResult": "training.tuner",
     "convert_checkpoint": "convert",
     "count_flops": "complexity",
     "count_params": "complexity",
@@ -59,8 +69,11 @@ _TORCH_BOUND = {
     "embed": "embedding",
     "embed_files": "embedding_files",
     "evaluate": "evaluation",
+    "export_model": "export",
+    "finetune": "finetuning",
     "load_checkpoint": "checkpoint",
     "open_network": "networks",
+    "measure_speed": "speed",
     "optimize_for_inference": "inference",
     "predict": "prediction",
     "push_to_hub": "hub",
@@ -76,11 +89,17 @@ __all__ = [
     "CheckpointError",
     "DatasetError",
     "DownloadError",
+    "ExportError",
     "FeatureExtractor",
+    "FinetuneResult",
     "IntegrityError",
     "ManifestError",
+    "NonFiniteLossError",
     "PublishError",
     "RunError",
+    "TrainingError",
+    "TrainingStopped",
+    "Tuning",
     "UnknownLayerError",
     "UnknownModelError",
     "UnknownWeightsError",
@@ -97,9 +116,12 @@ __all__ = [
     "embed",
     "embed_files",
     "evaluate",
+    "export_model",
+    "finetune",
     "get_entry",
     "list_models",
     "load_checkpoint",
+    "measure_speed",
     "open_network",
     "optimize_for_inference",
     "predict",

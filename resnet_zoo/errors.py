@@ -188,6 +188,32 @@ class PublishError(ZooError):
         return f"Publishing to {self.repository} failed: {self.why}"
 
 
+class ExportError(ZooError):
+    """An exported file that does not compute what the network does. It was not kept.
+
+    Attributes:
+        path: The file that was to be written.
+        output: The name of the output that differs.
+        batch_size: The batch on which it does.
+        difference: The largest absolute difference.
+        tolerance: What was allowed, relative to the largest value where that is above 1.
+    """
+
+    def __init__(
+        self, path: str | PathLike[str], output: str, batch_size: int, difference: float, tolerance: float
+    ) -> None:
+        self.path, self.output, self.batch_size = str(path), output, batch_size
+        self.difference, self.tolerance = difference, tolerance
+        super().__init__(self.path, output, batch_size, difference, tolerance)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} was not written: for a batch of {self.batch_size} its {self.output} differ from the "
+            f"network's by {self.difference:.2g}, expected at most {self.tolerance:g}. Update torch and the export "
+            "packages, or choose the other format."
+        )
+
+
 class CheckpointError(ZooError, ValueError):
     """A file that cannot be read as a checkpoint.
 
@@ -328,7 +354,7 @@ class NonFiniteLossError(TrainingError):
     def __str__(self) -> str:
         return (
             f"The loss of step {self.step} is {self.loss}, so training cannot go on. {self.folder} keeps its last good "
-            "checkpoint. Lower the learning rate (--set lr=…), or train in another precision."
+            "checkpoint. Lower the learning rate (--set lr=…, or --lr), or train in another precision."
         )
 
 

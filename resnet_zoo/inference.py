@@ -83,7 +83,7 @@ class OptimizedModel(nn.Module):
         Raises:
             ArgumentError: ``x`` is no such batch.
         """
-        if x.ndim != 4 or x.shape[1] != self.in_channels or not x.is_floating_point():
+        if x.ndim != 4 or 0 in x.shape or x.shape[1] != self.in_channels or not x.is_floating_point():
             raise ArgumentError(
                 f"Expected normalised images (N, {self.in_channels}, H, W) of a floating type, got "
                 f"{_name(x.dtype)} {tuple(x.shape)}. `create_transform` makes them from files."

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from resnet_zoo.evaluation import Evaluation
     from resnet_zoo.inventory import CachedFile
     from resnet_zoo.prediction import Prediction
+    from resnet_zoo.speed import Benchmark
 
 
 def echo_json(value: Any) -> None:
@@ -197,6 +198,21 @@ def echo_evaluation(result: Evaluation) -> None:
     if result.dataset != get_entry(result.name).dataset:
         record["note"] = f"{result.dataset} is not the complete official test set: not comparable with the published"
     echo_record(record)
+
+
+def echo_benchmark(benchmark: Benchmark) -> None:
+    """Write measured speeds as a table, a line each."""
+    table = new_table(
+        *("Model", "Mode", "dtype", ">Batch", ">Images/s", ">Median (ms)", ">p95 (ms)"),
+        *(">TFLOP/s", ">Matrix peak", ">Share (%)"),
+    )
+    for speed in benchmark.speeds:
+        times = (f"{value:.1f}" for value in (speed.images_per_s, speed.latency_ms, speed.latency_p95_ms))
+        share = (f"{speed.tflops:.3f}", f"{speed.peak_tflops:.3f}", f"{100 * speed.peak_share:.1f}")
+        table.add_row(speed.name, speed.mode, speed.dtype, str(speed.batch_size), *times, *share)
+    echo_table(table)
+    torch = benchmark.versions["torch"]
+    click.echo(f"{benchmark.device}, {benchmark.num_threads} threads, torch {torch}", err=True)
 
 
 def _accuracy(measured: float, correct: int, interval: tuple[float, float], published: str) -> str:

@@ -1,8 +1,8 @@
 """Measure this package beside its peers, in one run, as ratios.
 
 Contestants take turns, and the median of the rounds is printed. Parts: startup, load, preprocess, reader (ImageNet's
-training images), evaluate, embed, train; all by default. The peers come with the extra `peers`; the reader is fastest
-with the extra `fast`.
+training images), evaluate, infer, embed, train; all by default. The peers come with the extra `peers`; the reader is
+fastest with the extra `fast`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 from benchmarks.timing import Options
 
-PARTS = ("startup", "load", "preprocess", "reader", "evaluate", "embed", "train")
+PARTS = ("startup", "load", "preprocess", "reader", "evaluate", "infer", "embed", "train")
 
 
 @click.command(help=__doc__)

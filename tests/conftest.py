@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from resnet_zoo.manifest import current_manifest
+from resnet_zoo.manifest import current_manifest, manifest_path
 
 ENTRIES = current_manifest().models
 NAMES = [entry.name for entry in ENTRIES]
@@ -30,6 +31,15 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     for name in ("RESNET_ZOO_MIRROR", "RESNET_ZOO_MANIFEST", "HF_HUB_OFFLINE", "HF_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
     return home
+
+
+@pytest.fixture
+def nothing_ships(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A manifest beside which no weights lie."""
+    content = json.loads(manifest_path().read_text(encoding="utf-8"))
+    path = tmp_path_factory.mktemp("manifest") / "weights_manifest.json"
+    path.write_text(json.dumps(content | {"base_urls": []}), encoding="utf-8")
+    monkeypatch.setenv("RESNET_ZOO_MANIFEST", str(path))
 
 
 @pytest.fixture(scope="session")

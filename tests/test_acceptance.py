@@ -21,7 +21,8 @@ from resnet_zoo.evaluation import evaluate
 from resnet_zoo.files import sha256_of
 from resnet_zoo.manifest import manifest_path, read_manifest, use_manifest
 from resnet_zoo.records import RunOrigin
-from resnet_zoo.run_verification import stored_dtypes
+from resnet_zoo.report import RUN_CHECKS
+from resnet_zoo.run_verification import stored_dtypes, verify_run
 from resnet_zoo.verification import verify
 from tests.private_zoo import state_dict
 from tests.run_folders import NAME, ROOT, MadeRun, copy_run, header, make_run
@@ -110,6 +111,12 @@ def test_the_small_files_stand_beside_the_weights_and_are_those_of_the_run(accep
     assert files_in(accepted.folder) == ["README.md", "environment.json", "log.jsonl", "recipe.json", "result.json"]
     for name in files_in(accepted.folder):
         assert (accepted.folder / name).read_bytes() == (good.folder / name).read_bytes()
+
+
+def test_the_small_files_verify_with_the_weights_beside_them(accepted: Acceptance, good: MadeRun) -> None:
+    assert accepted.folder is not None
+    report = verify_run(accepted.folder)
+    assert [report.check(name).status for name in (*RUN_CHECKS, "weights")] == ["passed"] * 5
 
 
 def test_a_clone_verifies_the_weights_that_ship_offline_and_in_place(

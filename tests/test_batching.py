@@ -50,7 +50,7 @@ def test_an_error_comes_in_its_turn_and_ends_the_threads() -> None:
         return number
 
     before = threading.active_count()
-    found = []
+    found: list[int] = []
     with pytest.raises(ValueError, match="three"):
         found.extend(map_in_order(fail_at_three, range(100), num_threads=2))
     results = map_in_order(fail_at_three, range(100), num_threads=2)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,7 +40,8 @@ def test_vectors_are_what_the_classifier_gets(model: ResNet, tuned: Path) -> Non
         model(torch.stack([create_transform(ROW)(image) for image in IMAGES]))
     hook.remove()
     found = embed(tuned, IMAGES, device="cpu")
-    assert (found.shape, found.dtype) == ((7, 512), np.float32)
+    assert found.shape == (7, 512)
+    assert found.dtype == np.float32
     np.testing.assert_allclose(found, seen[0].numpy(), rtol=1e-5, atol=1e-5)
     assert len(np.unique(found[:, 0])) == 7
 
@@ -54,7 +56,7 @@ def test_vectors_do_not_depend_on_the_number_of_cores(tuned: Path) -> None:
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
-    assert np.array_equal(*found)
+    assert np.array_equal(found[0], found[1])
 
 
 def test_fast_vectors_are_nearly_the_same(tuned: Path) -> None:
@@ -67,7 +69,8 @@ def test_fast_vectors_are_nearly_the_same(tuned: Path) -> None:
 def test_every_kind_of_source_and_one_alone_is_taken(tuned: Path, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.fromarray(IMAGES[0]).save(path)
-    several = embed(tuned, iter([IMAGES[0], path, str(path), path.read_bytes()]), device="cpu", batch_size=1)
+    sources: list[Any] = [IMAGES[0], path, str(path), path.read_bytes()]
+    several = embed(tuned, iter(sources), device="cpu", batch_size=1)
     assert len(np.unique(several, axis=0)) == 1
     assert np.array_equal(embed(tuned, path, device="cpu"), several[:1])
     assert embed(tuned, [], device="cpu").shape == (0, 512)

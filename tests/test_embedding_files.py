@@ -62,7 +62,8 @@ def good_paths(images: Path) -> list[str]:
 
 
 def run(name: Path | str, images: Path, output: Path, **options: Any) -> EmbeddingFile:
-    written = embed_files(name, [images], output, **({"device": "cpu", "batch_size": 2} | options))
+    settings: dict[str, Any] = {"device": "cpu", "batch_size": 2} | options
+    written = embed_files(name, [images], output, **settings)
     assert written is not None
     return written
 
@@ -222,22 +223,3 @@ def test_two_processes_write_the_bytes_of_one(suffix: str, tuned: Path, images: 
     refused = torchrun("embed", tuned, images, "-o", shared, *options)
     assert refused.returncode != 0
     assert "exists already" in refused.stderr
-
-
-@posix_only
-@pytest.mark.slow
-def test_memory_does_not_grow_with_the_number_of_images(tuned: Path, images: Path, out: Path) -> None:
-    text = (
-        "import os, resource, sys; from resnet_zoo import embed_files\n"
-        "embed_files(sys.argv[1], [sys.argv[2]] * int(sys.argv[4]), sys.argv[3], device='cpu', num_threads=1)\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-    )
-
-    def peak_kib(repeats: int) -> int:
-        arguments = [sys.executable, "-c", text, str(tuned), str(images), str(out / f"{repeats}.npy"), str(repeats)]
-        return int(subprocess.run(arguments, check=True, timeout=600, capture_output=True, text=True).stdout)
-
-    few, many = peak_kib(20), peak_kib(400)
-    assert np.load(out / "400.npy").shape == (3600, 512)
-    assert (3600 - 180) * 512 * 4 / 1024 > 6_500  # what the vectors alone would take
-    assert many - few < 4_000

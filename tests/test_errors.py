@@ -13,16 +13,21 @@ import pytest
 from resnet_zoo import errors
 from resnet_zoo.errors import (
     NOT_CHECKED,
+    STOPPED,
     USAGE,
     WRONG,
     ArgumentError,
     CheckpointError,
     DatasetError,
     DownloadError,
+    ExportError,
     IntegrityError,
     ManifestError,
+    NonFiniteLossError,
     PublishError,
     RunError,
+    TrainingError,
+    TrainingStopped,
     UnknownLayerError,
     UnknownModelError,
     UnknownWeightsError,
@@ -45,6 +50,7 @@ EXAMPLES: dict[type[ZooError], ZooError] = {
         DownloadError({"https://a.test/x": "404", "https://b.test/x": "timed out"}),
         IntegrityError(Path("x.pth"), "ea4938fc", "00" * 32),
         PublishError("owner/resnets", "the token was refused"),
+        ExportError("row.onnx", "logits", 3, 0.25, 1e-4),
         CheckpointError(Path("x.pth"), "the file is empty"),
         UnsafeCheckpointError(Path("x.pth"), "posix.system"),
         WeightsMismatchError(
@@ -55,6 +61,9 @@ EXAMPLES: dict[type[ZooError], ZooError] = {
             {"fc.bias": ((10,), (100,))},
             ["resnet18_in1k"],
         ),
+        TrainingError("the disk is full"),
+        TrainingStopped(Path("runs/x")),
+        NonFiniteLossError(Path("runs/x"), 17, float("inf")),
         RunError(Path("runs/x/result.json"), "field correct1", "expected an integer, got '3'"),
         DatasetError("cat.jpg is not an image"),
     )
@@ -71,6 +80,7 @@ MESSAGE_FACTS: dict[type[ZooError], list[str]] = {
     DownloadError: ["https://a.test/x: 404", "https://b.test/x: timed out"],
     IntegrityError: ["x.pth", "expected sha256 ea4938fc", "got " + "00" * 32, "nothing of it was used"],
     PublishError: ["owner/resnets", "the token was refused"],
+    ExportError: ["row.onnx", "logits", "batch of 3", "0.25", "0.0001", "other format"],
     CheckpointError: ["x.pth", "the file is empty"],
     UnsafeCheckpointError: ["x.pth", "'posix.system'", "Nothing of it was run"],
     WeightsMismatchError: [
@@ -81,6 +91,9 @@ MESSAGE_FACTS: dict[type[ZooError], list[str]] = {
         "fc.bias (expected [10], got [100])",
         "fits resnet18_in1k",
     ],
+    TrainingError: ["the disk is full"],
+    TrainingStopped: ["runs/x", "Run the same command again"],
+    NonFiniteLossError: ["step 17 is inf", "runs/x keeps its last good checkpoint", "--set lr="],
     RunError: ["runs/x/result.json", "field correct1", "expected an integer, got '3'"],
     DatasetError: ["cat.jpg is not an image"],
 }
@@ -95,10 +108,14 @@ EXIT_CODES: dict[type[ZooError], int] = {
     WeightsUnavailableError: NOT_CHECKED,
     DownloadError: NOT_CHECKED,
     PublishError: NOT_CHECKED,
+    ExportError: WRONG,
     IntegrityError: WRONG,
     CheckpointError: WRONG,
     UnsafeCheckpointError: WRONG,
     WeightsMismatchError: WRONG,
+    TrainingError: NOT_CHECKED,
+    TrainingStopped: STOPPED,
+    NonFiniteLossError: WRONG,
     RunError: NOT_CHECKED,
     DatasetError: NOT_CHECKED,
 }
@@ -118,8 +135,8 @@ def test_the_tables_of_this_file_know_every_error() -> None:
     assert _classes() == set(EXAMPLES) == set(MESSAGE_FACTS) == set(EXIT_CODES)
 
 
-def test_the_exit_codes_are_one_two_three() -> None:
-    assert (WRONG, USAGE, NOT_CHECKED) == (1, 2, 3)
+def test_the_exit_codes_are_those_documented() -> None:
+    assert (WRONG, USAGE, NOT_CHECKED, STOPPED) == (1, 2, 3, 130)
 
 
 @every_error

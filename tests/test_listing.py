@@ -11,6 +11,7 @@ import pytest
 
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.listing import DATASET_TITLES, PRINTED, as_csv, as_markdown, facts, select
+from resnet_zoo.manifest import get_entry
 from resnet_zoo.records import Entry, RunOrigin, WeightsFile
 from tests.conftest import ENTRIES, NAMES
 
@@ -32,7 +33,7 @@ def test_facts_are_plain_json_and_printed_digits_are_numbers(entry: Entry) -> No
 
 
 def test_a_weight_set_is_listed_only_if_it_has_a_file() -> None:
-    entry = ENTRIES[0]
+    entry = get_entry("resnet34_cifar10")
     assert facts(entry)["weights"] == []
     there = dataclasses.replace(entry.weights["openmmlab"], file=WeightsFile("x.safetensors", "0" * 64, 1))
     assert facts(dataclasses.replace(entry, weights={"openmmlab": there}))["weights"] == ["openmmlab"]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -246,6 +248,8 @@ def test_the_script_prints_the_run_folder_and_talks_on_stderr(cifar: Path, tmp_p
     assert done.returncode == 0, done.stderr
     folder = Path(done.stdout.strip())
     assert read_run(folder).result.row == "resnet18_cifar10"
+    command = read_run(folder).environment.command
+    assert command[:4] == ("reproduce.py", "resnet18_cifar10", "--data", "cifar")
     assert "epoch   1/1  8 px  loss" in done.stderr
     assert "published 94.82, 99.87 (cifar10-png-20images is not the official test set: not comparable)" in done.stderr
 
@@ -296,6 +300,38 @@ def test_two_processes_train_as_one_with_as_many_splits(cifar: Path, tmp_path: P
     counted = evaluate("resnet18_cifar10", cifar, model=model)
     assert (counted.correct1, counted.correct5) == (two.result.correct1, two.result.correct5)
     assert counted.num_images == two.result.num_images == 20
+
+
+def children(process: int) -> list[int]:
+    """Return the processes that a process started (Linux)."""
+    text = Path(f"/proc/{process}/task/{process}/children").read_text()
+    return [int(number) for number in text.split()]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes as Linux does")
+def test_a_killed_process_is_restarted_by_torchrun_and_the_weights_are_the_same(cifar: Path, tmp_path: Path) -> None:
+    common = ["resnet18_cifar10", "--data", str(cifar), "--recipe", "fast", "--evaluate-every", "0", "--device", "cpu"]
+    common += [*quick_fields(epochs="8", total_batch="4", lr="0.005"), "--checkpoint-s", "0.2"]
+    expected = torchrun([*common, "--runs", str(tmp_path / "whole")])
+    assert expected.returncode == 0, expected.stderr
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
+    command = [sys.executable, *launcher, str(SCRIPT), *common, "--runs", str(tmp_path / "killed")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as running:
+        checkpoints = (tmp_path / "killed").glob("*/*/checkpoints/step-*")
+        deadline = time.monotonic() + 300
+        while not any(checkpoints) and time.monotonic() < deadline:
+            time.sleep(0.05)
+            checkpoints = (tmp_path / "killed").glob("*/*/checkpoints/step-*")
+        os.kill(children(running.pid)[-1], signal.SIGKILL)
+        out, err = running.communicate(timeout=300)
+    assert running.returncode == 0, err
+    assert "Goes on at epoch" in err
+    results = [read_run(Path(text.split()[-1])).result for text in (expected.stdout, out)]
+    assert results[0].weights.sha256 == results[1].weights.sha256
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import safetensors.numpy
 
 from resnet_zoo import vector_files
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.partial_rows import Rows
+from resnet_zoo.partial_rows import Batch, MergedRows, PartialRun, RowLog, Rows, RunFacts
 from resnet_zoo.vector_files import VectorSource, writer_for
 
 C = 5
@@ -91,3 +92,26 @@ def test_parquet_without_pyarrow_names_the_extra(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ArgumentError, match=r"pip install 'resnet-zoo\[parquet\]'"):
         writer_for(Path("a.parquet"))
     writer_for(Path("a.npy"))
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".safetensors"])
+def test_memory_does_not_grow_with_the_number_of_rows(suffix: str, tmp_path: Path) -> None:
+    channels, num_images, batch_size = 512, 8000, 16
+    images = (f"folder/{number:06}.jpg" for number in range(num_images))
+    facts = RunFacts("x", "", "", "pool", channels, "float32", "cpu", batch_size, 1, 0, "")
+    output = tmp_path / f"v{suffix}"
+    (tmp_path / "paths.json").write_text("[]")
+    tracemalloc.start()
+    with PartialRun(output) as run:
+        run.begin(facts, images, restart=False)
+        facts = run.join(facts)
+        with RowLog(run.folder, 0, channels) as log:
+            for number in range(facts.num_batches):
+                log.append(Batch(np.full((batch_size, channels), number, np.float32), {}))
+        merged = MergedRows(run, facts)
+        write(VectorSource(num_images, channels, merged.rows, tmp_path / "paths.json", {}), output)
+        run.discard()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert output.stat().st_size > num_images * channels * 4
+    assert peak < output.stat().st_size / 8

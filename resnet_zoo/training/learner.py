@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from inspect import signature
 from typing import Any
 
 import torch
@@ -15,6 +16,10 @@ from resnet_zoo.recipes import Recipe
 from resnet_zoo.resnet import ResNet
 from resnet_zoo.training.augment import shrink
 from resnet_zoo.training.workers import Workers
+
+_SYNC_BUFFERS = {"forward_sync_buffers", "broadcast_buffers"} & {*signature(DistributedDataParallel).parameters}
+_OWN_STATISTICS: dict[str, Any] = {max(_SYNC_BUFFERS): False}
+"""What keeps each device's batch-norm statistics its own; renamed in torch 2.13."""
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -49,7 +54,7 @@ class Learner:
         network: nn.Module = self.model
         if workers.num_devices > 1:
             network = DistributedDataParallel(
-                network, device_ids=[device] if device.type == "cuda" else None, broadcast_buffers=False
+                network, device_ids=[device] if device.type == "cuda" else None, **_OWN_STATISTICS
             )
         self.synchronised = network
         # CUDA graphs hold for one process; DDP's hooks run between the graphs' parts.
@@ -148,3 +153,9 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
     for parameter in parameters:  # as the first step would make them, but there from the beginning
         optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer
+
+
+def repeat_exactly(device: torch.device) -> None:
+    """See to it that the same step gives the same bits."""
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True

@@ -37,5 +37,6 @@ def tensorboard_writer(folder: Path) -> Callable[[LogLine], None]:
         for name, value in scalars.items():
             if value is not None:
                 writer.add_scalar(name, value, line.step)
+        writer.flush()
 
     return write

@@ -1,0 +1,69 @@
+"""``benchmark``: how fast rows are on this machine."""
+
+from __future__ import annotations
+
+import click
+
+from resnet_zoo.commands.shell import device_option, examples, format_option, with_options
+from resnet_zoo.manifest import get_entry
+from resnet_zoo.progress import progress_bar
+from resnet_zoo.terminal import echo_benchmark, echo_json
+
+
+@click.command(
+    epilog=examples(
+        "benchmark resnet50 --fast",
+        "benchmark resnet18 resnet50 --batch-size 1,32 --dtype float32,bfloat16 --fast --compile --format csv",
+    )
+)
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--batch-size", "batch_sizes", metavar="N,...", default="1,16,64", show_default=True)
+@click.option("--dtype", "dtypes", metavar="DTYPE,...", default="float32", show_default=True)
+@click.option("--fast", is_flag=True, help="Measure the network optimised for inference too.")
+@click.option("--compile", "compiled", is_flag=True, help="Measure it compiled too: takes a minute per network.")
+@click.option("--seconds", type=float, default=1.0, show_default=True, help="Length of each measurement.")
+@with_options(device_option, format_option("table", "json", "csv"))
+def benchmark(
+    names: tuple[str, ...],
+    batch_sizes: str,
+    dtypes: str,
+    fast: bool,
+    compiled: bool,
+    seconds: float,
+    device: str,
+    form: str,
+) -> None:
+    """Measure images per second and latency of the rows named, or of all fifteen.
+
+    Beside them stands what a large matrix product of the same dtype reaches on this device, and the share of it that
+    the network reaches. The networks have random values, which take as long as any.
+    """
+    for name in names:
+        get_entry(name)
+    sizes = _numbers(batch_sizes)
+    from resnet_zoo.speed import as_csv, as_json, measure_speed
+
+    with progress_bar() as progress:
+        measured = measure_speed(
+            names or None,
+            batch_sizes=sizes,
+            dtypes=[dtype.strip() for dtype in dtypes.split(",")],
+            device=device,
+            fast=fast,
+            compile=compiled,
+            seconds=seconds,
+            progress=lambda _, done, total: progress("measurements", done, total),
+        )
+    if form == "json":
+        echo_json(as_json(measured))
+    elif form == "csv":
+        click.echo(as_csv(measured), nl=False)
+    else:
+        echo_benchmark(measured)
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"expected numbers such as 1,16,64, got {text!r}", param_hint="--batch-size") from None

@@ -1,0 +1,51 @@
+"""``export``: a row as a file that other programs run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from resnet_zoo.commands.shell import examples, weights_option
+from resnet_zoo.manifest import get_entry
+from resnet_zoo.terminal import echo_record
+
+
+@click.command(
+    epilog=examples(
+        "export resnet18_cifar10 --format onnx -o resnet18.onnx --weights my.safetensors",
+        "export resnetv1d50 --format torch-export -o maps.pt2 --features stage2,stage4",
+    )
+)
+@click.argument("name")
+@click.option("--format", "form", type=click.Choice(["onnx", "torch-export"]), required=True, help="What to write.")
+@click.option("-o", "--output", type=click.Path(), metavar="FILE", required=True, help="A .onnx or .pt2 file.")
+@weights_option
+@click.option("--untrained", is_flag=True, help="Fresh random values instead of weights, to try out what comes after.")
+@click.option("--features", metavar="LAYER,...", help="Return these feature maps instead of the logits.")
+@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+def export(
+    name: str, form: Any, output: str, weights: str | None, untrained: bool, features: str | None, force: bool
+) -> None:
+    """Write a row's network as an ONNX file or a torch.export program.
+
+    The number of images per batch is free. Preprocessing, class names and the weights' hashes are in the file's
+    metadata. The file is compared with the network before it is moved into place.
+    """
+    get_entry(name)
+    if untrained and weights is not None:
+        raise click.UsageError("Pass --weights or --untrained, not both.")
+    from resnet_zoo.export import export_model
+
+    layers = None if features is None else [layer.strip() for layer in features.split(",")]
+    written = export_model(
+        name, output, format=form, weights=weights, pretrained=not untrained, features=layers, overwrite=force
+    )
+    chain = written.weights
+    record = asdict(written) | {
+        "outputs": list(written.outputs),
+        "weights": f"{chain.file}, sha256 {chain.file_sha256} ({chain.pin})" if chain else "fresh random values",
+        "checked_batch_sizes": list(written.checked_batch_sizes),
+    }
+    echo_record(record)

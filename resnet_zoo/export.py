@@ -1,0 +1,268 @@
+"""A row as an ONNX file or a torch.export program, with its preprocessing and class names inside.
+
+The file is written beside its target, read back by the program that will run it, compared with the eager network at two
+batch sizes, and only then moved into place.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from resnet_zoo.chain import Chain, chain_of
+from resnet_zoo.errors import ArgumentError, ExportError
+from resnet_zoo.features import FeatureExtractor
+from resnet_zoo.files import sha256_of, write_atomically
+from resnet_zoo.fit import build
+from resnet_zoo.manifest import class_names, get_entry
+from resnet_zoo.records import Entry, to_json
+from resnet_zoo.resnet import ResNet
+from resnet_zoo.zoo import assign_weights, open_weights
+
+Format = Literal["onnx", "torch-export"]
+
+SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torch-export": ".pt2"}
+METADATA_FILE = "metadata.json"
+"""Where a torch.export file keeps the metadata: the name to pass as ``extra_files`` to ``torch.export.load``."""
+
+INPUT, LOGITS = "images", "logits"
+TOLERANCE = 1e-4
+"""Largest difference from the eager network, relative to its largest output where that is above 1."""
+
+_CHECKED_BATCH_SIZES = (1, 3)
+_TRACED_BATCH_SIZE = 2  # neither of those checked; torch takes a batch of one for a constant
+_OPSET = 18  # the first that both torch 2.6's exporter and today's write
+
+Outputs = dict[str, np.ndarray[Any, Any]]
+Runner = Callable[[Tensor], Outputs]
+
+
+@dataclass(frozen=True)
+class Export:
+    """What `export_model` wrote.
+
+    Attributes:
+        name: The row.
+        format: ``onnx`` or ``torch-export``.
+        target: The file written.
+        sha256: Its sha256.
+        size_bytes: Its size.
+        outputs: Names of what it returns.
+        weights: Where the weights come from, every link with its hash; ``None`` for fresh random values.
+        checked_batch_sizes: The batches on which it was compared with the eager network.
+        largest_difference: The largest absolute difference found there.
+    """
+
+    name: str
+    format: Format
+    target: str
+    sha256: str
+    size_bytes: int
+    outputs: tuple[str, ...]
+    weights: Chain | None
+    checked_batch_sizes: tuple[int, ...]
+    largest_difference: float
+
+
+def export_model(
+    name: str,
+    target: str | os.PathLike[str],
+    *,
+    format: Format,  # noqa: A002  # the option's own name
+    weights: str | os.PathLike[str] | None = None,
+    pretrained: bool = True,
+    features: Sequence[str] | None = None,
+    overwrite: bool = False,
+) -> Export:
+    """Write a row's network as a file that other programs run; the number of images per batch is free.
+
+    It takes ``images`` (N, C, H, W), float32, normalised, of the row's size, and returns ``logits`` (N, K). Inside is
+    what `metadata_of` says: how to make the input, the class names in label order, where the weights come from. The
+    same weights and versions give the same bytes every time.
+
+    Args:
+        name: A row or alias.
+        target: The file to write: ``.onnx``, or ``.pt2`` for torch.export.
+        format: ``onnx`` (needs the extra ``export``) or ``torch-export``.
+        weights: A tag or path, as in `create_model`; ``None`` means the row's default weights.
+        pretrained: ``False`` without ``weights``: fresh random values, for trying out what comes after; the metadata
+            say so.
+        features: Return these feature maps by name instead of the logits, see `create_feature_extractor`.
+        overwrite: Replace a target that exists.
+
+    Raises:
+        UnknownModelError, UnknownWeightsError, WeightsUnavailableError, DownloadError, WeightsMismatchError,
+            IntegrityError, UnsafeCheckpointError, CheckpointError: As `create_model`.
+        UnknownLayerError: The network has no layer of that name.
+        ArgumentError: An unknown format, a target of the wrong suffix or that exists, no or repeated ``features``, or
+            the extra is not installed.
+        ExportError: The file does not compute what the network does; it was not kept.
+        OSError: The target cannot be written; nothing is left behind.
+    """
+    entry, target = get_entry(name), Path(target)
+    _check_target(target, format, overwrite=overwrite)
+    if format == "onnx":
+        for module in ("onnx", "onnxscript", "onnxruntime"):
+            _require(module)
+    network, chain = _network(entry, weights, pretrained=pretrained)
+    extractor = None if features is None else FeatureExtractor(network, layers=features)
+    model, outputs = (extractor, extractor.layers) if extractor else (network, (LOGITS,))
+    metadata = metadata_of(entry, chain, outputs)
+    data = (_onnx_bytes if format == "onnx" else _program_bytes)(model, _images(entry, _TRACED_BATCH_SIZE), metadata)
+    open_file = _open_onnx if format == "onnx" else _open_program
+    differences: list[float] = []
+
+    def write_checked(path: Path) -> None:
+        path.write_bytes(data)
+        differences.append(_checked(open_file(path, outputs), partial(_run_eager, model, outputs), entry, target))
+
+    write_atomically(target, write_checked)
+    return Export(
+        name=entry.name,
+        format=format,
+        target=str(target),
+        sha256=sha256_of(target),
+        size_bytes=target.stat().st_size,
+        outputs=outputs,
+        weights=chain,
+        checked_batch_sizes=_CHECKED_BATCH_SIZES,
+        largest_difference=differences[0],
+    )
+
+
+def metadata_of(entry: Entry, chain: Chain | None, outputs: Sequence[str]) -> dict[str, str]:
+    """Return what a file says about itself: strings, of which all but ``model`` and ``dataset`` are JSON.
+
+    ``preprocess`` is the manifest's record: an image is decoded to RGB, its short edge resized to ``short_edge`` and
+    its centre cropped to ``crop`` pixels, and (value - mean) / std of values from 0 to 255 is the input.
+    """
+    structured = {
+        "input": {"name": INPUT, "size": entry.input_size, "layout": "NCHW", "dtype": "float32"},
+        "outputs": list(outputs),
+        "preprocess": {**to_json(entry.preprocess), "channel_order": "RGB", "value_range": [0, 255]},
+        "classes": class_names(entry.classes),
+        "weights": asdict(chain) if chain else None,
+    }
+    encoded = {key: json.dumps(value, ensure_ascii=False, sort_keys=True) for key, value in structured.items()}
+    return {"model": entry.name, "dataset": entry.dataset, **encoded}
+
+
+def _check_target(target: Path, form: str, *, overwrite: bool) -> None:
+    if form not in SUFFIXES:
+        raise ArgumentError(f"Expected a format of {' or '.join(SUFFIXES)}, got {form!r}.")
+    suffix = SUFFIXES[form]
+    if target.suffix != suffix:
+        raise ArgumentError(f"{target}: expected a target that ends in {suffix}, as {form} files do.")
+    if target.is_dir():
+        raise ArgumentError(f"{target} is a folder; pass the path of the file to write.")
+    if not target.parent.is_dir():
+        raise ArgumentError(f"{target.parent} is no folder; make it first, or choose another target.")
+    if target.exists() and not overwrite:
+        raise ArgumentError(f"{target} exists already. Choose another target, or allow it to be replaced (--force).")
+
+
+def _require(module: str) -> Any:
+    """Import a module of the extra."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ArgumentError(
+            f"ONNX files need {module}, which is not installed. Run: pip install 'resnet-zoo[export]'"
+        ) from error
+
+
+def _network(entry: Entry, weights: str | os.PathLike[str] | None, *, pretrained: bool) -> tuple[ResNet, Chain | None]:
+    if weights is None and not pretrained:
+        return build(entry).eval(), None
+    opened = open_weights(entry, entry.default_weights if weights is None else weights)
+    return assign_weights(entry, opened.checkpoint).eval(), chain_of(opened)
+
+
+def _images(entry: Entry, count: int) -> Tensor:
+    """Return a batch of random values of the row's size."""
+    return torch.randn(count, *entry.input_size, generator=torch.Generator().manual_seed(count))
+
+
+def _dynamic_batch() -> tuple[dict[int, Any]]:
+    return ({0: torch.export.Dim("batch", min=1)},)
+
+
+def _onnx_bytes(model: nn.Module, images: Tensor, metadata: Mapping[str, str]) -> bytes:
+    program: Any = torch.onnx.export(
+        model,
+        (images,),
+        dynamo=True,
+        dynamic_shapes=_dynamic_batch(),
+        input_names=[INPUT],
+        output_names=json.loads(metadata["outputs"]),
+        opset_version=_OPSET,
+        verbose=False,
+    )
+    proto = program.model_proto
+    _forget_where_it_was_made(proto)
+    for key, value in metadata.items():
+        proto.metadata_props.add(key=key, value=value)
+    content: bytes = proto.SerializeToString(deterministic=True)
+    return content
+
+
+def _forget_where_it_was_made(proto: Any) -> None:
+    """Take away the exporter's notes: stack traces with this machine's paths, which differ from run to run."""
+    graph = proto.graph
+    for noted in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del noted.metadata_props[:]
+
+
+def _program_bytes(model: nn.Module, images: Tensor, metadata: Mapping[str, str]) -> bytes:
+    program = torch.export.export(model, (images,), dynamic_shapes=_dynamic_batch(), strict=False)
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # this machine's paths
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer, extra_files={METADATA_FILE: json.dumps(metadata, ensure_ascii=False)})
+    return buffer.getvalue()
+
+
+def _open_onnx(path: Path, outputs: tuple[str, ...]) -> Runner:
+    session = _require("onnxruntime").InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return lambda images: dict(zip(outputs, session.run(list(outputs), {INPUT: images.numpy()}), strict=True))
+
+
+def _open_program(path: Path, outputs: tuple[str, ...]) -> Runner:
+    with path.open("rb") as file:  # given a path, torch looks at its suffix
+        module = torch.export.load(file).module()
+    return partial(_run_eager, module, outputs)
+
+
+@torch.no_grad()
+def _run_eager(module: nn.Module, outputs: tuple[str, ...], images: Tensor) -> Outputs:
+    found = module(images)
+    return {name: (found[name] if isinstance(found, dict) else found).numpy() for name in outputs}
+
+
+def _checked(run: Runner, run_eager: Runner, entry: Entry, target: Path) -> float:
+    """Return the largest difference between a file and the eager network.
+
+    Raises:
+        ExportError: It is more than `TOLERANCE`.
+    """
+    largest = 0.0
+    for batch_size in _CHECKED_BATCH_SIZES:
+        images = _images(entry, batch_size)
+        actual, expected = run(images), run_eager(images)
+        for output, value in expected.items():
+            difference = float(np.abs(actual[output] - value).max())
+            if not difference <= TOLERANCE * max(1.0, float(np.abs(value).max())):  # also where it is no number
+                raise ExportError(target, output, batch_size, difference, TOLERANCE)
+            largest = max(largest, difference)
+    return largest

@@ -1,0 +1,238 @@
+"""How fast rows are on this machine: images per second and latency, beside what its matrix products reach."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import io
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from resnet_zoo.environment import device_title, versions
+from resnet_zoo.errors import ArgumentError
+from resnet_zoo.evaluation import exact_float32
+from resnet_zoo.fit import build
+from resnet_zoo.inference import optimize_for_inference, supported_dtypes
+from resnet_zoo.manifest import get_entry, list_models
+from resnet_zoo.records import Entry
+from resnet_zoo.zoo import resolve_device
+
+Progress = Callable[[str, int, int], None]
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+_MIN_RUNS = 5
+"""Runs of every measurement, however long they take."""
+
+_PEAK_SIZES = {"cpu": 2048, "cuda": 8192}
+"""Rows and columns of the matrices whose product gives the peak: large enough to fill the device."""
+_OTHER_PEAK_SIZE = 4096
+
+
+@dataclass(frozen=True)
+class Speed:
+    """One measurement: a network, a mode, a dtype and a batch size.
+
+    Attributes:
+        name: The row.
+        mode: ``eager`` (the network as `create_model` returns it), ``fast`` (`optimize_for_inference`) or
+            ``fast compiled``.
+        dtype: ``float32`` (TF32 off), ``bfloat16`` or ``float16``.
+        batch_size: Images per forward pass.
+        num_runs: Forward passes timed, after a warm-up.
+        images_per_s: From the median.
+        latency_ms: Median time of a forward pass.
+        latency_p95_ms: 95% of the forward passes took no longer.
+        tflops: 10^12 operations per second: two per multiply-accumulate of convolutions and the classifier.
+        peak_tflops: What a large square matrix product of this dtype reaches on the device: the best of several.
+        peak_share: ``tflops / peak_tflops``. Above 1 where the measurement of the peak was disturbed.
+    """
+
+    name: str
+    mode: str
+    dtype: str
+    batch_size: int
+    num_runs: int
+    images_per_s: float
+    latency_ms: float
+    latency_p95_ms: float
+    tflops: float
+    peak_tflops: float
+    peak_share: float
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Measurements and the machine they were made on."""
+
+    device: str
+    num_threads: int
+    versions: dict[str, str]
+    speeds: tuple[Speed, ...]
+
+
+def measure_speed(
+    names: str | Iterable[str] | None = None,
+    *,
+    batch_sizes: Sequence[int] = (1, 16, 64),
+    dtypes: Sequence[str] = ("float32",),
+    device: torch.device | str = "auto",
+    fast: bool = False,
+    compile: bool = False,  # noqa: A002  # torch's own word
+    seconds: float = 1.0,
+    progress: Progress | None = None,
+) -> Benchmark:
+    """Measure the forward pass of rows with fresh random values, which take as long as any.
+
+    Args:
+        names: Rows or aliases; ``None`` means all.
+        batch_sizes: Images per forward pass.
+        dtypes: ``float32``, ``bfloat16``, ``float16``: those that the device multiplies (`supported_dtypes`).
+        device: ``auto`` (CUDA, MPS, then CPU) or a torch device.
+        fast: Measure `optimize_for_inference` too.
+        compile: Measure it compiled too.
+        seconds: How long each measurement takes, after a warm-up of two runs; at least five runs are made.
+        progress: Called with (row, measurements done, measurements in all).
+
+    Raises:
+        UnknownModelError: No row is called so.
+        ArgumentError: A batch size, dtype, device or time that cannot be, or a batch that does not fit into memory.
+    """
+    names = [names] if isinstance(names, str) else list_models() if names is None else names
+    entries = [get_entry(name) for name in names]
+    device = resolve_device(device)
+    _check_arguments(batch_sizes, dtypes, device, seconds)
+    modes = ("eager", *(("fast",) if fast else ()), *(("fast compiled",) if compile else ()))
+    total = len(entries) * len(dtypes) * len(modes) * len(batch_sizes)
+    speeds: list[Speed] = []
+    with exact_float32(device):
+        peaks = {dtype: matrix_peak_tflops(DTYPES[dtype], device, seconds=seconds) for dtype in dtypes}
+        for entry in entries:
+            for speed in _speeds_of(entry, modes, batch_sizes, peaks, device, seconds):
+                speeds.append(speed)
+                if progress:
+                    progress(entry.name, len(speeds), total)
+    return Benchmark(device_title(device), torch.get_num_threads(), versions(), tuple(speeds))
+
+
+def _speeds_of(
+    entry: Entry,
+    modes: Sequence[str],
+    batch_sizes: Sequence[int],
+    peaks: dict[str, float],
+    device: torch.device,
+    seconds: float,
+) -> Iterator[Speed]:
+    network = build(entry).eval().to(device)
+    for dtype, peak in peaks.items():
+        for mode in modes:
+            model = _in_mode(network, mode, DTYPES[dtype])
+            for batch_size in batch_sizes:
+                images = torch.randn(batch_size, *entry.input_size).to(device)
+                images = images.to(DTYPES[dtype]) if mode == "eager" else images
+                times = _times_of_batch(model, images, seconds)
+                median = statistics.median(times)
+                tflops = 2 * entry.exact.macs * batch_size / median / 1e12
+                yield Speed(
+                    name=entry.name,
+                    mode=mode,
+                    dtype=dtype,
+                    batch_size=batch_size,
+                    num_runs=len(times),
+                    images_per_s=batch_size / median,
+                    latency_ms=median * 1e3,
+                    latency_p95_ms=percentile(times, 95) * 1e3,
+                    tflops=tflops,
+                    peak_tflops=peak,
+                    peak_share=tflops / peak,
+                )
+
+
+def _in_mode(network: nn.Module, mode: str, dtype: torch.dtype) -> nn.Module:
+    if mode == "eager":
+        return copy.deepcopy(network).to(dtype)
+    return optimize_for_inference(network, dtype=dtype, compile=mode == "fast compiled")
+
+
+def _times_of_batch(model: nn.Module, images: Tensor, seconds: float) -> list[float]:
+    try:
+        with torch.inference_mode():
+            return time_runs(lambda: model(images), images.device, seconds=seconds)
+    except torch.OutOfMemoryError as error:
+        raise ArgumentError(
+            f"A batch of {len(images)} does not fit into the memory of {images.device}. Pass smaller batch sizes."
+        ) from error
+
+
+def time_runs(run: Callable[[], Any], device: torch.device, *, seconds: float) -> list[float]:
+    """Return the seconds that each of several runs took, after a warm-up; asynchronous devices are waited for."""
+    for _ in range(2):  # caches, autotuning, lazy initialisation, compilation
+        run()
+    _wait_for(device)
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times) < _MIN_RUNS or time.perf_counter() < end:
+        start = time.perf_counter()
+        run()
+        _wait_for(device)
+        times.append(time.perf_counter() - start)
+    return times
+
+
+def matrix_peak_tflops(dtype: torch.dtype, device: torch.device, *, seconds: float = 1.0, size: int = 0) -> float:
+    """Return the 10^12 operations per second of the best of several large square matrix products.
+
+    Args:
+        dtype: Of the matrices.
+        device: Where.
+        seconds: How long to try.
+        size: Rows and columns; 0 chooses what fills the device.
+    """
+    size = size or _PEAK_SIZES.get(device.type, _OTHER_PEAK_SIZE)
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    with torch.inference_mode():
+        return 2 * size**3 / min(time_runs(lambda: left @ right, device, seconds=seconds)) / 1e12
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """Return the smallest value that at least ``percent`` of the values do not exceed (nearest rank)."""
+    return sorted(values)[math.ceil(percent / 100 * len(values)) - 1]
+
+
+def as_json(benchmark: Benchmark) -> dict[str, Any]:
+    """Return a benchmark as plain JSON values."""
+    return {**asdict(benchmark), "speeds": [asdict(speed) for speed in benchmark.speeds]}
+
+
+def as_csv(benchmark: Benchmark) -> str:
+    """Return the measurements as CSV with a header, a column for the device at the end."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*(field.name for field in fields(Speed)), "device"])
+    writer.writerows([*asdict(speed).values(), benchmark.device] for speed in benchmark.speeds)
+    return text.getvalue()
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def _check_arguments(batch_sizes: Sequence[int], dtypes: Sequence[str], device: torch.device, seconds: float) -> None:
+    if not batch_sizes or min(batch_sizes) < 1:
+        raise ArgumentError(f"Expected positive batch sizes, got {list(batch_sizes)}.")
+    if not 0 < seconds < math.inf:
+        raise ArgumentError(f"Expected a positive number of seconds per measurement, got {seconds}.")
+    known = [name for name, dtype in DTYPES.items() if dtype in supported_dtypes(device)]
+    wrong = [dtype for dtype in dtypes if dtype not in known]
+    if wrong or not dtypes:
+        raise ArgumentError(f"Expected dtypes that {device} multiplies ({', '.join(known)}), got {list(dtypes)}.")

@@ -1,0 +1,356 @@
+"""Exported files: they compute what the network does, say what they are, and are whole or not there."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from click.testing import CliRunner, Result
+from torch import nn
+
+from resnet_zoo import export
+from resnet_zoo.cli import main
+from resnet_zoo.errors import (
+    ArgumentError,
+    DownloadError,
+    ExportError,
+    UnknownLayerError,
+    UnknownModelError,
+    WeightsMismatchError,
+)
+from resnet_zoo.export import SUFFIXES, Format, export_model, metadata_of
+from resnet_zoo.files import sha256_of
+from resnet_zoo.fit import build
+from resnet_zoo.manifest import class_names, get_entry
+from resnet_zoo.resnet import ResNet
+from tests.conftest import NAMES, randomise
+
+ROW = "resnet18_cifar10"
+QUICK_ROWS = [ROW, "resnet18_in1k", "resnetv1d50_in1k"]
+FORMATS: list[Format] = ["torch-export", "onnx"]
+Values = dict[str, np.ndarray[Any, Any]]
+
+HAS_ONNX = all(importlib.util.find_spec(module) for module in ("onnx", "onnxscript", "onnxruntime"))
+needs_onnx = pytest.mark.skipif(not HAS_ONNX, reason="needs the extra `export`")
+formats = pytest.mark.parametrize("form", ["torch-export", pytest.param("onnx", marks=needs_onnx)])
+
+
+def network(name: str) -> ResNet:
+    torch.manual_seed(0)
+    model = build(get_entry(name))
+    randomise(model)
+    nn.init.normal_(model.fc.weight, std=0.1)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def model() -> ResNet:
+    return network(ROW)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory, model: ResNet) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "row.safetensors"
+    safetensors.torch.save_file(model.state_dict(), path)
+    return path
+
+
+def loaded(path: Path, outputs: tuple[str, ...]) -> tuple[Callable[[torch.Tensor], Values], dict[str, str]]:
+    """Read a file as its user would: a function from images to values, and the metadata."""
+    if path.suffix == ".onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        assert tuple(output.name for output in session.get_outputs()) == outputs
+        return (
+            lambda x: dict(zip(outputs, session.run(None, {"images": x.numpy()}), strict=True)),
+            session.get_modelmeta().custom_metadata_map,
+        )
+    extra = {"metadata.json": ""}
+    module = torch.export.load(path, extra_files=extra).module()
+
+    def run(x: torch.Tensor) -> Values:
+        found = module(x)
+        return {name: (found[name] if isinstance(found, dict) else found).detach().numpy() for name in outputs}
+
+    return run, json.loads(extra["metadata.json"])
+
+
+def assert_same(actual: Values, expected: dict[str, torch.Tensor]) -> None:
+    assert list(actual) == list(expected)
+    for name, value in expected.items():
+        wanted = value.detach().numpy()
+        assert actual[name].shape == wanted.shape
+        assert np.abs(actual[name] - wanted).max() <= 1e-4 * max(1, np.abs(wanted).max())
+
+
+# --- what is in the file -------------------------------------------------------------------------------------------
+
+
+def is_quick(name: str, form: Format) -> bool:
+    return name in QUICK_ROWS if form == "torch-export" else name == ROW  # the ONNX exporter takes its time
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        pytest.param(name, form, marks=[] if is_quick(name, form) else [pytest.mark.slow])
+        for form in FORMATS
+        for name in NAMES
+    ],
+)
+def test_the_file_computes_what_the_network_does_for_any_batch(name: str, form: Format, tmp_path: Path) -> None:
+    if form == "onnx" and not HAS_ONNX:
+        pytest.skip("needs the extra `export`")
+    target, entry, model = tmp_path / f"row{SUFFIXES[form]}", get_entry(name), network(name)
+    safetensors.torch.save_file(model.state_dict(), tmp_path / "row.safetensors")
+    written = export_model(name, target, format=form, weights=tmp_path / "row.safetensors")
+    run, metadata = loaded(target, ("logits",))
+    for count in (1, 5):
+        x = torch.randn(count, *entry.input_size)
+        assert_same(run(x), {"logits": model(x)})
+    assert written.largest_difference < 1e-4
+    assert (written.sha256, written.size_bytes) == (sha256_of(target), target.stat().st_size)
+    assert metadata == metadata_of(entry, written.weights, ("logits",))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [target.name, "row.safetensors"]
+
+
+@formats
+def test_the_metadata_are_enough_to_use_the_file(form: Format, weights: Path, tmp_path: Path) -> None:
+    target, entry = tmp_path / f"row{SUFFIXES[form]}", get_entry(ROW)
+    export_model(ROW, target, format=form, weights=weights)
+    metadata = loaded(target, ("logits",))[1]
+    read = {key: json.loads(value) for key, value in metadata.items() if key not in ("model", "dataset")}
+    assert (metadata["model"], metadata["dataset"]) == (ROW, "cifar10")
+    assert read["classes"] == class_names("cifar10")
+    assert read["preprocess"] == {
+        "mean": list(entry.preprocess.mean),
+        "std": list(entry.preprocess.std),
+        "resize_backend": None,
+        "short_edge": None,
+        "crop": None,
+        "channel_order": "RGB",
+        "value_range": [0, 255],
+    }
+    assert read["input"] == {"name": "images", "size": [3, 32, 32], "layout": "NCHW", "dtype": "float32"}
+    assert read["weights"]["file_sha256"] == sha256_of(weights)
+    assert read["weights"]["pin"] == "path"
+
+
+def test_the_metadata_of_an_imagenet_row_tell_resize_and_crop() -> None:
+    rules = json.loads(metadata_of(get_entry("resnetv1d50"), None, ["logits"])["preprocess"])
+    assert (rules["resize_backend"], rules["short_edge"], rules["crop"]) == ("pillow", 256, 224)
+
+
+@formats
+def test_features_are_exported_by_name(form: Format, weights: Path, model: ResNet, tmp_path: Path) -> None:
+    target, layers = tmp_path / f"maps{SUFFIXES[form]}", ("stage4", "stage2")
+    written = export_model(ROW, target, format=form, weights=weights, features=layers)
+    run, metadata = loaded(target, layers)
+    x = torch.randn(3, 3, 32, 32)
+    maps = model.stages(x)
+    assert_same(run(x), {layer: maps[layer] for layer in layers})
+    assert written.outputs == layers
+    assert json.loads(metadata["outputs"]) == list(layers)
+
+
+@formats
+def test_the_same_weights_give_the_same_bytes_without_this_machine_s_paths(
+    form: Format, weights: Path, tmp_path: Path
+) -> None:
+    targets = [tmp_path / f"{name}{SUFFIXES[form]}" for name in ("first", "second")]
+    for target in targets:
+        export_model(ROW, target, format=form, weights=weights)
+    first, second = (target.read_bytes() for target in targets)
+    assert first == second
+    assert str(Path(export.__file__).parent).encode() not in first
+    assert str(Path(torch.__file__).parent).encode() not in first
+
+
+@formats
+def test_fresh_values_are_exported_only_if_asked_for_and_said_to_be_so(form: Format, tmp_path: Path) -> None:
+    target = tmp_path / f"row{SUFFIXES[form]}"
+    with pytest.raises(DownloadError):
+        export_model(ROW, target, format=form)
+    assert list(tmp_path.iterdir()) == []
+    assert export_model(ROW, target, format=form, pretrained=False).weights is None
+    assert loaded(target, ("logits",))[1]["weights"] == "null"
+
+
+# --- what is refused, and what is left behind ----------------------------------------------------------------------
+
+
+@formats
+def test_a_file_that_computes_something_else_is_not_kept(
+    form: Format, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = "_onnx_bytes" if form == "onnx" else "_program_bytes"
+    honest = getattr(export, writer)
+
+    def write_another(model: nn.Module, *arguments: Any) -> Any:
+        other = build(get_entry(ROW)).eval()
+        other.load_state_dict(model.state_dict())
+        with torch.no_grad():
+            other.fc.bias[3] += 2e-3
+        return honest(other, *arguments)
+
+    monkeypatch.setattr(export, writer, write_another)
+    with pytest.raises(ExportError, match="its logits differ") as caught:
+        export_model(ROW, tmp_path / f"row{SUFFIXES[form]}", format=form, weights=weights)
+    assert caught.value.difference == pytest.approx(2e-3, rel=0.01)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_logits_that_are_not_numbers_are_not_kept(model: ResNet, tmp_path: Path) -> None:
+    broken = network(ROW)
+    nn.init.constant_(broken.fc.bias, float("nan"))
+    safetensors.torch.save_file(broken.state_dict(), tmp_path / "nan.safetensors")
+    with pytest.raises(ExportError):
+        export_model(ROW, tmp_path / "row.pt2", format="torch-export", weights=tmp_path / "nan.safetensors")
+    assert not (tmp_path / "row.pt2").exists()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_an_interrupted_export_leaves_nothing(
+    error: type[BaseException], weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Path] = []
+
+    def interrupt(*_: object) -> float:
+        seen.extend(tmp_path.iterdir())
+        raise error
+
+    monkeypatch.setattr(export, "_checked", interrupt)
+    with pytest.raises(error):
+        export_model(ROW, tmp_path / "row.pt2", format="torch-export", weights=weights)
+    assert [path.suffix for path in seen] == [".part"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_that_fails_keeps_the_file_that_was_there(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "row.pt2"
+    target.write_bytes(b"old")
+    monkeypatch.setattr(export, "TOLERANCE", -1.0)
+    with pytest.raises(ExportError):
+        export_model(ROW, target, format="torch-export", weights=weights, overwrite=True)
+    assert target.read_bytes() == b"old"
+
+
+def test_an_existing_file_is_replaced_only_if_asked_for(weights: Path, tmp_path: Path) -> None:
+    target = tmp_path / "row.pt2"
+    target.write_bytes(b"old")
+    with pytest.raises(ArgumentError, match="exists already"):
+        export_model(ROW, target, format="torch-export", weights=weights)
+    assert target.read_bytes() == b"old"
+    assert export_model(ROW, target, format="torch-export", weights=weights, overwrite=True).size_bytes > 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("file", "form", "fact"),
+    [
+        ("row.onnx", "torch-export", r"row\.onnx: expected a target that ends in \.pt2"),
+        ("row.pt2", "onnx", r"row\.pt2: expected a target that ends in \.onnx"),
+        ("row", "onnx", r"ends in \.onnx"),
+        ("row.onnx", "tflite", "Expected a format of onnx or torch-export, got 'tflite'"),
+        ("no/such/row.pt2", "torch-export", "such is no folder"),
+        ("folder.pt2", "torch-export", "is a folder"),
+    ],
+)
+def test_a_target_that_cannot_be_is_told_before_the_work(file: str, form: Any, fact: str, tmp_path: Path) -> None:
+    (tmp_path / "folder.pt2").mkdir()
+    with pytest.raises(ArgumentError, match=fact):
+        export_model(ROW, tmp_path / file, format=form, weights=tmp_path / "never looked for.pth")
+
+
+def test_a_disk_that_fails_leaves_nothing(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=r"No space left.*row\.pt2"):
+        export_model(ROW, tmp_path / "row.pt2", format="torch-export", weights=weights)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("module", ["onnx", "onnxscript", "onnxruntime"])
+def test_a_missing_extra_is_named(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        monkeypatch.setitem(sys.modules, name, None if name == module else sys)
+    with pytest.raises(ArgumentError, match=rf"{module}, which is not installed.*pip install 'resnet-zoo\[export\]'"):
+        export_model(ROW, tmp_path / "row.onnx", format="onnx", pretrained=False)
+
+
+def test_what_is_not_there_is_told(weights: Path, tmp_path: Path) -> None:
+    target = tmp_path / "row.pt2"
+    with pytest.raises(UnknownModelError, match="resnet18"):
+        export_model("resnet19", target, format="torch-export")
+    with pytest.raises(WeightsMismatchError):
+        export_model("resnet34_cifar10", target, format="torch-export", weights=weights)
+    with pytest.raises(UnknownLayerError, match="stage2"):
+        export_model(ROW, target, format="torch-export", weights=weights, features=["stag2"])
+    for features in ([], ["stage2", "stage2"], "stage2"):
+        with pytest.raises(ArgumentError):
+            export_model(ROW, target, format="torch-export", weights=weights, features=features)
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- the command ---------------------------------------------------------------------------------------------------
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], prog_name="resnet-zoo")
+
+
+def test_the_command_writes_the_file_and_says_what_it_is(weights: Path, tmp_path: Path) -> None:
+    target = tmp_path / "maps.pt2"
+    arguments = ("export", ROW, "--format", "torch-export", "-o", target, "--weights", weights)
+    done = run(*arguments, "--features", "stage2, pool")
+    assert done.exit_code == 0, done.stderr
+    assert sha256_of(target) in done.stdout
+    assert sha256_of(weights) in done.stdout
+    assert "stage2, pool" in done.stdout
+    refused = run(*arguments)
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "--force" in refused.stderr
+    assert run(*arguments, "--force").exit_code == 0
+
+
+def test_the_command_writes_random_values_only_when_told(weights: Path, tmp_path: Path) -> None:
+    arguments = ("export", ROW, "--format", "torch-export", "-o", tmp_path / "row.pt2")
+    assert run(*arguments).exit_code == 3
+    assert run(*arguments, "--untrained", "--weights", weights).exit_code == 2
+    assert list(tmp_path.iterdir()) == []
+    done = run(*arguments, "--untrained")
+    assert done.exit_code == 0, done.stderr
+    assert "fresh random values" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "fact"),
+    [
+        (("resnet19", "--format", "onnx", "-o", "x.onnx"), 2, "resnet18"),
+        ((ROW, "--format", "tflite", "-o", "x.onnx"), 2, "tflite"),
+        ((ROW, "--format", "onnx"), 2, "--output"),
+        ((ROW, "--format", "onnx", "-o", "x.pt2"), 2, ".onnx"),
+        ((ROW, "--format", "torch-export", "-o", "x.pt2", "--untrained", "--features", "stage9"), 2, "stage4"),
+    ],
+)
+def test_wrong_usage_is_told_in_a_sentence(
+    arguments: tuple[str, ...], code: int, fact: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run("export", *arguments)
+    assert (done.exit_code, done.stdout) == (code, "")
+    assert fact in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,59 @@
+"""What a training says on the terminal."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from resnet_zoo.run_records import LogEpoch, LogStep
+from resnet_zoo.training.console import console
+from resnet_zoo.training.loop import Progress
+
+PROGRESS = Progress(epoch=2, epochs=16, step=7, steps=391, loss=1.5, images_per_s=530.4, seconds_left=3723.6)
+EPOCH = LogEpoch(
+    epoch=2,
+    step=1173,
+    loss=1.23456,
+    lr=0.1,
+    top1_train=56.789,
+    images=50000,
+    seconds=94.0,
+    images_per_s=531.9,
+    size=16,
+    top1=61.5,
+    top5=95.0,
+)
+
+
+def test_an_epoch_is_a_line_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    with console() as screen:
+        screen.watch(PROGRESS)
+        screen.on_line(LogStep(epoch=2, step=1172, loss=1.0, lr=0.1))
+        screen.on_line(EPOCH)
+    out, err = capsys.readouterr()
+    assert out == ""
+    line = "epoch   3/16  16 px  loss 1.2346  lr 0.1000  train 56.79%  test 61.50%  532 images/s  1:02:04 left"
+    assert err == f"{line}\n"
+
+
+def test_all_but_the_first_process_are_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    with console(quiet=True) as screen:
+        screen.watch(PROGRESS)
+        screen.on_line(EPOCH)
+        screen.say("something")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    with console() as screen:
+        screen.watch(PROGRESS)
+        screen.bar.refresh()
+        screen.say("a [sentence]")
+    err = capsys.readouterr().err
+    assert "epoch 3/16, loss 1.5000" in err
+    assert "530 images/s, 1:02:04 left" in err
+    assert "a [sentence]" in err
