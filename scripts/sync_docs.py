@@ -23,6 +23,9 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 Definition = Function | ast.ClassDef
 
 _NOTE = "<!-- Written by scripts/sync_docs.py from the docstrings. Change those. -->\n"
+_ABOUT = """What `import resnet_zoo` gives. Every error is a [ZooError](#zooerror). What each module holds is in
+[modules.md](modules.md), the options of a command in `resnet-zoo COMMAND -h`.
+"""
 _SECTION = re.compile(r"(Args|Attributes|Returns|Yields|Raises):")
 _TITLES = {"Args": "Arguments"}
 _LINE_LENGTH = 100
@@ -144,8 +147,7 @@ def api_page(modules: Mapping[str, Module]) -> str:
     lines = [
         _NOTE,
         "# API reference\n",
-        "What `import resnet_zoo` gives. Every error is a [ZooError](#zooerror). What each module holds is in "
-        "[modules.md](modules.md), the commands' options in `resnet-zoo COMMAND -h`.\n",
+        _ABOUT,
     ]
     for title, group in groups.items():
         links = [_link(name, known) for name in group]
