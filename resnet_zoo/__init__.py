@@ -31,6 +31,7 @@ from resnet_zoo.errors import (
     ZooError,
 )
 from resnet_zoo.manifest import get_entry, list_models
+from resnet_zoo.tuning import Tuning
 
 if TYPE_CHECKING:
     from resnet_zoo.checkpoint import load_checkpoint
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from resnet_zoo.evaluation import evaluate
     from resnet_zoo.export import export_model
     from resnet_zoo.features import FeatureExtractor, create_feature_extractor
+    from resnet_zoo.finetuning import finetune
     from resnet_zoo.hub import push_to_hub
     from resnet_zoo.inference import optimize_for_inference
     from resnet_zoo.network_file import save_network
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from resnet_zoo.preprocess import create_transform
     from resnet_zoo.run_verification import verify_run
     from resnet_zoo.speed import measure_speed
+    from resnet_zoo.training.tuner import FinetuneResult
     from resnet_zoo.verification import verify
     from resnet_zoo.zoo import create_model
 
@@ -56,6 +59,7 @@ __version__ = "0.1.0"
 
 _TORCH_BOUND = {
     "FeatureExtractor": "features",
+    "FinetuneResult": "training.tuner",
     "convert_checkpoint": "convert",
     "count_flops": "complexity",
     "count_params": "complexity",
@@ -66,6 +70,7 @@ _TORCH_BOUND = {
     "embed_files": "embedding_files",
     "evaluate": "evaluation",
     "export_model": "export",
+    "finetune": "finetuning",
     "load_checkpoint": "checkpoint",
     "open_network": "networks",
     "measure_speed": "speed",
@@ -86,6 +91,7 @@ __all__ = [
     "DownloadError",
     "ExportError",
     "FeatureExtractor",
+    "FinetuneResult",
     "IntegrityError",
     "ManifestError",
     "NonFiniteLossError",
@@ -93,6 +99,7 @@ __all__ = [
     "RunError",
     "TrainingError",
     "TrainingStopped",
+    "Tuning",
     "UnknownLayerError",
     "UnknownModelError",
     "UnknownWeightsError",
@@ -110,6 +117,7 @@ __all__ = [
     "embed_files",
     "evaluate",
     "export_model",
+    "finetune",
     "get_entry",
     "list_models",
     "load_checkpoint",

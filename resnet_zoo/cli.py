@@ -10,7 +10,7 @@ import os
 import click
 
 from resnet_zoo import __version__
-from resnet_zoo.commands import benchmark, catalog, check, embed, export, predict, runs, weights
+from resnet_zoo.commands import benchmark, catalog, check, embed, export, finetune, predict, runs, weights
 from resnet_zoo.commands.shell import ZooGroup, examples
 
 
@@ -43,7 +43,7 @@ def main(debug: bool, offline: bool, mirror: str | None, manifest: str | None) -
 COMMANDS = (
     *(catalog.list_command, catalog.show, catalog.env),
     *(check.verify, check.evaluate),
-    *(predict.predict, embed.embed, export.export, benchmark.benchmark),
+    *(predict.predict, embed.embed, finetune.finetune, export.export, benchmark.benchmark),
     runs.diff_log,
     *(weights.download, weights.convert, weights.cache),
 )

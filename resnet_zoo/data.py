@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -186,11 +187,23 @@ def batches(
     """
     lenient = copy.copy(images)
     lenient.skip_bad = True  # workers report bad images instead of raising, which would bring their traceback along
-    loader = DataLoader(lenient, batch_size, num_workers=num_workers, collate_fn=_join, pin_memory=pin_memory)
+    loader = DataLoader(
+        lenient,
+        batch_size,
+        num_workers=num_workers,
+        collate_fn=_join,
+        pin_memory=pin_memory,
+        worker_init_fn=leave_interrupts,
+    )
     for batch in loader:
         if batch.bad and not images.skip_bad:
             raise DatasetError(batch.bad[0])
         yield batch
+
+
+def leave_interrupts(_worker: int) -> None:
+    """Leave Ctrl-C to the process that a data loader's worker works for: it ends the worker when it ends itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _join(items: list[Batch]) -> Batch:
@@ -247,7 +260,7 @@ def read_tree(folder: Path, classes: list[str], *, partial: bool) -> tuple[list[
     labels: list[int] = []
     empty: list[str] = []
     for label, name in enumerate(classes):
-        images = _images_in(folder / name) if name in found else []
+        images = images_in(folder / name) if name in found else []
         paths += images
         labels += [label] * len(images)
         if not images:
@@ -271,7 +284,8 @@ def check_complete(folder: Path, empty: list[str], num_classes: int, *, partial:
         )
 
 
-def _images_in(folder: Path) -> list[Path]:
+def images_in(folder: Path) -> list[Path]:
+    """Return the image files that lie in a folder itself, sorted by name; those that begin with a dot are left out."""
     names = (item.name for item in os.scandir(folder) if not item.name.startswith("."))
     return [folder / name for name in sorted(names) if Path(name).suffix.lower() in IMAGE_SUFFIXES]
 

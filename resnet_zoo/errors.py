@@ -354,7 +354,7 @@ class NonFiniteLossError(TrainingError):
     def __str__(self) -> str:
         return (
             f"The loss of step {self.step} is {self.loss}, so training cannot go on. {self.folder} keeps its last good "
-            "checkpoint. Lower the learning rate (--set lr=…), or train in another precision."
+            "checkpoint. Lower the learning rate (--set lr=…, or --lr), or train in another precision."
         )
 
 

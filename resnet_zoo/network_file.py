@@ -72,7 +72,7 @@ def save_network(
         OSError: The file cannot be written; nothing is left behind.
     """
     path = Path(path)
-    _check_target(path, overwrite=overwrite)
+    check_target(path, overwrite=overwrite)
     entry = get_entry(row)
     tensors = {key: tensor.detach().cpu() for key, tensor in model.state_dict().items()}
     num_classes, in_channels = model.fc.out_features, image_channels(tensors)
@@ -88,7 +88,12 @@ def save_network(
     return sha256_of(path)
 
 
-def _check_target(path: Path, *, overwrite: bool) -> None:
+def check_target(path: Path, *, overwrite: bool) -> None:
+    """Refuse a path that `save_network` would not write to.
+
+    Raises:
+        ArgumentError: It has another suffix, is a folder, or exists and may not be replaced.
+    """
     if path.suffix != ".safetensors":
         raise ArgumentError(f"{path}: expected a path that ends in .safetensors.")
     if path.is_dir():

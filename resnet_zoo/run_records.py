@@ -153,7 +153,7 @@ class LogEpoch:
     Attributes:
         kind: ``epoch``.
         epoch: From 0.
-        step: Its last step, counted from 0 over the whole run.
+        step: Steps made by its end, over the whole run.
         loss: Mean over its images.
         lr: At its last step.
         top1_train: Training accuracy in percent, if it was counted.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import struct
@@ -18,11 +19,12 @@ from resnet_zoo.errors import ArgumentError
 from resnet_zoo.evaluation import Evaluation, evaluate
 from resnet_zoo.files import sha256_of
 from resnet_zoo.manifest import get_entry
-from resnet_zoo.recipes import RECIPES, Recipe
+from resnet_zoo.recipes import Recipe, find_recipe
 from resnet_zoo.records import Entry, Measured, to_json
 from resnet_zoo.report import Check, Report
 from resnet_zoo.run_records import Run
 from resnet_zoo.runs import read_run
+from resnet_zoo.schedule import learning_rate
 from resnet_zoo.strict import WrongValueError, decode
 from resnet_zoo.verification import check_counts, check_weights, named
 from resnet_zoo.zoo import LoadedWeights, assign_weights
@@ -143,8 +145,8 @@ def _check_recipe(entry: Entry, run: Run) -> Check:
         "the same fields overridden in both files": said.overridden == run.result.overridden,
         "overridden fields have the values given": said.overridden.items() <= values.items(),
     }
-    registered = RECIPES.get(entry.recipe) if said.recipe == "published" else None
-    if registered is not None:
+    with contextlib.suppress(ArgumentError):  # a recipe that this version does not know
+        registered = find_recipe(entry.recipe, said.recipe)
         others = [key for key, value in to_json(registered).items() if value != to_json(recipe)[key]]
         strays = sorted(set(others) - set(said.overridden))
         facts[
@@ -158,21 +160,20 @@ def _check_log(run: Run) -> Check:
     epochs, steps, result = run.log.epochs, run.log.steps, run.result
     numbers = [line.epoch for line in epochs]
     missing = sorted(set(range(result.epochs)) - set(numbers))
-    lasts = [line.step for line in epochs]
-    bounds = dict(zip(numbers, zip([-1, *lasts], lasts, strict=False), strict=True))
+    ends = [line.step for line in epochs]
+    bounds = dict(zip(numbers, zip([0, *ends], ends, strict=False), strict=True))
     facts = {
         f"{result.epochs} epochs" + (f" (missing {_some(missing)})" if missing else ""): numbers
         == list(range(result.epochs)),
         f"as many as the recipe's {run.recipe.values.get('epochs')}": run.recipe.values.get("epochs") == result.epochs,
-        f"{result.steps} steps": bool(lasts) and lasts[-1] + 1 == result.steps,
+        f"{result.steps} steps": bool(ends) and ends[-1] == result.steps,
         "every step in its epoch": bool(missing)
-        or all(line.epoch in bounds and bounds[line.epoch][0] < line.step <= bounds[line.epoch][1] for line in steps),
+        or all(line.epoch in bounds and bounds[line.epoch][0] <= line.step < bounds[line.epoch][1] for line in steps),
         "no line torn": not run.log.is_torn,
         "the last epoch is the result": not epochs or _is_near(epochs[-1].top1, result.top1),
     }
     strays = _stray_rates(run)
-    if strays is not None:
-        facts["learning rates as scheduled" + (f" (other in epoch {_some(strays)})" if strays else "")] = not strays
+    facts["learning rates as scheduled" + (f" (other in epoch {_some(strays)})" if strays else "")] = not strays
     return _check_facts("log", facts)
 
 
@@ -181,20 +182,19 @@ def _is_near(logged: float | None, final: float) -> bool:
     return logged is None or abs(logged - final) <= ACCURACY_TOLERANCE_PCT + 1e-9
 
 
-def _stray_rates(run: Run) -> list[int] | None:
-    """Return the epochs whose learning rate is not the published schedule's; ``None`` for another schedule."""
-    if run.recipe.recipe != "published":
-        return None
+def _stray_rates(run: Run) -> list[int]:
+    """Return the epochs in which a learning rate is not the recipe's; none where the values are of another form."""
     try:
         recipe: Recipe = decode(Recipe, run.recipe.values, ())
     except WrongValueError:
-        return None
-    return [
-        line.epoch
-        for line in run.log.epochs
-        if abs(line.lr - recipe.lr * recipe.gamma ** sum(line.epoch >= epoch for epoch in recipe.milestones))
-        > 1e-6 * recipe.lr
-    ]
+        return []
+    ends = [line.step for line in run.log.epochs]
+    if not ends or not ends[0]:
+        return []
+    lines = [*((line.epoch, line.step, line.lr) for line in run.log.steps)]
+    lines += [(line.epoch, line.step - 1, line.lr) for line in run.log.epochs]
+    strays = {epoch for epoch, step, lr in lines if abs(lr - learning_rate(recipe, step, ends[0])) > 1e-6 * recipe.lr}
+    return sorted(strays)
 
 
 def _check_result(entry: Entry, run: Run) -> Check:

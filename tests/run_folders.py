@@ -116,7 +116,7 @@ def log_lines(top1: float, top5: float) -> list[LogLine]:
         lines.append(
             LogEpoch(
                 epoch=epoch,
-                step=steps[-1],
+                step=steps[-1] + 1,
                 loss=2.0 - 0.3 * epoch,
                 lr=lr,
                 top1_train=None,

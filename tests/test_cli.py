@@ -35,7 +35,7 @@ from tests.conftest import ENTRIES, NAMES, randomise, smooth_image
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = [
-    *("list", "show", "verify", "evaluate", "predict", "embed", "export", "benchmark"),
+    *("list", "show", "verify", "evaluate", "predict", "embed", "finetune", "export", "benchmark"),
     *("diff-log", "convert", "download", "cache", "env"),
 ]
 ROW = "resnet18_cifar10"
@@ -203,6 +203,7 @@ def test_show_takes_an_alias() -> None:
         ("evaluate", "reznet50", "--data", "x"),
         ("predict", "reznet50", "x.jpg"),
         ("embed", "reznet50", "x", "-o", "x.npy"),
+        ("finetune", "reznet50", "--data", "x", "-o", "x.safetensors"),
         ("convert", "a.pth", "b.safetensors", "--name", "reznet50"),
     ],
     ids=lambda arguments: arguments[0],
@@ -706,6 +707,118 @@ def test_embed_that_cannot_be_done_is_one_sentence(tuned: Path, image: Path, tmp
     ):
         assert_one_sentence(run("embed", tuned, *paths, "-o", tmp_path / out), code, fact)
     assert not list(tmp_path.glob("v.*"))
+
+
+# --- finetune -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of three images."""
+    root = tmp_path_factory.mktemp("photos")
+    for label, name in enumerate(("sea", "sky")):
+        (root / name).mkdir()
+        for index in range(3):
+            Image.fromarray(smooth_image(20, 24, seed=10 * label + index)).save(root / name / f"{index}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network file that takes images of 8x8 pixels, so that training it is quick."""
+    path = tmp_path_factory.mktemp("small") / "small.safetensors"
+    model = randomise(create_model(ROW, num_classes=2))
+    save_network(path, model, row=ROW, class_names=["cat", "dog"], input_size=(3, 8, 8))  # type: ignore[arg-type]
+    return path
+
+
+def test_finetune_writes_a_network_that_predict_takes_and_says_what_it_did(
+    small: Path, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.safetensors"
+    options = ("--data", photos, "-o", out, "--device", "cpu", "--head-epochs", "2", "--epochs", "0")
+    result = run("finetune", small, *options, "--format", "json")
+    record = json.loads(assert_good(result))
+    assert (record["class_names"], record["num_train"], record["num_val"]) == (["sea", "sky"], 4, 2)
+    assert "held out" in result.stderr
+    (found,) = json.loads(assert_good(run("predict", out, photos / "sea" / "0.png", "--format", "json")))
+    assert {score["name"] for score in found["classes"]} == {"sea", "sky"}
+    assert_one_sentence(run("finetune", small, *options), 2, out, "exists already", "--force")
+    table = assert_good(run("finetune", small, *options, "--force", "--classes", "sky, sea"))
+    assert "2: sky, sea" in table
+    assert "4 trained with, 2 held out" in table
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "fact"),
+    [
+        (("-o", "a.pth"), 2, "ends in .safetensors"),
+        (("-o", "missing/a.safetensors"), 3, "is not a folder"),
+        (("--data", "missing"), 3, "is not a folder"),
+        (("--classes", "sea,land"), 2, "no folder for the class 'land'"),
+        (("--classes", "sea"), 3, "two or more classes"),
+        (("--val-share", "1.5"), 2, "val_share of 0 to below 1"),
+        (("--epochs", "0", "--head-epochs", "0"), 2, "some to train in"),
+        (("--from-scratch",), 2, "has its own weights"),
+        (("--weights", "openmmlab"), 2, "has its own weights"),
+    ],
+)
+def test_finetune_that_cannot_be_done_is_one_sentence(
+    options: tuple[str, ...],
+    code: int,
+    fact: str,
+    small: Path,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = {"--data": str(photos), "-o": "a.safetensors"} | dict(zip(options[::2], options[1::2], strict=False))
+    flags = options if len(options) == 1 else ()
+    arguments = [part for pair in given.items() for part in pair]
+    assert_one_sentence(run("finetune", small, *arguments, *flags), code, fact)
+    assert not [path for path in tmp_path.iterdir() if "safetensors" in path.name]
+
+
+@posix_only
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_finetune_leaves_no_file_when_it_is_ended_and_goes_on(
+    number: signal.Signals, code: int, small: Path, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.safetensors"
+    arguments = (
+        "finetune",
+        small,
+        "--data",
+        photos,
+        "-o",
+        out,
+        "--device",
+        "cpu",
+        "--epochs",
+        "2",
+        "--batch-size",
+        "2",
+    )
+    program = [sys.executable, "-m", "resnet_zoo", *map(str, arguments)]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("epoch"):
+                process.send_signal(number)
+                break
+        rest = process.stderr.read()
+        assert process.wait(timeout=120) == code
+    assert not out.exists()
+    assert "Traceback" not in rest
+    if number == signal.SIGINT:
+        assert "Run the same command again to go on" in rest
+    whole = tmp_path / "whole.safetensors"
+    for target in (out, whole):
+        assert_good(run(*(target if argument == out else argument for argument in arguments)))
+    assert out.read_bytes() == whole.read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {out.name, whole.name}
 
 
 # --- convert ------------------------------------------------------------------------------------------------------

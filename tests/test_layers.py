@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 
 LAYERS = {
     5: ["cli", "commands", "terminal", "__main__", "hubconf", "scripts"],
-    4: ["verification", "run_verification", "acceptance", "publish", "speed", "training"],
+    4: ["verification", "run_verification", "acceptance", "publish", "speed", "training", "finetuning"],
     3: [
         *("zoo", "chain", "evaluation", "accuracy", "features", "prediction", "export"),
         *("networks", "embedding", "embedding_files"),
@@ -28,9 +28,10 @@ LAYERS = {
         *("preprocess", "complexity", "checkpoint", "layouts", "fit"),
         *("convert", "data", "decode", "jpeg", "resize", "resnet", "trunk", "hub", "inference"),
         *("network_file", "image_list", "batching", "partial_rows", "vector_files", "ranks"),
+        "class_tree",
     ],
     1: [
-        *("manifest", "records", "strict", "download", "recipes"),
+        *("manifest", "records", "strict", "download", "recipes", "schedule", "tuning"),
         *("cache", "transfer", "inventory", "progress", "names", "network_header"),
         *("runs", "run_records", "logs", "curve_comparison", "curves"),
         *("report", "listing", "cards", "hub_config", "files", "environment", "__init__"),

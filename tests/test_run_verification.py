@@ -169,6 +169,7 @@ WRONG: dict[str, tuple[Change, str, str]] = {
     "the last epoch dropped": (without_epoch(2), "log", "3 epochs (missing 2)"),
     "a torn last line": (lambda made: made.change_log(lambda lines: [*lines, '{"kind": "st']), "log", "no line torn"),
     "another learning rate": (with_line("epoch", 2, lr=0.01), "log", "other in epoch 2"),
+    "another learning rate in a step": (with_line("step", 1, lr=0.01), "log", "other in epoch 0"),
     "a step in another epoch": (with_line("step", 5, epoch=0), "log", "every step in its epoch"),
     "a last epoch that is not the result": (with_line("epoch", 2, top1=99.0), "log", "the last epoch is the result"),
     "fewer steps": (changed("result.json", steps=11), "log", "11 steps"),
@@ -252,10 +253,10 @@ def test_other_weights_with_the_right_hash_fail_by_their_accuracy(made: MadeRun)
 
 def test_a_recipe_of_another_form_is_not_checked(made: MadeRun) -> None:
     made.weights.unlink()
-    with_recipe_value(cutout=8)(made)
+    with_recipe_value(polish=8)(made)
     check = verify_run(made.folder).check("recipe")
     assert check.status == "not checked"
-    assert "values.cutout: unknown field" in check.detail
+    assert "values.polish: unknown field" in check.detail
 
 
 def test_other_images_than_the_runs_check_nothing(made: MadeRun, class_tree: Callable[..., Path]) -> None:

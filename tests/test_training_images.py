@@ -79,7 +79,9 @@ def test_the_training_set_is_not_the_test_set(root: Path) -> None:
 @pytest.mark.parametrize("num_devices", [1, 2, 3, 7])
 def test_the_shares_of_all_processes_count_every_image_once(root: Path, num_devices: int) -> None:
     model = randomise(create_model(ENTRY.name))
-    shares = [TestImages(ENTRY, root, Workers(rank, num_devices, CPU)) for rank in range(num_devices)]
+    shares = [
+        TestImages(ENTRY, open_test_set(ENTRY, root), Workers(rank, num_devices, CPU)) for rank in range(num_devices)
+    ]
     for share in shares:
         share.workers = ALONE  # each counts by itself here; the sum over processes is tested with torchrun
     counts = [share.count(model) for share in shares]  # type: ignore[arg-type]
@@ -91,7 +93,7 @@ def test_the_shares_of_all_processes_count_every_image_once(root: Path, num_devi
 def test_counting_leaves_the_network_in_training(root: Path) -> None:
     model = create_model(ENTRY.name).to(memory_format=torch.channels_last)
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-    TestImages(ENTRY, root, ALONE).count(model)
+    TestImages(ENTRY, open_test_set(ENTRY, root), ALONE).count(model)
     assert model.training
     weight: torch.Tensor = model.conv1.weight  # type: ignore[assignment]
     assert weight.is_contiguous(memory_format=torch.channels_last)

@@ -17,8 +17,8 @@ from resnet_zoo.training.loop import Progress
 class Console:
     """Writes to stderr what a person wants to see of a training; see `console`."""
 
-    def __init__(self, bar: Any = None) -> None:
-        self.bar = bar
+    def __init__(self, bar: Any = None, held_out: str = "test") -> None:
+        self.bar, self.held_out = bar, held_out
         self.newest: Progress | None = None
         self.task = bar.add_task("training", pace="") if bar else None
 
@@ -38,7 +38,7 @@ class Console:
         """Write an epoch's line."""
         if not isinstance(line, LogEpoch):
             return
-        tested = "" if line.top1 is None else f"  test {line.top1:.2f}%"
+        tested = "" if line.top1 is None else f"  {self.held_out} {line.top1:.2f}%"
         epochs = self.newest.epochs if self.newest else "?"
         left = f"  {_clock(self.newest.seconds_left)} left" if self.newest else ""
         self.say(
@@ -55,13 +55,18 @@ class Console:
 
 
 @contextlib.contextmanager
-def console(*, quiet: bool = False) -> Iterator[Console]:
-    """Return a console for a training, with a bar if stderr is a terminal; ``quiet`` for all but the first process."""
+def console(*, quiet: bool = False, held_out: str = "test") -> Iterator[Console]:
+    """Return a console for a training, with a bar if stderr is a terminal.
+
+    Args:
+        quiet: Say nothing; for all processes but the first.
+        held_out: What the images are called that the network is measured on.
+    """
     if quiet:
-        yield _Silent()
+        yield Silent()
         return
     if not sys.stderr.isatty():
-        yield Console()
+        yield Console(held_out=held_out)
         return
     from rich import progress
     from rich.console import Console as RichConsole
@@ -73,10 +78,12 @@ def console(*, quiet: bool = False) -> Iterator[Console]:
         progress.TextColumn("{task.fields[pace]}"),
     ]
     with progress.Progress(*columns, console=RichConsole(stderr=True), transient=True) as bar:
-        yield Console(bar)
+        yield Console(bar, held_out)
 
 
-class _Silent(Console):
+class Silent(Console):
+    """Writes nothing."""
+
     def say(self, sentence: str) -> None:
         """Say nothing."""
 

@@ -72,7 +72,7 @@ def open_folder(
                 f"{folder} is unfinished and began otherwise: {'; '.join(changes)}. Pass --allow-changed to go on with "
                 "it all the same, or --new to begin anew."
             )
-        return _held(folder)
+        return hold_folder(folder)
     return None
 
 
@@ -89,13 +89,17 @@ def start_folder(root: Path, plan: RecipeFile, environment: EnvironmentFile) -> 
         write_json(folder / ENVIRONMENT_NAME, environment)
     except OSError as error:
         raise TrainingError(f"{root} cannot be written: {error.strerror or error}. Pass another --runs.") from error
-    with _held(folder):
+    with hold_folder(folder):
         yield folder
 
 
 @contextlib.contextmanager
-def _held(folder: Path) -> Iterator[Path]:
+def hold_folder(folder: Path, otherwise: str = "pass --new") -> Iterator[Path]:
     """Hold a run folder, so that no second training writes to it.
+
+    Args:
+        folder: The folder.
+        otherwise: What a person may do instead of waiting for the other process.
 
     Raises:
         TrainingError: Another process holds it.
@@ -104,7 +108,7 @@ def _held(folder: Path) -> Iterator[Path]:
     try:
         lock.acquire()
     except filelock.Timeout as error:
-        raise TrainingError(f"Another process is training in {folder}. Wait for it, or pass --new.") from error
+        raise TrainingError(f"Another process is training in {folder}. Wait for it, or {otherwise}.") from error
     try:
         yield folder
     finally:
@@ -130,11 +134,11 @@ def _changes_since(folder: Path, plan: RecipeFile, environment: EnvironmentFile)
     """Return what is different from when a run began, as words."""
     began = read_record(folder / RECIPE_NAME, RecipeFile)
     there = read_record(folder / ENVIRONMENT_NAME, EnvironmentFile)
-    return _changes(began, plan, ()) + _changes(there, environment, _FREE_FIELDS)
+    return changes_between(began, plan) + changes_between(there, environment, _FREE_FIELDS)
 
 
-def _changes(before: Any, now: Any, free: tuple[str, ...], place: str = "") -> list[str]:
-    """Return what differs between two records, as words."""
+def changes_between(before: Any, now: Any, free: tuple[str, ...] = (), place: str = "") -> list[str]:
+    """Return what differs between two records, as words; fields in ``free`` may."""
     before, now = (value if isinstance(value, dict) else to_json(value) for value in (before, now))
     changes = []
     for key in {**before, **now}:
@@ -142,7 +146,7 @@ def _changes(before: Any, now: Any, free: tuple[str, ...], place: str = "") -> l
             continue
         old, new = before.get(key), now.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
-            changes += _changes(old, new, free, f"{place}{key}.")
+            changes += changes_between(old, new, free, f"{place}{key}.")
         else:
             changes.append(f"{place}{key} was {_short(old)} and is {_short(new)}")
     return changes

@@ -45,24 +45,23 @@ class TrainingImages(Protocol):
         ...
 
 
-class CifarImages:
-    """CIFAR's training set in the device's memory; a whole epoch is augmented at once.
+class HeldImages:
+    """Images of one size in the device's memory; a whole epoch is augmented at once.
 
     Args:
-        entry: A CIFAR row.
-        root: The folder of the data set, see `open_training_set`.
+        entry: The row.
+        images: The images; they are read here.
         recipe: Says how to augment.
         seed: Of the training.
         device: Where the images live.
 
     Raises:
-        DatasetError: The images are missing, incomplete or unreadable.
+        DatasetError: An image cannot be read.
     """
 
     def __init__(
-        self, entry: Entry, root: str | os.PathLike[str], recipe: Recipe, *, seed: int, device: torch.device
+        self, entry: Entry, images: LabelledImages, recipe: Recipe, *, seed: int, device: torch.device
     ) -> None:
-        images = open_training_set(entry, root)
         pixels, labels = read_all(images)
         self.variant, self.num_images, self._sha256 = images.variant, len(labels), pixels_sha256(pixels, labels)
         self.recipe, self.seed = recipe, seed
@@ -85,6 +84,24 @@ class CifarImages:
             pixels = cut_out(pixels, self.recipe.cutout, self.colour, draws, index)
         for start in range(0, len(index), batch_size):
             yield Batch(pixels[start : start + batch_size], labels[start : start + batch_size])
+
+
+class CifarImages(HeldImages):
+    """CIFAR's training set in the device's memory.
+
+    Args:
+        entry: A CIFAR row.
+        root: The folder of the data set, see `open_training_set`.
+        recipe, seed, device: As for `HeldImages`.
+
+    Raises:
+        DatasetError: The images are missing, incomplete or unreadable.
+    """
+
+    def __init__(
+        self, entry: Entry, root: str | os.PathLike[str], recipe: Recipe, *, seed: int, device: torch.device
+    ) -> None:
+        super().__init__(entry, open_training_set(entry, root), recipe, seed=seed, device=device)
 
 
 def read_all(images: LabelledImages) -> tuple[Tensor, Tensor]:

@@ -153,3 +153,9 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
     for parameter in parameters:  # as the first step would make them, but there from the beginning
         optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer
+
+
+def repeat_exactly(device: torch.device) -> None:
+    """See to it that the same step gives the same bits."""
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True

@@ -20,11 +20,11 @@ from resnet_zoo.errors import NonFiniteLossError, TrainingError, TrainingStopped
 from resnet_zoo.recipes import Recipe
 from resnet_zoo.run_records import LOG_NAME, LogEpoch, LogLine, LogResume, LogStep
 from resnet_zoo.runs import format_line
+from resnet_zoo.schedule import image_size, learning_rate
 from resnet_zoo.training.checkpoints import Position, load_newest, save_checkpoint
 from resnet_zoo.training.images import TrainingImages
 from resnet_zoo.training.learner import Learner
 from resnet_zoo.training.order import epoch_order, num_steps, shard
-from resnet_zoo.training.schedule import image_size, learning_rate
 from resnet_zoo.training.workers import Workers
 
 CHECKPOINTS = "checkpoints"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -39,3 +41,11 @@ def generator(seed: int, epoch: int, stream: str) -> torch.Generator:
     """
     mixed = (seed * 1_000_003 + epoch) * len(_STREAMS) + _STREAMS[stream]
     return torch.Generator().manual_seed(mixed % (1 << 63))
+
+
+@contextlib.contextmanager
+def initial_values(seed: int) -> Iterator[None]:
+    """Let torch's own generator draw a network's initial values from the seed, and put it back as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator(seed, 0, "initial values").initial_seed())
+        yield

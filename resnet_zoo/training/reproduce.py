@@ -7,11 +7,11 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from resnet_zoo.data import open_test_set
 from resnet_zoo.environment import checkout_state, code_sha256, device_title, versions
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.evaluation import Precision
@@ -26,9 +26,9 @@ from resnet_zoo.training.finish import finish, summarise
 from resnet_zoo.training.folder import check_space, find_finished, open_folder, start_folder
 from resnet_zoo.training.imagenet import ImageNetTraining
 from resnet_zoo.training.images import CifarImages, TrainingImages
-from resnet_zoo.training.learner import Learner
+from resnet_zoo.training.learner import Learner, repeat_exactly
 from resnet_zoo.training.loop import Loop
-from resnet_zoo.training.order import generator
+from resnet_zoo.training.order import initial_values
 from resnet_zoo.training.tensorboard import tensorboard_writer
 from resnet_zoo.training.testing import TestImages
 from resnet_zoo.training.workers import Workers, join_workers
@@ -100,7 +100,8 @@ def reproduce(
         _check(used, workers)
         screen.say(f"{entry.name}, recipe {recipe}: reading {data} …")
         training = _open_training_images(entry, data, used, seed, workers, settings)
-        testing = TestImages(entry, data, workers, num_workers=_num_workers(settings), partial=settings.partial)
+        test_set = open_test_set(entry, data, partial=settings.partial)
+        testing = TestImages(entry, test_set, workers, num_workers=_num_workers(settings))
         plan = RecipeFile(row=entry.name, recipe=recipe, overridden=difference(used, base), values=asdict(used))
         environment = _environment(training, testing, used, seed, workers, settings)
         with contextlib.ExitStack() as held:
@@ -218,11 +219,9 @@ def _command() -> tuple[str, ...]:
 
 
 def _learner(entry: Entry, recipe: Recipe, seed: int, workers: Workers, *, compiled: bool) -> Learner:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator(seed, 0, "initial values").initial_seed())
+    with initial_values(seed):
         model = build(entry)
-    if workers.device.type == "cuda":  # the same step gives the same bits
-        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
+    repeat_exactly(workers.device)
     normalise = Transform(entry.preprocess, entry.input_size).normalise
     return Learner(model, recipe, normalise, workers, compile_network=compiled)
 
@@ -240,10 +239,6 @@ def _loop(
 ) -> Loop:
     precision: Precision = "float32" if learner.recipe.precision == "float32" else "bfloat16"
 
-    def evaluate() -> tuple[float, float]:
-        correct1, correct5 = testing.count(learner.model, precision)
-        return 100 * correct1 / testing.num_images, 100 * correct5 / testing.num_images
-
     return Loop(
         learner,
         training,
@@ -251,7 +246,7 @@ def _loop(
         folder,
         seed=seed,
         size=entry.input_size[-1],
-        evaluate=evaluate if settings.evaluate_every else None,
+        evaluate=partial(testing.percentages, learner.model, precision) if settings.evaluate_every else None,
         evaluate_every=settings.evaluate_every,
         checkpoint_s=settings.checkpoint_s,
         watch=screen.watch,

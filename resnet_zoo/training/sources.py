@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -44,11 +44,16 @@ class Source(Protocol):
         """Yield the relative name and the size in bytes of everything there is, as a fingerprint of the whole."""
 
 
-class ClassFolders:
-    """``<class>/<image>``, in the order of classes, then names."""
+class ImageFiles:
+    """Image files below a folder, in the order they are given.
 
-    def __init__(self, folder: Path, classes: list[str], *, partial: bool) -> None:
-        paths, labels = read_tree(folder, classes, partial=partial)
+    Args:
+        folder: The folder.
+        paths: The files.
+        labels: One per file.
+    """
+
+    def __init__(self, folder: Path, paths: Sequence[Path], labels: Sequence[int]) -> None:
         self.folder, self.labels = folder, np.array(labels, np.int64)
         # One array instead of 1.3 million objects, whose reference counts would copy the memory into every worker.
         self._names = np.array([os.fsencode(path.relative_to(folder)) for path in paths])
@@ -73,6 +78,13 @@ class ClassFolders:
 
     def _path(self, index: int) -> Path:
         return self.folder / os.fsdecode(self._names[index])
+
+
+class ClassFolders(ImageFiles):
+    """``<class>/<image>``, in the order of classes, then names."""
+
+    def __init__(self, folder: Path, classes: list[str], *, partial: bool) -> None:
+        super().__init__(folder, *read_tree(folder, classes, partial=partial))
 
 
 def check_label(label: int, name: str, classes: list[str], title: str) -> None:

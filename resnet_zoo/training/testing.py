@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Iterator
 
 import torch
 
-from resnet_zoo.data import Batch, LabelledImages, batches, listing_sha256, open_test_set
+from resnet_zoo.data import Batch, LabelledImages, batches, listing_sha256
 from resnet_zoo.evaluation import Precision, count_correct
 from resnet_zoo.preprocess import Transform
 from resnet_zoo.records import Entry
@@ -24,27 +23,17 @@ class TestImages:
 
     Args:
         entry: The row.
-        root: The folder of the data set.
+        images: Its test images, as `open_test_set` finds them.
         workers: The processes that train together.
-        num_workers: Processes that decode ImageNet's images; CIFAR's stay in the device's memory.
-        partial: Accept a tree in which classes are missing.
+        num_workers: Processes that decode images; those of rows that never resize stay in the device's memory.
 
     Raises:
-        DatasetError: As `open_test_set`.
+        DatasetError: An image cannot be read.
     """
 
     __test__ = False  # its name would make pytest collect it
 
-    def __init__(
-        self,
-        entry: Entry,
-        root: str | os.PathLike[str],
-        workers: Workers,
-        *,
-        num_workers: int = 0,
-        partial: bool = False,
-    ) -> None:
-        images = open_test_set(entry, root, partial=partial)
+    def __init__(self, entry: Entry, images: LabelledImages, workers: Workers, *, num_workers: int = 0) -> None:
         self.variant, self.num_images = images.variant, len(images)
         self.workers, self.num_workers = workers, num_workers
         self.normalise = Transform(entry.preprocess, entry.input_size).normalise
@@ -53,7 +42,7 @@ class TestImages:
             self.num_images * (workers.rank + 1) // workers.num_devices,
         )
         self.held: Batch | None = None
-        if entry.dataset == "in1k":
+        if entry.preprocess.resize_backend is not None:
             self.fingerprint = listing_sha256(images)
             self.own = LabelledImages(images.variant, images.images[share], images.labels[share], images.pixels)
         else:
@@ -72,6 +61,11 @@ class TestImages:
         found = count_correct(tested, self._batches(), self.normalise, device=device, precision=precision)
         correct1, correct5 = self.workers.total(torch.tensor(found.correct, device=device)).tolist()
         return correct1, correct5
+
+    def percentages(self, model: ResNet, precision: Precision = "float32") -> tuple[float, float]:
+        """Return top-1 and top-5 accuracy in percent; see `count`."""
+        correct1, correct5 = self.count(model, precision)
+        return 100 * correct1 / self.num_images, 100 * correct5 / self.num_images
 
     def _batches(self) -> Iterator[Batch]:
         if self.held is None:

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from resnet_zoo.recipes import FAST_RECIPES, RECIPES
-from resnet_zoo.training.schedule import image_size, learning_rate
+from resnet_zoo.schedule import image_size, learning_rate
 from tests.training_tools import small_recipe
 
 

@@ -1,0 +1,156 @@
+"""Any tree of class folders: its class names, its training images, and those held out for validation."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from resnet_zoo.data import IMAGE_SUFFIXES, images_in, some
+from resnet_zoo.errors import ArgumentError, DatasetError, suggestion
+from resnet_zoo.network_header import check_class_names
+from resnet_zoo.strict import WrongValueError
+
+HELD_OUT = ("val", "test")
+"""Folders of validation images beside ``train``, in the order they are looked for."""
+
+VAL_SHARE = 0.1
+"""Share of each class that is held out of a tree that holds no such folder."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """Image files with their labels, in the order of classes, then names."""
+
+    paths: list[Path]
+    labels: list[int]
+
+    @classmethod
+    def of(cls, classes: Sequence[Sequence[Path]]) -> Images:
+        """Return the images of each class, in label order, as one list."""
+        labels = [label for label, paths in enumerate(classes) for _ in paths]
+        return cls([path for paths in classes for path in paths], labels)
+
+
+@dataclass(frozen=True)
+class ClassTree:
+    """A data set in class folders.
+
+    Attributes:
+        class_names: In label order.
+        train: The images to train with.
+        val: The images held out; none at all if that was asked for.
+    """
+
+    class_names: tuple[str, ...]
+    train: Images
+    val: Images
+
+
+def read_class_tree(
+    root: str | os.PathLike[str], *, classes: Sequence[str] | None = None, val_share: float | None = None
+) -> ClassTree:
+    """List ``train/<class>/<image>`` with ``val/...`` or else ``test/...``, or a plain ``<class>/<image>``.
+
+    Images lie in the class folder itself; names that begin with a dot and other files are left out.
+
+    Args:
+        root: The folder. One with a folder called ``train`` holds splits.
+        classes: The classes to use, in label order; ``None`` means all folders, sorted by name.
+        val_share: Share of each class's images to hold out, at least one image; 0 for none; ``None`` means
+            `VAL_SHARE`. Which ones follows from their names alone, the same on every machine. Only where there is no
+            folder of validation images.
+
+    Raises:
+        DatasetError: The folder is missing or unreadable, holds fewer than two classes, or a class has no images.
+        ArgumentError: A class that has no folder, is named twice, or has a name that cannot be shown; a share that
+            cannot be, or is given for a tree that has validation images.
+    """
+    root = Path(root)
+    if val_share is not None and not 0 <= val_share < 1:
+        raise ArgumentError(f"Expected a val_share of 0 to below 1, got {val_share}.")
+    try:
+        return _read(root, classes, val_share)
+    except OSError as error:
+        raise DatasetError(f"{error.filename or root} cannot be read: {error.strerror or error}.") from error
+
+
+def _read(root: Path, classes: Sequence[str] | None, val_share: float | None) -> ClassTree:
+    if not root.is_dir():
+        raise DatasetError(f"{root} is not a folder; pass the folder that holds a folder of images per class.")
+    train_folder = root / "train" if (root / "train").is_dir() else root
+    names = _class_names(train_folder, classes)
+    train = _list_images(train_folder, names)
+    held_out = next((root / name for name in HELD_OUT if (root / name).is_dir()), None)
+    if train_folder == root or held_out is None:
+        share = VAL_SHARE if val_share is None else val_share
+        kept, held = zip(*(_split(paths, share) for paths in train), strict=True)
+        return ClassTree(names, Images.of(kept), Images.of(held))
+    if val_share is not None:
+        raise ArgumentError(f"{root} has its own validation images in {held_out.name}. Leave out val_share.")
+    strays = [] if classes is not None else [name for name in _folders(held_out) if name not in names]
+    if strays:
+        raise DatasetError(f"{held_out} has folders that are no class of {train_folder.name}: {some(strays)}.")
+    return ClassTree(names, Images.of(train), Images.of(_list_images(held_out, names)))
+
+
+def _class_names(folder: Path, classes: Sequence[str] | None) -> tuple[str, ...]:
+    found = _folders(folder)
+    if not found:
+        raise DatasetError(f"{folder} has no class folders; expected <class>/*.jpg or train/<class>/*.jpg in it.")
+    names = found if classes is None else list(classes)
+    for name in names:
+        if name not in found:
+            raise ArgumentError(
+                f"{folder} has no folder for the class {name!r}.{suggestion(name, found)} There are {some(found)}."
+            )
+        if names.count(name) > 1:
+            raise ArgumentError(f"The class {name!r} is named twice.")
+    if len(names) < 2:
+        raise DatasetError(f"{folder}: expected two or more classes to tell apart, got {', '.join(names) or 'none'}.")
+    try:
+        check_class_names(names, len(names))
+    except WrongValueError as error:
+        raise ArgumentError(f"{folder}: a folder cannot name a class: {error.why}. Rename it.") from error
+    return tuple(names)
+
+
+def _folders(folder: Path) -> list[str]:
+    with os.scandir(folder) as items:
+        return sorted(item.name for item in items if item.is_dir() and not item.name.startswith("."))
+
+
+def _list_images(folder: Path, names: Sequence[str]) -> list[list[Path]]:
+    """Return the images of each class."""
+    classes = [images_in(folder / name) if (folder / name).is_dir() else [] for name in names]
+    empty = [name for name, paths in zip(names, classes, strict=True) if not paths]
+    if empty:
+        raise DatasetError(
+            f"{folder} holds no images of {len(empty)} of {len(names)} classes ({some(empty)}); expected files ending "
+            f"in {', '.join(sorted(IMAGE_SUFFIXES))}. Add some, or choose other classes (--classes)."
+        )
+    return classes
+
+
+def _split(paths: list[Path], share: float) -> tuple[list[Path], list[Path]]:
+    """Return the images of a class to train with, and those held out.
+
+    Those are held out whose names have the smallest sha256, so that adding images to a class moves few.
+    """
+    if not share:
+        return paths, []
+    if len(paths) < 2:
+        raise DatasetError(
+            f"{paths[0].parent} holds one image, and one must be held out. Add images, or hold out none "
+            "(--val-share 0)."
+        )
+    num_held = min(max(1, round(share * len(paths))), len(paths) - 1)
+    held = set(sorted(paths, key=_digest)[:num_held])
+    return [path for path in paths if path not in held], sorted(held)
+
+
+def _digest(path: Path) -> bytes:
+    name = f"{path.parent.name}/{path.name}"
+    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()

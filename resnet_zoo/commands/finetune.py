@@ -1,0 +1,120 @@
+"""``finetune``: a network for one's own classes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+
+from resnet_zoo.commands.shell import device_option, examples, format_option, weights_option, with_options
+from resnet_zoo.names import kind_of
+from resnet_zoo.recipes import Precision
+from resnet_zoo.terminal import echo_json, echo_record
+from resnet_zoo.tuning import FRESH, TUNING
+
+if TYPE_CHECKING:
+    from resnet_zoo.training.tuner import FinetuneResult
+
+
+def _tuning_option(option: str, field: str, kind: Any, text: str) -> Any:
+    """Return an option that replaces a field of the tuning; its default depends on --from-scratch."""
+    usual, fresh = getattr(TUNING, field), getattr(FRESH, field)
+    default = f"{usual}" if usual == fresh else f"{usual}; from scratch {fresh}"
+    return click.option(option, field, type=kind, help=f"{text}  [default: {default}]")
+
+
+_tuning_options = (
+    _tuning_option("--head-epochs", "head_epochs", click.IntRange(min=0), "Epochs of the classifier alone."),
+    _tuning_option("--epochs", "epochs", click.IntRange(min=0), "Epochs of the whole network; 0 leaves it as it is."),
+    _tuning_option("--lr", "lr", float, "Highest learning rate of the whole network; the classifier's is twice that."),
+    _tuning_option("--batch-size", "batch_size", click.IntRange(min=1), "Images per step."),
+    _tuning_option("--precision", "precision", click.Choice(get_args(Precision)), "Of the network's arithmetic."),
+)
+
+
+@click.command(
+    epilog=examples(
+        "finetune resnet50 --data flowers/ -o flowers.safetensors",
+        "finetune resnet18_cifar10 --data photos/ -o pets.safetensors --classes cat,dog --val-share 0.2",
+        "predict flowers.safetensors tulip.jpg",
+    )
+)
+@click.argument("name")
+@click.option("--data", required=True, metavar="DIR", help="train/<class>/*.jpg (and val or test), or <class>/*.jpg.")
+@click.option("-o", "--output", required=True, metavar="OUT", help="The .safetensors file to write.")
+@click.option("--classes", metavar="A,B,...", help="The classes to use, in this order.  [default: all, sorted]")
+@click.option("--val-share", type=float, help="Share of each class to hold out, if DIR has none.  [default: 0.1]")
+@click.option("--from-scratch", is_flag=True, help="Begin with fresh values instead of weights.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--num-workers", "-j", type=click.IntRange(min=0), help="Processes that decode images.")
+@click.option("--force", is_flag=True, help="Replace OUT if it exists, or an unfinished training of another kind.")
+@with_options(*_tuning_options, weights_option, device_option, format_option("table", "json"))
+def finetune(
+    name: str,
+    data: str,
+    output: str,
+    classes: str | None,
+    val_share: float | None,
+    from_scratch: bool,
+    seed: int,
+    num_workers: int | None,
+    force: bool,
+    weights: str | None,
+    device: str,
+    form: str,
+    **tuning: Any,
+) -> None:
+    """Train a network to tell the classes of a folder apart: a new classifier first, then all of it.
+
+    NAME is a row, hf-hub:owner/name, or the path of a network file. OUT holds class names and preprocessing too, and
+    stands for a NAME in predict and embed. Progress is on stderr. A training that was interrupted goes on when the same
+    command is given again.
+    """
+    kind_of(name)  # a misspelt name is told before torch is imported
+    given = {field: value for field, value in tuning.items() if value is not None}
+    chosen = replace(FRESH if from_scratch else TUNING, **given)
+    from resnet_zoo.finetuning import finetune as run
+    from resnet_zoo.training.console import console
+
+    with console(held_out="held out") as screen:
+        result = run(
+            name,
+            data,
+            output,
+            classes=None if classes is None else [part.strip() for part in classes.split(",") if part.strip()],
+            weights=weights,
+            from_scratch=from_scratch,
+            val_share=val_share,
+            tuning=chosen,
+            seed=seed,
+            device=device,
+            num_workers=num_workers,
+            overwrite=force,
+            screen=screen,
+        )
+    if form == "json":
+        echo_json(asdict(result))
+    else:
+        echo_record(_shown(result))
+
+
+def _shown(result: FinetuneResult) -> dict[str, Any]:
+    """Return the record for a person: the classes counted and some named, the accuracy with its interval."""
+    names, interval = result.class_names, result.top1_interval
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    accuracy = "-"
+    if interval is not None:
+        accuracy = f"{result.top1:.2f}% (95% interval {interval[0]:.2f} to {interval[1]:.2f})"
+    return {
+        "path": result.path,
+        "sha256": result.sha256,
+        "size_bytes": result.size_bytes,
+        "model": result.model,
+        "made_from": result.made_from,
+        "classes": f"{len(names)}: {', '.join(names[:10])}{more}",
+        "images": f"{result.num_train} trained with, {result.num_val} held out",
+        "top1": accuracy,
+        "train_seconds": f"{result.train_seconds:.1f}",
+        "device": result.device,
+    }

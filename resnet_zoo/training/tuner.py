@@ -1,0 +1,253 @@
+"""Fine-tuning from beginning to end: images, phases, the file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from resnet_zoo.batching import map_in_order, num_cores
+from resnet_zoo.class_tree import ClassTree, Images
+from resnet_zoo.data import LabelledImages
+from resnet_zoo.decode import decode
+from resnet_zoo.environment import code_sha256, device_title, versions
+from resnet_zoo.evaluation import wilson_interval
+from resnet_zoo.fit import build
+from resnet_zoo.network_file import save_network
+from resnet_zoo.networks import Network
+from resnet_zoo.recipes import Recipe
+from resnet_zoo.records import Entry
+from resnet_zoo.resnet import ResNet
+from resnet_zoo.training.console import Console
+from resnet_zoo.training.crop_images import CropImages
+from resnet_zoo.training.images import HeldImages, TrainingImages
+from resnet_zoo.training.learner import Learner, repeat_exactly
+from resnet_zoo.training.loop import Loop
+from resnet_zoo.training.order import initial_values
+from resnet_zoo.training.sources import ImageFiles
+from resnet_zoo.training.testing import TestImages
+from resnet_zoo.training.work_folder import Plan, work_folder
+from resnet_zoo.training.workers import Workers
+from resnet_zoo.trunk import BODY
+from resnet_zoo.tuning import Tuning
+
+_VARIANT = "class folders"
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """A network that was fine-tuned, and the file it is in.
+
+    Attributes:
+        path: The file.
+        sha256: Of its bytes.
+        size_bytes: Of the file.
+        model: The row whose network it is.
+        made_from: The weights it began with: a row and a tag, a file, a repository, or ``fresh values``.
+        class_names: In label order.
+        num_train: Images trained with.
+        num_val: Images held out.
+        top1: Share of the held-out images that are right, in percent, after the last epoch, in float32; ``None``
+            where none were held out.
+        top1_interval: 95% Wilson score interval of ``top1``, in percent.
+        train_seconds: Time spent in training steps.
+        device: The device's name.
+    """
+
+    path: str
+    sha256: str
+    size_bytes: int
+    model: str
+    made_from: str
+    class_names: tuple[str, ...]
+    num_train: int
+    num_val: int
+    top1: float | None
+    top1_interval: tuple[float, float] | None
+    train_seconds: float
+    device: str
+
+
+@dataclass(frozen=True)
+class Tuner:
+    """A network about to be fine-tuned, and everything needed for it.
+
+    Attributes:
+        network: What it begins with.
+        made_from: The name of that.
+        from_scratch: Use fresh values instead of the network's weights.
+        tree: The images.
+        tuning: How.
+        seed: Of new values, order and augmentation.
+        workers: This process alone, and its device.
+        num_workers: Processes that decode images for a network that resizes.
+        screen: Told about the progress.
+    """
+
+    network: Network
+    made_from: str
+    from_scratch: bool
+    tree: ClassTree
+    tuning: Tuning
+    seed: int
+    workers: Workers
+    num_workers: int
+    screen: Console
+
+    @property
+    def entry(self) -> Entry:
+        """The network's row, with its own preprocessing and size, and the new classes."""
+        return replace(self.network.entry, num_classes=len(self.tree.class_names))
+
+    def run(self, root: Path, target: Path, *, overwrite: bool) -> FinetuneResult:
+        """Read the images, train all phases, write the file.
+
+        Args:
+            root: The folder that holds the images.
+            target: The file to write.
+            overwrite: As `finetune`.
+
+        Raises:
+            As `finetune`, for images, target and training.
+        """
+        phases = self.tuning.phases(self.entry)
+        repeat_exactly(self.workers.device)
+        model = self._begin()
+        self.screen.say(f"Reading {len(self.tree.train.paths)} images of {len(self.tree.class_names)} classes …")
+        training = self._training_images(root, next(iter(phases.values())))
+        testing = self._held_out()
+        plan = self._plan(training, testing)
+        with work_folder(target, plan, overwrite=overwrite) as folder:
+            seconds, correct = 0.0, None
+            for phase, recipe in phases.items():
+                seconds += self._train(model, phase, recipe, training, testing, folder / phase)
+                correct = self._measure(model, testing)
+            metadata = self._metadata(plan, correct)
+            sha256 = save_network(
+                target,
+                model,
+                row=self.entry.name,
+                class_names=self.tree.class_names,
+                preprocess=self.entry.preprocess,
+                input_size=self.entry.input_size,
+                metadata=metadata,
+                overwrite=overwrite,
+            )
+        num_val = len(self.tree.val.paths)
+        return FinetuneResult(
+            path=str(target),
+            sha256=sha256,
+            size_bytes=target.stat().st_size,
+            model=plan.model,
+            made_from=plan.made_from,
+            class_names=plan.class_names,
+            num_train=training.num_images,
+            num_val=num_val,
+            top1=None if correct is None else 100 * correct / num_val,
+            top1_interval=None if correct is None else wilson_interval(correct, num_val),
+            train_seconds=seconds,
+            device=plan.device,
+        )
+
+    def _begin(self) -> ResNet:
+        """Return the network with its weights or fresh values, and a fresh classifier."""
+        with initial_values(self.seed):
+            if self.from_scratch:
+                return build(self.entry)
+            model = self.network.load()
+            model.reset_classifier(self.entry.num_classes)
+            return model
+
+    def _training_images(self, root: Path, recipe: Recipe) -> TrainingImages:
+        if self.entry.preprocess.resize_backend is None:
+            held = self._labelled(self.tree.train)
+            return HeldImages(self.entry, held, recipe, seed=self.seed, device=self.workers.device)
+        _check_readable(self.tree)
+        source = ImageFiles(root, self.tree.train.paths, self.tree.train.labels)
+        on_gpu = self.workers.device.type == "cuda"
+        return CropImages(self.entry, source, _VARIANT, seed=self.seed, num_workers=self.num_workers, pin_memory=on_gpu)
+
+    def _held_out(self) -> TestImages | None:
+        if not self.tree.val.paths:
+            return None
+        return TestImages(self.entry, self._labelled(self.tree.val), self.workers, num_workers=self.num_workers)
+
+    def _labelled(self, images: Images) -> LabelledImages:
+        labels = np.array(images.labels, dtype=np.int64)
+        return LabelledImages(_VARIANT, images.paths, labels, self.network.transform.pixels)
+
+    def _plan(self, training: TrainingImages, testing: TestImages | None) -> Plan:
+        return Plan(
+            model=self.entry.name,
+            made_from=self.made_from,
+            weights_sha256=None if self.from_scratch else self.network.weights.checkpoint.sha256,
+            class_names=self.tree.class_names,
+            tuning=self.tuning,
+            seed=self.seed,
+            train_sha256=training.fingerprint,
+            val_sha256=testing.fingerprint if testing else None,
+            code_sha256=code_sha256(),
+            device=device_title(self.workers.device),
+            versions=versions(),
+        )
+
+    def _train(
+        self,
+        model: ResNet,
+        phase: str,
+        recipe: Recipe,
+        training: TrainingImages,
+        testing: TestImages | None,
+        folder: Path,
+    ) -> float:
+        """Train one phase, from its last checkpoint if there is one, and return the seconds it took."""
+        is_head = phase == "head"
+        model.freeze(BODY[-1] if is_head else None)
+        learner = Learner(model, recipe, self.network.transform.normalise, self.workers)
+        self.screen.say(f"The {'classifier' if is_head else 'whole network'}: {recipe.epochs} epochs")
+        loop = Loop(
+            learner,
+            training,
+            self.workers,
+            folder,
+            seed=self.seed,
+            size=self.entry.input_size[-1],
+            evaluate=partial(testing.percentages, model) if testing else None,
+            watch=self.screen.watch,
+            on_line=self.screen.on_line,
+            say=self.screen.say,
+        )
+        return loop.run().seconds
+
+    def _measure(self, model: ResNet, testing: TestImages | None) -> int | None:
+        """Count the held-out images that are right after a phase, and say so."""
+        if testing is None:
+            return None
+        correct, _ = testing.count(model)
+        self.screen.say(f"{correct} of {testing.num_images} held-out images right")
+        return correct
+
+    def _metadata(self, plan: Plan, correct: int | None) -> dict[str, str]:
+        """Return what the file's header says beside the network; no time and no path, so that equal runs are equal."""
+        texts = {
+            "finetuned_from": {"weights": plan.made_from, "sha256": plan.weights_sha256},
+            "finetuning": {**asdict(plan.tuning), "seed": plan.seed, "num_images": len(self.tree.train.paths)},
+            "finetuning_data": {"train_sha256": plan.train_sha256, "val_sha256": plan.val_sha256},
+        }
+        if correct is not None:
+            num_val = len(self.tree.val.paths)
+            texts["validation"] = {"num_images": num_val, "correct1": correct, "top1": 100 * correct / num_val}
+        return {key: json.dumps(value) for key, value in texts.items()}
+
+
+def _check_readable(tree: ClassTree) -> None:
+    """Decode every image once, so that a broken one is known before an epoch begins.
+
+    Raises:
+        DatasetError: An image cannot be read; the message names it.
+    """
+    for _ in map_in_order(decode, [*tree.train.paths, *tree.val.paths], num_threads=num_cores()):
+        pass
