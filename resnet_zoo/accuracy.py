@@ -6,14 +6,7 @@ from datetime import datetime, timezone
 
 from resnet_zoo.evaluation import Evaluation
 from resnet_zoo.records import Entry, Measured
-from resnet_zoo.report import Check
-
-ACCURACY_TOLERANCE_PCT = 0.1
-"""How far a re-measured accuracy may be from the published one, or from one of another machine, in points.
-
-The published CIFAR numbers come from training logs and the fp16 row was probably measured in half precision; others
-who re-measured the same files found 0.01 (CIFAR-10) and 0.06 (ImageNet) points of difference.
-"""
+from resnet_zoo.report import ACCURACY_TOLERANCE_PCT, Check
 
 
 def check_accuracy(

@@ -10,7 +10,7 @@ import os
 import click
 
 from resnet_zoo import __version__
-from resnet_zoo.commands import benchmark, catalog, check, embed, export, finetune, predict, runs, weights
+from resnet_zoo.commands import benchmark, catalog, check, embed, export, finetune, predict, runs, site, weights
 from resnet_zoo.commands.shell import ZooGroup, examples
 
 
@@ -44,7 +44,7 @@ COMMANDS = (
     *(catalog.list_command, catalog.show, catalog.env),
     *(check.verify, check.evaluate),
     *(predict.predict, embed.embed, finetune.finetune, export.export, benchmark.benchmark),
-    runs.diff_log,
+    *(runs.diff_log, site.site),
     *(weights.download, weights.convert, weights.cache),
 )
 

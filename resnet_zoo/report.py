@@ -17,6 +17,14 @@ RUN_CHECKS = ("files", "recipe", "log", "result")
 """The checks of a run folder that are not those of a row."""
 
 
+ACCURACY_TOLERANCE_PCT = 0.1
+"""How far a re-measured accuracy may be from the published one, or from one of another machine, in points.
+
+The published CIFAR numbers come from training logs and the fp16 row was probably measured in half precision; others
+who re-measured the same files found 0.01 (CIFAR-10) and 0.06 (ImageNet) points of difference.
+"""
+
+
 @dataclass(frozen=True)
 class Check:
     """One fact held against what was published.
@@ -78,6 +86,12 @@ class Report:
 def compare(name: str, published: str, measured: str, detail: str = "") -> Check:
     """Return a check that passes only if both texts are equal."""
     return Check(name, "passed" if published == measured else "failed", published, measured, detail)
+
+
+def rounded(count: int, unit: int, printed: str) -> str:
+    """Return count / unit with as many decimals as the source printed (it prints 21.80 as ``21.8``)."""
+    digits = round(count / unit, 2)
+    return f"{digits:.{len(printed.partition('.')[2])}f}" if digits == round(digits, 1) else f"{digits:.2f}"
 
 
 def count_statuses(reports: Iterable[Report]) -> Counter[str]:

@@ -17,15 +17,14 @@ from typing import Literal
 from torch import Tensor, nn
 
 from resnet_zoo.errors import ArgumentError
+from resnet_zoo.plans import EXPANSIONS, PLANS, STAGE_WIDTHS
 from resnet_zoo.trunk import BODY, HEAD, Block, Trunk
-
-STAGE_WIDTHS = (64, 128, 256, 512)
 
 
 class BasicBlock(Block):
     """Two 3x3 convolutions; the first strides. (N, C, H, W) to (N, width, H/stride, W/stride)."""
 
-    expansion = 1
+    expansion = EXPANSIONS["basic"]
 
     def __init__(self, in_channels: int, width: int, stride: int, shortcut: nn.Module | None) -> None:
         super().__init__()
@@ -54,7 +53,7 @@ class BasicBlock(Block):
 class Bottleneck(Block):
     """1x1 down, 3x3 with the stride, 1x1 up. (N, C, H, W) to (N, 4 * width, H/stride, W/stride)."""
 
-    expansion = 4
+    expansion = EXPANSIONS["bottleneck"]
 
     def __init__(self, in_channels: int, width: int, stride: int, shortcut: nn.Module | None) -> None:
         super().__init__()
@@ -107,16 +106,9 @@ class Architecture:
     shortcut: Literal["plain", "pooled"] = "plain"
 
 
-ARCHITECTURES = {
-    "resnet18": Architecture(BasicBlock, (2, 2, 2, 2)),
-    "resnet34": Architecture(BasicBlock, (3, 4, 6, 3)),
-    "resnet50": Architecture(Bottleneck, (3, 4, 6, 3)),
-    "resnet101": Architecture(Bottleneck, (3, 4, 23, 3)),
-    "resnet152": Architecture(Bottleneck, (3, 8, 36, 3)),
-    "resnetv1d50": Architecture(Bottleneck, (3, 4, 6, 3), "pooled"),
-    "resnetv1d101": Architecture(Bottleneck, (3, 4, 23, 3), "pooled"),
-    "resnetv1d152": Architecture(Bottleneck, (3, 8, 36, 3), "pooled"),
-}
+BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
+
+ARCHITECTURES = {name: Architecture(BLOCKS[plan.block], plan.depths, plan.shortcut) for name, plan in PLANS.items()}
 
 
 def stem_convolutions(stem: str, in_channels: int) -> nn.Module:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from resnet_zoo.accuracy import ACCURACY_TOLERANCE_PCT, check_accuracy, is_official
+from resnet_zoo.accuracy import check_accuracy, is_official
 from resnet_zoo.chain import Chain
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.evaluation import Evaluation, evaluate
@@ -21,7 +21,7 @@ from resnet_zoo.files import sha256_of
 from resnet_zoo.manifest import get_entry
 from resnet_zoo.recipes import Recipe, find_recipe
 from resnet_zoo.records import Entry, Measured, to_json
-from resnet_zoo.report import Check, Report
+from resnet_zoo.report import ACCURACY_TOLERANCE_PCT, Check, Report
 from resnet_zoo.run_records import Run
 from resnet_zoo.runs import read_run
 from resnet_zoo.schedule import learning_rate

@@ -21,7 +21,7 @@ from resnet_zoo.evaluation import evaluate
 from resnet_zoo.fit import build_on_meta, check_fit, expected_shapes
 from resnet_zoo.manifest import class_folders, get_entry, list_models
 from resnet_zoo.records import Entry, Exact, UpstreamOrigin
-from resnet_zoo.report import Check, Report, compare
+from resnet_zoo.report import Check, Report, compare, rounded
 from resnet_zoo.zoo import LoadedWeights, assign_weights, open_weights
 
 
@@ -119,12 +119,6 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
     """Return a sha256 over key, type and shape of every tensor, sorted by key."""
     lines = sorted(f"{key} {tensor.dtype} {list(tensor.shape)}\n" for key, tensor in tensors.items())
     return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def rounded(count: int, unit: int, printed: str) -> str:
-    """Return count / unit with as many decimals as the source printed (it prints 21.80 as ``21.8``)."""
-    digits = round(count / unit, 2)
-    return f"{digits:.{len(printed.partition('.')[2])}f}" if digits == round(digits, 1) else f"{digits:.2f}"
 
 
 def _tag_to_check(entry: Entry, *, download: bool) -> str:

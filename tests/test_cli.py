@@ -36,7 +36,7 @@ from tests.conftest import ENTRIES, NAMES, randomise, smooth_image
 ROOT = Path(__file__).parent.parent
 COMMANDS = [
     *("list", "show", "verify", "evaluate", "predict", "embed", "finetune", "export", "benchmark"),
-    *("diff-log", "convert", "download", "cache", "env"),
+    *("diff-log", "site", "convert", "download", "cache", "env"),
 ]
 ROW = "resnet18_cifar10"
 ANSI = "\x1b["

@@ -35,6 +35,7 @@ LAYERS = {
         *("cache", "transfer", "inventory", "progress", "names", "network_header"),
         *("runs", "run_records", "logs", "curve_comparison", "curves"),
         *("report", "listing", "cards", "hub_config", "files", "environment", "__init__"),
+        *("plans", "site"),
     ],
     0: ["errors"],
 }

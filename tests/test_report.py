@@ -15,6 +15,7 @@ from resnet_zoo.report import (
     exit_code,
     reports_as_json,
     reports_as_junit,
+    rounded,
 )
 
 PASSED = Check("params", "passed", "11.17", "11.17", "11,173,962 counted")
@@ -158,3 +159,22 @@ def test_the_numbers_of_a_check_are_a_clause(check: Check, numbers: str) -> None
 def test_a_report_knows_which_checks_it_has() -> None:
     assert Report("row", (PASSED,)).has("params")
     assert not Report("row", (PASSED,)).has("files")
+
+
+@pytest.mark.parametrize(
+    ("count", "unit", "printed", "expected"),
+    [
+        (21_797_672, 10**6, "21.8", "21.8"),
+        (21_797_672, 10**6, "21.80", "21.80"),
+        (11_173_962, 10**6, "11.17", "11.17"),
+        (11_173_962, 10**6, "11.2", "11.17"),
+        (79_900_000, 10**6, "79.90", "79.90"),
+        (79_900_000, 10**6, "79.9", "79.9"),
+        (21_812_000, 10**6, "21.8", "21.81"),
+        (4_363_330_048, 10**9, "4.36", "4.36"),
+        (4_000_000_000, 10**9, "4.00", "4.00"),
+        (999_999, 10**9, "0.00", "0.00"),
+    ],
+)
+def test_digits_are_printed_as_the_source_prints_them(count: int, unit: int, printed: str, expected: str) -> None:
+    assert rounded(count, unit, printed) == expected

@@ -19,7 +19,6 @@ from resnet_zoo.report import Report, exit_code
 from resnet_zoo.verification import (
     count_exact,
     fingerprint,
-    rounded,
     verify,
 )
 from tests.conftest import ENTRIES, NAMES, randomise
@@ -136,25 +135,6 @@ def test_a_wrong_integer_fails_that_check_alone_and_shows_both(monkeypatch: pyte
     (report,) = verify(NAME)
     assert [name for name, status in statuses(report).items() if status == "failed"] == ["params"]
     assert "11,173,962 counted, manifest says 11,173,963" in report.check("params").detail
-
-
-@pytest.mark.parametrize(
-    ("count", "unit", "printed", "expected"),
-    [
-        (21_797_672, 10**6, "21.8", "21.8"),
-        (21_797_672, 10**6, "21.80", "21.80"),
-        (11_173_962, 10**6, "11.17", "11.17"),
-        (11_173_962, 10**6, "11.2", "11.17"),
-        (79_900_000, 10**6, "79.90", "79.90"),
-        (79_900_000, 10**6, "79.9", "79.9"),
-        (21_812_000, 10**6, "21.8", "21.81"),
-        (4_363_330_048, 10**9, "4.36", "4.36"),
-        (4_000_000_000, 10**9, "4.00", "4.00"),
-        (999_999, 10**9, "0.00", "0.00"),
-    ],
-)
-def test_digits_are_printed_as_the_source_prints_them(count: int, unit: int, printed: str, expected: str) -> None:
-    assert rounded(count, unit, printed) == expected
 
 
 # --- weights -------------------------------------------------------------------------------------------------------

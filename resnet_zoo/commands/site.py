@@ -1,0 +1,35 @@
+"""``site``: the zoo as web pages."""
+
+from __future__ import annotations
+
+import click
+
+from resnet_zoo.commands.shell import examples
+
+
+@click.command(
+    epilog=examples(
+        "site zoo/",
+        "site zoo/ --runs runs/",
+        "verify --format json > verify.json; resnet-zoo site zoo/ --report verify.json",
+    )
+)
+@click.argument("out", type=click.Path())
+@click.option("--runs", type=click.Path(), metavar="DIR", help="Show the trainings of the run folders in here.")
+@click.option("--report", type=click.Path(), metavar="FILE", help="Output of `resnet-zoo verify --format json`.")
+@click.option("--benchmark", type=click.Path(), metavar="FILE", help="Output of `resnet-zoo benchmark --format json`.")
+@click.option("--force", is_flag=True, help="Write into OUT though it holds other files; they stay.")
+def site(out: str, runs: str | None, report: str | None, benchmark: str | None, force: bool) -> None:
+    """Write the zoo as a static web site into the folder OUT.
+
+    The table of all rows, plots, a page for each model, and one on what is counted and checked. It opens from disk and
+    needs no network. OUT is empty, not there yet, or a former site, which is replaced as a whole.
+    """
+    from resnet_zoo.site import build_site
+
+    made = build_site(out, runs=runs, report=report, benchmark=benchmark, force=force)
+    for reason in made.left_out:
+        click.echo(f"Left out: {reason}", err=True)
+    click.echo(
+        f"{made.num_pages} pages, {made.size_bytes:,} bytes: {click.format_filename(made.folder / 'index.html')}"
+    )

@@ -1,0 +1,153 @@
+"""The sketch of an architecture: one box a layer, as high as its maps and as wide as its channels are many."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from resnet_zoo.plans import PLANS, LayerShape, layer_shapes
+from resnet_zoo.records import Entry
+
+HEIGHT_PX = 232
+"""Of the whole drawing; its width follows from the boxes."""
+
+_BASE_PX, _TALLEST_PX, _SHORTEST_PX = 168, 136, 16
+_COLUMN_PX, _GAP_PX = 78, 22
+
+
+@dataclass(frozen=True)
+class Box:
+    """A layer in the drawing; coordinates are its upper left corner's, in pixels."""
+
+    title: str
+    shape: str
+    blocks: str
+    kind: str
+    x: float
+    y: float
+    width: float
+    height: float
+
+    @property
+    def centre(self) -> float:
+        """Horizontal centre."""
+        return self.x + self.width / 2
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A line of the table below the drawing.
+
+    Attributes:
+        name: As `create_feature_extractor` calls it.
+        title: What it is called here.
+        what: Its modules in words.
+        shape: C x H x W.
+        params: Parameters.
+        share: Of all parameters.
+    """
+
+    name: str
+    title: str
+    what: str
+    shape: str
+    params: int
+    share: float
+
+
+def layers_of(entry: Entry) -> tuple[Layer, ...]:
+    """Return the layers of a row's network; none if its architecture is not one of `PLANS`."""
+    shapes = _shapes(entry)
+    total = sum(layer.params for layer in shapes)
+    return tuple(
+        Layer(
+            name=layer.name,
+            title=_title(layer.name),
+            what=_words(entry, layer.name),
+            shape=_product(layer.shape),
+            params=layer.params,
+            share=layer.params / total,
+        )
+        for layer in shapes
+        if not (layer.name == "stem" and entry.stem == "cifar")  # no pooling there: the layer before is the stem
+    )
+
+
+def boxes_of(entry: Entry) -> tuple[Box, ...]:
+    """Return the boxes of the drawing from left to right, the image first."""
+    layers = [LayerShape("image", entry.input_size, 0), *_shapes(entry)]
+    if entry.stem == "cifar":
+        layers = [layer for layer in layers if layer.name != "stem"]
+    largest = max(entry.input_size[1:])
+    boxes: list[Box] = []
+    for index, layer in enumerate(layers):
+        height = _height(layer.shape, largest)
+        width = 5 * math.log2(layer.shape[0] + 2)
+        x = _GAP_PX + index * (_COLUMN_PX + _GAP_PX) + (_COLUMN_PX - width) / 2
+        kind = "stage" if layer.name.startswith("stage") else "end" if len(layer.shape) == 1 else "start"
+        blocks = _blocks(entry, layer.name)
+        boxes.append(
+            Box(
+                _title(layer.name),
+                _product(layer.shape),
+                blocks,
+                kind,
+                *(round(v, 1) for v in (x, _BASE_PX - height, width, height)),
+            )
+        )
+    return tuple(boxes)
+
+
+def drawing_width(boxes: Sequence[Box]) -> int:
+    """Return the drawing's width in pixels."""
+    return len(boxes) * (_COLUMN_PX + _GAP_PX) + _GAP_PX
+
+
+def _shapes(entry: Entry) -> tuple[LayerShape, ...]:
+    plan = PLANS.get(entry.architecture)
+    if plan is None:
+        return ()
+    return layer_shapes(plan, stem=entry.stem, input_size=entry.input_size, num_classes=entry.num_classes)
+
+
+def _height(shape: Sequence[int], largest: int) -> float:
+    """Return a box's height: the root of the maps' size, so that 7 pixels can be seen beside 224."""
+    if len(shape) == 1:
+        return _SHORTEST_PX
+    return max(_SHORTEST_PX, _TALLEST_PX * math.sqrt(max(shape[1:]) / largest))
+
+
+def _product(shape: Sequence[int]) -> str:
+    return " × ".join(f"{size:,}" for size in shape)
+
+
+_TITLES = {"image": "Image", "stem.relu": "Stem", "stem": "Max pool", "pool": "Average pool", "logits": "Classifier"}
+
+
+def _title(name: str) -> str:
+    return _TITLES.get(name, f"Stage {name[-1]}")
+
+
+def _blocks(entry: Entry, name: str) -> str:
+    return f"{PLANS[entry.architecture].depths[int(name[-1]) - 1]} blocks" if name.startswith("stage") else ""
+
+
+_STEM_WORDS = {
+    "imagenet": "7×7 convolution, stride 2",
+    "cifar": "3×3 convolution, no pooling",
+    "deep": "three 3×3 convolutions, the first strides",
+}
+_BLOCK_WORDS = {"basic": "3×3, 3×3", "bottleneck": "1×1, 3×3, 1×1"}
+
+
+def _words(entry: Entry, name: str) -> str:
+    """Describe a layer in a few words."""
+    if not name.startswith("stage"):
+        rest = {"stem": "3×3, stride 2", "pool": "global mean of each map", "logits": "linear, with bias"}
+        return _STEM_WORDS[entry.stem] if name == "stem.relu" else rest[name]
+    plan, stage = PLANS[entry.architecture], int(name[-1])
+    strides = (
+        f"; the first strides, {'pooled' if plan.shortcut == 'pooled' else 'projected'} shortcut" if stage > 1 else ""
+    )
+    return f"{plan.depths[stage - 1]} × ({_BLOCK_WORDS[plan.block]}){strides}"

@@ -1,0 +1,204 @@
+"""What a site shows beside the manifest: trainings, the report of ``verify``, the speeds of ``benchmark``."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from resnet_zoo.errors import ArgumentError
+from resnet_zoo.logs import Curve, read_curve
+from resnet_zoo.records import Entry, RunOrigin
+from resnet_zoo.report import Check, Report
+from resnet_zoo.run_records import (
+    ENVIRONMENT_NAME,
+    LOG_NAME,
+    RECIPE_NAME,
+    RESULT_NAME,
+    EnvironmentFile,
+    RecipeFile,
+    ResultFile,
+)
+from resnet_zoo.runs import read_log, read_record
+from resnet_zoo.strict import WrongValueError, decode, expect, object_without_duplicates
+
+# --- trainings ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Training:
+    """A run folder.
+
+    Attributes:
+        name: Of the folder.
+        weights: The weight set that came from it; ``None`` if none did.
+        recipe: What was trained, and how.
+        environment: What it depended on.
+        curve: Its log.
+        result: What it reached; ``None`` while it is not finished.
+    """
+
+    name: str
+    weights: str | None
+    recipe: RecipeFile
+    environment: EnvironmentFile
+    curve: Curve
+    result: ResultFile | None
+
+
+def shipped_trainings(entry: Entry, home: Path) -> Iterator[Training]:
+    """Yield the trainings that a row's weight sets came from, where their folders lie beside the manifest.
+
+    Args:
+        entry: The row.
+        home: The manifest's folder.
+
+    Raises:
+        RunError: A folder is there and cannot be read.
+    """
+    for tag, weights in entry.weights.items():
+        if isinstance(weights.origin, RunOrigin):
+            folder = home / weights.origin.run
+            if folder.resolve().is_relative_to(home.resolve()) and (folder / LOG_NAME).is_file():
+                yield read_training(folder, weights=tag)
+
+
+def find_trainings(root: Path) -> tuple[list[Training], list[str]]:
+    """Return the trainings in a folder and below, in order of their paths, and why others are left out.
+
+    Only what has not finished its first epoch is left out.
+
+    Raises:
+        ArgumentError: There is no such folder.
+        RunError: A run folder cannot be read.
+    """
+    if not root.is_dir():
+        raise ArgumentError(f"{root} is not a folder; pass the folder that holds the run folders.")
+    folders = sorted(log.parent for log in root.rglob(LOG_NAME))
+    begun = [folder for folder in folders if read_log(folder / LOG_NAME).epochs]
+    left_out = [f"{folder}: no epoch is finished yet" for folder in folders if folder not in begun]
+    return [read_training(folder) for folder in begun], left_out
+
+
+def read_training(folder: Path, *, weights: str | None = None) -> Training:
+    """Read a run folder, finished or not.
+
+    Raises:
+        RunError: A file is missing, unreadable, or not of its form.
+    """
+    result = folder / RESULT_NAME
+    return Training(
+        name=folder.resolve().name,
+        weights=weights,
+        recipe=read_record(folder / RECIPE_NAME, RecipeFile),
+        environment=read_record(folder / ENVIRONMENT_NAME, EnvironmentFile),
+        curve=read_curve(folder),
+        result=read_record(result, ResultFile) if result.is_file() else None,
+    )
+
+
+# --- reports and speeds -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _CheckFile:
+    name: str
+    status: str
+    published: str | None
+    measured: str | None
+    detail: str
+    recorded: str | None
+
+
+@dataclass(frozen=True)
+class _ReportFile:
+    name: str
+    checks: tuple[_CheckFile, ...]
+    chain: dict[str, str] | None
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """Images per second of forward passes, all in one setting of one machine; without rows: not measured."""
+
+    setting: str = ""
+    images_per_s: Mapping[str, float] = field(default_factory=dict)
+
+
+def read_reports(path: Path) -> dict[str, Report]:
+    """Read what ``resnet-zoo verify --format json`` wrote, by row.
+
+    Raises:
+        ArgumentError: The file is missing, or is no such report.
+    """
+    form = "resnet-zoo verify --format json"
+    content = _read_object(path, "reports", form)
+    try:
+        found: tuple[_ReportFile, ...] = decode(tuple[_ReportFile, ...], content["reports"], ("reports",))
+        for report in found:
+            for check in report.checks:
+                known = ("passed", "failed", "not checked")
+                expect(check.status in known, f"one of {', '.join(known)}", check.status, (report.name, check.name))
+    except WrongValueError as wrong:
+        raise _not_from(path, form, f"{'.'.join(map(str, wrong.where))}: {wrong.why}") from None
+    return {
+        report.name: Report(report.name, tuple(Check(**vars(check)) for check in report.checks), report.chain)
+        for report in found
+    }
+
+
+def read_speeds(path: Path) -> Speeds:
+    """Read what ``resnet-zoo benchmark --format json`` wrote.
+
+    Numbers of different settings cannot be compared: of several, that of most rows is taken, and of these the fastest.
+
+    Raises:
+        ArgumentError: The file is missing, or is no such benchmark.
+    """
+    form = "resnet-zoo benchmark --format json"
+    content = _read_object(path, "speeds", form)
+    settings: dict[tuple[str, str, int], dict[str, float]] = {}
+    try:
+        device = decode(str, content.get("device"), ("device",))
+        for index, speed in enumerate(content["speeds"]):
+            where = ("speeds", index)
+            expect(isinstance(speed, dict), "an object", speed, where)
+            kinds = {"name": str, "mode": str, "dtype": str, "batch_size": int, "images_per_s": float}
+            name, mode, dtype, batch, pace = (
+                decode(kind, speed.get(key), (*where, key)) for key, kind in kinds.items()
+            )
+            expect(0 < pace < float("inf"), "a positive number", pace, (*where, "images_per_s"))
+            settings.setdefault((mode, dtype, batch), {})[name] = pace
+    except (WrongValueError, TypeError) as wrong:
+        raise _not_from(path, form, str(getattr(wrong, "why", wrong))) from None
+    if not settings:
+        return Speeds()
+    chosen = max(settings, key=lambda key: (len(settings[key]), sum(settings[key].values())))
+    mode, dtype, batch = chosen
+    return Speeds(f"{mode} {dtype}, batch of {batch}, {device}", settings[chosen])
+
+
+def unknown_rows(names: Iterable[str], known: Iterable[str], source: str) -> list[str]:
+    """Return a sentence for each row that a file speaks of and the manifest lacks."""
+    known = set(known)
+    found = Counter(name for name in names if name not in known)
+    return [f"{source}: {name} is no row of the manifest" for name in found]
+
+
+def _read_object(path: Path, key: str, form: str) -> Any:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=object_without_duplicates)
+    except OSError as error:
+        raise ArgumentError(f"{path} cannot be read: {error.strerror}. Pass the output of `{form}`.") from error
+    except (ValueError, RecursionError) as error:
+        raise _not_from(path, form, f"it is not valid JSON: {error}") from error
+    if not isinstance(content, dict) or not isinstance(content.get(key), list):
+        raise _not_from(path, form, f"expected an object with a list {key!r}")
+    return content
+
+
+def _not_from(path: Path, form: str, why: str) -> ArgumentError:
+    return ArgumentError(f"{path} is not the output of `{form}`: {why}.")

@@ -1,0 +1,166 @@
+"""From a manifest to the files of a site: every page as text, nothing written yet."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resnet_zoo import __version__
+from resnet_zoo.errors import ArgumentError
+from resnet_zoo.listing import DATASET_TITLES
+from resnet_zoo.manifest import Manifest
+from resnet_zoo.records import Entry
+from resnet_zoo.report import Report
+from resnet_zoo.site.drawing import HEIGHT_PX, boxes_of, drawing_width, layers_of
+from resnet_zoo.site.errata import errata_of
+from resnet_zoo.site.inputs import Speeds, Training
+from resnet_zoo.site.numbers import count_states, is_of_run, numbers_of, other_accuracies
+from resnet_zoo.site.plots import curve_data, scatter_data
+from resnet_zoo.site.words import citations_of, preprocess_lines, provenance_of, recipe_table, snippets_of
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+HERE = Path(__file__).parent
+TEMPLATES, STATIC = HERE / "templates", HERE / "static"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A row with everything its page and its line in the table show."""
+
+    entry: Entry
+    report: Report | None
+    trainings: tuple[Training, ...]
+
+    @property
+    def family(self) -> str:
+        """``ResNet`` or ``ResNetV1D``."""
+        return "ResNetV1D" if self.entry.architecture.startswith("resnetv1d") else "ResNet"
+
+    @property
+    def depth(self) -> int | None:
+        """Layers, as the architecture's name counts them."""
+        found = re.search(r"\d+$", self.entry.architecture)
+        return int(found[0]) if found else None
+
+    @property
+    def title(self) -> str:
+        """What a person calls the row; not unique."""
+        return f"{self.family}-{self.depth}" if self.depth else self.entry.architecture
+
+    @property
+    def dataset_title(self) -> str:
+        """The data set's own spelling."""
+        return DATASET_TITLES[self.entry.dataset]
+
+    @property
+    def page(self) -> str:
+        """The page's address in the site."""
+        return f"models/{self.entry.name}.html"
+
+    @cached_property
+    def numbers(self) -> Any:
+        """The four published numbers; see `numbers_of`."""
+        return numbers_of(self.entry, self.report)
+
+    @property
+    def others(self) -> Any:
+        """Accuracies of other weights or images; see `other_accuracies`."""
+        return other_accuracies(self.entry)
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a site is made of."""
+
+    manifest: Manifest
+    manifest_sha256: str
+    reports: Mapping[str, Report]
+    trainings: Sequence[Training]
+    speeds: Speeds
+
+    @cached_property
+    def models(self) -> tuple[Model, ...]:
+        """Every row of the manifest, in its order."""
+        return tuple(
+            Model(entry, self.reports.get(entry.name), tuple(t for t in self.trainings if t.recipe.row == entry.name))
+            for entry in self.manifest.models
+        )
+
+
+def render_site(content: Content) -> dict[str, bytes]:
+    """Return every file of the site by its address in it; the same content gives the same bytes.
+
+    Raises:
+        ArgumentError: Jinja2 is not installed.
+    """
+    environment = _environment()
+    numbers = [number for model in content.models for number in model.numbers]
+    shared = {"version": __version__, "manifest_sha256": content.manifest_sha256, "models": content.models}
+    plots = {"data": scatter_data(content.models, content.speeds), "speed_setting": content.speeds.setting}
+    pages = {
+        "index.html": environment.get_template("index.html").render(
+            **shared, root="", states=count_states(numbers), plots=plots, facets=_facets(content.models)
+        ),
+        "checks.html": environment.get_template("checks.html").render(**shared, root="", example=_example(content)),
+    }
+    template = environment.get_template("model.html")
+    for model in content.models:
+        pages[model.page] = template.render(**shared, root="../", model=model, **_sections(model, content))
+    files = {address: text.encode() for address, text in pages.items()}
+    for path in sorted(STATIC.rglob("*")):
+        if path.is_file():
+            files[f"static/{path.relative_to(STATIC).as_posix()}"] = path.read_bytes()
+    return files
+
+
+def _environment() -> Environment:
+    if find_spec("jinja2") is None:
+        raise ArgumentError("Making a site needs Jinja2: pip install 'resnet-zoo[site]'.")
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def _facets(models: Sequence[Model]) -> dict[str, list[str]]:
+    """Return what the table can be filtered by, each with its values in the order they occur."""
+    return {
+        "dataset": list(dict.fromkeys(model.dataset_title for model in models)),
+        "family": list(dict.fromkeys(model.family for model in models)),
+        "depth": [str(depth) for depth in sorted({model.depth for model in models if model.depth})],
+    }
+
+
+def _example(content: Content) -> Model:
+    """Return the row whose counts explain the rules: ResNet-50 on ImageNet where there is one, else the first."""
+    return next((model for model in content.models if model.entry.name == "resnet50_in1k"), content.models[0])
+
+
+def _sections(model: Model, content: Content) -> dict[str, Any]:
+    entry = model.entry
+    boxes = boxes_of(entry)
+    return {
+        "layers": layers_of(entry),
+        "drawing": {"boxes": boxes, "width": drawing_width(boxes), "height": HEIGHT_PX},
+        "preprocessing": preprocess_lines(entry),
+        "snippets": snippets_of(entry),
+        "recipe": recipe_table(entry),
+        "curves": curve_data(entry, model.trainings),
+        "provenance": provenance_of(entry, content.manifest_sha256, model.report, model.trainings),
+        "report_is_of_run": model.report is not None and is_of_run(model.report),
+        "errata": errata_of(entry),
+        "citations": citations_of(entry),
+    }

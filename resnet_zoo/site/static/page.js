@@ -1,0 +1,43 @@
+// Copy buttons, on every page.
+"use strict";
+(() => {
+  const write = async (text) => {
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch {
+      const area = document.createElement("textarea"); // no permission, or no secure context
+      area.value = text;
+      area.style.position = "fixed";
+      area.style.opacity = "0";
+      document.body.append(area);
+      area.select();
+      const copied = document.execCommand("copy");
+      area.remove();
+      if (!copied) throw new Error("the browser does not let this page copy");
+    }
+  };
+
+  const status = document.createElement("p");
+  status.className = "hidden";
+  status.setAttribute("role", "status");
+  document.body.append(status);
+
+  document.addEventListener("click", async (event) => {
+    const button = event.target.closest("button[data-copy]");
+    if (!button) return;
+    let said = "copied";
+    try {
+      await write(button.dataset.copy);
+    } catch {
+      said = "failed";
+    }
+    button.textContent = said;
+    button.classList.toggle("done", said === "copied");
+    status.textContent = `${button.getAttribute("aria-label")}: ${said}`;
+    button.focus({ preventScroll: true });
+    setTimeout(() => {
+      button.textContent = "copy";
+      button.classList.remove("done");
+    }, 1500);
+  });
+})();

@@ -1,0 +1,224 @@
+"""What a model's page says: preprocessing, snippets, recipe, provenance and citation as titles and texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from resnet_zoo.download import FULL_SHA256_DIGITS
+from resnet_zoo.recipes import FAST_RECIPES, RECIPES, Recipe
+from resnet_zoo.records import Entry, UpstreamOrigin, WeightSet
+from resnet_zoo.report import Report
+from resnet_zoo.site.inputs import Training
+
+_RESIZES = {
+    "cv2": "OpenCV's bilinear resize, two taps and no antialiasing",
+    "pillow": "Pillow's bilinear resize, antialiased",
+}
+
+
+def preprocess_lines(entry: Entry) -> list[tuple[str, str]]:
+    """Return the steps from an image file to the network's input, in order."""
+    rules = entry.preprocess
+    steps = [("Decode", "RGB, the EXIF orientation applied")]
+    if rules.resize_backend is None:
+        steps.append(("Size", f"used as it is: {' × '.join(map(str, entry.input_size[1:]))} pixels"))
+    else:
+        steps += [
+            ("Resize", f"short edge to {rules.short_edge} pixels; {_RESIZES[rules.resize_backend]}"),
+            ("Crop", f"the central {rules.crop} × {rules.crop} pixels"),
+        ]
+    mean, std = (", ".join(f"{value:g}" for value in values) for values in (rules.mean, rules.std))
+    return [*steps, ("Normalise", f"on the scale 0 to 255: subtract {mean}; divide by {std}")]
+
+
+@dataclass(frozen=True)
+class Snippet:
+    """A piece of code to copy."""
+
+    title: str
+    language: str
+    code: str
+
+
+def snippets_of(entry: Entry) -> tuple[Snippet, ...]:
+    """Return how the row is used from Python, from torch.hub and at the command line."""
+    name = entry.name
+    python = (
+        "import resnet_zoo\n\n"
+        f'model = resnet_zoo.create_model("{name}", pretrained=True).eval()\n'
+        f'transform = resnet_zoo.create_transform("{name}")\n'
+        'logits = model(transform("photo.jpg")[None])'
+    )
+    hub = (
+        "import torch\n\n"
+        "model = torch.hub.load(\n"
+        f'    "path/to/resnet_zoo", "{name}", source="local",\n'
+        "    pretrained=True,\n"
+        ")\n"
+        "model.eval()"
+    )
+    command = f"resnet-zoo download {name}\nresnet-zoo predict {name} photo.jpg\nresnet-zoo verify {name}"
+    return (
+        Snippet("Python", "python", python),
+        Snippet("torch.hub", "python", hub),
+        Snippet("Command line", "bash", command),
+    )
+
+
+# --- recipe -------------------------------------------------------------------------------------------------------
+
+
+def recipe_table(entry: Entry) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Return the names of a row's recipes, and for every line its title and a text for each recipe."""
+    found = {"published": RECIPES[entry.recipe]}
+    if entry.recipe in FAST_RECIPES:
+        found["fast"] = FAST_RECIPES[entry.recipe]
+    columns = [dict(_recipe_lines(recipe, entry)) for recipe in found.values()]
+    return list(found), [(title, [column[title] for column in columns]) for title in columns[0]]
+
+
+def _recipe_lines(recipe: Recipe, entry: Entry) -> Iterator[tuple[str, str]]:
+    form = ", Nesterov" if recipe.nesterov else ""
+    decayed = "every parameter" if recipe.decay_all else "weights only, not batch-norm and biases"
+    scale = f", static loss scale {recipe.loss_scale:g}" if recipe.loss_scale else ""
+    yield "Epochs", str(recipe.epochs)
+    yield "Images per step", f"{recipe.total_batch} over all devices"
+    yield "Optimizer", f"SGD, momentum {recipe.momentum:g}{form}"
+    yield "Learning rate", f"{recipe.lr:g}; {_schedule(recipe)}"
+    yield "Weight decay", f"{recipe.weight_decay:g} on {decayed}"
+    yield "Label smoothing", f"{recipe.label_smoothing:g}" if recipe.label_smoothing else "none"
+    yield "Augmentation", _augmentation(recipe)
+    yield "Image size", _sizes(recipe, entry)
+    yield "Precision", f"{recipe.precision}{scale}"
+
+
+def _schedule(recipe: Recipe) -> str:
+    if recipe.schedule == "triangle":
+        return f"rises over the first {recipe.warmup:.0%} of the training, then falls to zero, both linearly"
+    return f"times {recipe.gamma:g} from epochs {', '.join(map(str, recipe.milestones))} on (counted from 0)"
+
+
+def _augmentation(recipe: Recipe) -> str:
+    crop = {
+        "pad_crop_flip": "4 pixels of zeros on each side, random crop of the old size",
+        "resized_crop_flip": "random crop of 8 to 100% of the area, sides 3:4 to 4:3, resized",
+    }[recipe.augmentation]
+    flip = {"random": "flipped at random", "alternating": "flipped every other epoch"}[recipe.flip]
+    cutout = f", a square of {recipe.cutout} pixels painted over" if recipe.cutout else ""
+    return f"{crop}; {flip}{cutout}"
+
+
+def _sizes(recipe: Recipe, entry: Entry) -> str:
+    if not recipe.sizes:
+        return f"{entry.input_size[-1]} pixels"
+    shares = ", ".join(f"{share:.1%}".replace(".0%", "%") for share in recipe.size_milestones)
+    return f"{', then '.join(map(str, recipe.sizes))} pixels, growing after {shares} of the training"
+
+
+# --- provenance ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Link:
+    """One link of the chain from the manifest to the tensors.
+
+    Attributes:
+        title: What it is.
+        text: What is known of it.
+        url: Its address, if it has one.
+        sha256: Of it, or as many leading digits as are known; empty: none.
+    """
+
+    title: str
+    text: str
+    url: str = ""
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """The chain of a weight set."""
+
+    tag: str
+    is_default: bool
+    license: str
+    links: tuple[Link, ...]
+
+
+def provenance_of(
+    entry: Entry, manifest_sha256: str, report: Report | None, trainings: Sequence[Training]
+) -> tuple[Provenance, ...]:
+    """Return the chain of each weight set of a row; the last link only where a report has loaded these very bytes."""
+    return tuple(
+        Provenance(
+            tag,
+            tag == entry.default_weights,
+            weights.license,
+            (
+                Link("Manifest", "weights_manifest.json, which this page was made from", sha256=manifest_sha256),
+                *_origin_links(tag, weights, trainings),
+                _file_link(weights),
+                *_loaded_links(weights, report),
+            ),
+        )
+        for tag, weights in entry.weights.items()
+    )
+
+
+def _origin_links(tag: str, weights: WeightSet, trainings: Sequence[Training]) -> Iterator[Link]:
+    origin = weights.origin
+    if isinstance(origin, UpstreamOrigin):
+        known = len(origin.sha256_prefix)
+        pin = "all 64 digits" if known == FULL_SHA256_DIGITS else f"{known} of 64 digits: a {4 * known}-bit pin"
+        yield Link("Upstream checkpoint", f"the manifest knows {pin}", origin.url, origin.sha256_prefix)
+        return
+    yield Link("Training", f"recipe {origin.recipe}, run folder {origin.run}")
+    for training in trainings:
+        if training.weights == tag and training.result is not None:
+            data, made = training.environment.data, training.result
+            commit = f", commit {training.environment.commit[:12]}" if training.environment.commit else ""
+            yield Link("Training images", f"{data.num_train:,} of {data.train}", sha256=data.train_sha256)
+            yield Link("Code", f"the package's sources{commit}", sha256=training.environment.code_sha256)
+            yield Link("Weights of the run", f"{made.weights.path}, {made.weights.dtype}", sha256=made.weights.sha256)
+
+
+def _file_link(weights: WeightSet) -> Link:
+    if weights.file is None:
+        return Link("File", "none is published yet; the checkpoint above is converted on the user's machine")
+    return Link("File", f"{weights.file.path}, {weights.file.size_bytes:,} bytes", sha256=weights.file.sha256)
+
+
+def _loaded_links(weights: WeightSet, report: Report | None) -> Iterator[Link]:
+    chain = report.chain if report is not None else None
+    if chain is None:
+        return
+    origin = weights.origin
+    is_file = weights.file is not None and chain["file_sha256"] == weights.file.sha256
+    is_source = isinstance(origin, UpstreamOrigin) and chain["source_sha256"].startswith(origin.sha256_prefix)
+    if is_file or is_source:
+        yield Link("Loaded file", f"{chain['file']} ({chain['pin']})", sha256=chain["file_sha256"])
+        yield Link("Tensors in memory", "key, type, shape and bytes of each", sha256=chain["tensors_sha256"])
+
+
+# --- citation -----------------------------------------------------------------------------------------------------
+
+_RESNET = """@inproceedings{he2016deep,
+  title     = {Deep Residual Learning for Image Recognition},
+  author    = {He, Kaiming and Zhang, Xiangyu and Ren, Shaoqing and Sun, Jian},
+  booktitle = {IEEE Conference on Computer Vision and Pattern Recognition},
+  pages     = {770--778},
+  year      = {2016}
+}"""
+_TRICKS = """@inproceedings{he2019bag,
+  title     = {Bag of Tricks for Image Classification with Convolutional Neural Networks},
+  author    = {He, Tong and Zhang, Zhi and Zhang, Hang and Zhang, Zhongyue and Xie, Junyuan and Li, Mu},
+  booktitle = {IEEE Conference on Computer Vision and Pattern Recognition},
+  pages     = {558--567},
+  year      = {2019}
+}"""
+
+
+def citations_of(entry: Entry) -> str:
+    """Return the papers of a row's architecture as BibTeX."""
+    return f"{_RESNET}\n\n{_TRICKS}" if entry.architecture.startswith("resnetv1d") else _RESNET

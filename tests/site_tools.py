@@ -1,0 +1,165 @@
+"""What a site is made from, written on the spot: run folders, a report, a benchmark, a private manifest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from resnet_zoo.manifest import get_entry
+from resnet_zoo.recipes import RECIPES
+from resnet_zoo.records import to_json
+from resnet_zoo.report import Check, Report, reports_as_json
+from resnet_zoo.run_records import (
+    HASHED_NAMES,
+    DataFingerprint,
+    EnvironmentFile,
+    LogEpoch,
+    LogStep,
+    RecipeFile,
+    ResultFile,
+    RunWeights,
+)
+from resnet_zoo.runs import format_line, write_json
+
+ROOT = Path(__file__).parent.parent
+NAME = "resnet18_cifar10"
+SHA, WEIGHTS_SHA = "ab" * 32, "cd" * 32
+DATASET = "cifar10-jpeg"
+
+
+def write_run(folder: Path, *, row: str = NAME, epochs: int = 4, finished: bool = True) -> Path:
+    """Write a run folder's small files; its numbers are made up but agree with each other."""
+    folder.mkdir(parents=True)
+    overridden = {"epochs": epochs}
+    values = to_json(RECIPES["cifar10"]) | overridden
+    write_json(folder / "recipe.json", RecipeFile(row=row, recipe="published", overridden=overridden, values=values))
+    images = DataFingerprint(
+        train=DATASET, test=DATASET, num_train=50_000, num_test=10_000, train_sha256=SHA, test_sha256=SHA
+    )
+    environment = EnvironmentFile(
+        commit="c0" * 20,
+        dirty=False,
+        code_sha256="ef" * 32,
+        command=("scripts/reproduce.py", row),
+        versions={"torch": "2.14.1"},
+        device="a test's machine",
+        num_devices=1,
+        precision="float32",
+        compiled=False,
+        seed=0,
+        data=images,
+    )
+    write_json(folder / "environment.json", environment)
+    lines = [format_line(LogStep(epoch=0, step=0, loss=2.3, lr=0.1)), *map(_epoch_line, range(epochs))]
+    (folder / "log.jsonl").write_text("".join(lines), encoding="utf-8")
+    if finished:
+        write_json(folder / "result.json", _result(row, epochs))
+    return folder
+
+
+def _epoch_line(epoch: int) -> str:
+    accuracy = None if epoch == 0 else 60.0 + 10 * epoch
+    line = LogEpoch(
+        epoch=epoch,
+        step=epoch,
+        loss=2.0 / (epoch + 1),
+        lr=0.1,
+        top1_train=None,
+        images=50_000,
+        seconds=100.0,
+        images_per_s=500.0,
+        size=32,
+        top1=accuracy,
+        top5=accuracy and 99.0,
+    )
+    return format_line(line)
+
+
+def _result(row: str, epochs: int) -> ResultFile:
+    entry = get_entry(row)
+    return ResultFile(
+        row=row,
+        recipe="published",
+        overridden={"epochs": epochs},
+        seed=0,
+        epochs=epochs,
+        steps=epochs,
+        dataset=DATASET,
+        num_images=10_000,
+        correct1=9_312,
+        correct5=9_978,
+        top1=93.12,
+        top5=99.78,
+        precision="float32",
+        params=entry.exact.params,
+        flops=entry.exact.flops,
+        train_seconds=400.0,
+        images_per_s=500.0,
+        device="a test's machine",
+        date="2026-11-24",
+        weights=RunWeights(path=f"{row}-cdcdcdcd.safetensors", sha256=WEIGHTS_SHA, size_bytes=1000, dtype="bfloat16"),
+        files=dict.fromkeys(HASHED_NAMES, SHA),
+    )
+
+
+def write_report(path: Path, *reports: Report) -> Path:
+    """Write reports as ``resnet-zoo verify --format json`` does."""
+    path.write_text(json.dumps(reports_as_json(reports)), encoding="utf-8")
+    return path
+
+
+def a_report(name: str = NAME, *, top1: str = "94.80", status: Any = "passed") -> Report:
+    """Return a report with one check of an accuracy, and with the hashes of what was loaded."""
+    chain = {
+        "manifest_sha256": SHA,
+        "source": get_entry(name).published.log_url,
+        "source_sha256": "bd6371c8" + 56 * "0",
+        "pin": "32-bit pin",
+        "layout": "openmmlab",
+        "file": "a.safetensors",
+        "file_sha256": SHA,
+        "tensors_sha256": "12" * 32,
+    }
+    check = Check("top1", status, get_entry(name).published.top1, top1, "10000 images of cifar10, tolerance 0.1")
+    return Report(name, (Check("manifest", "passed", detail="schema"), check), chain)
+
+
+def write_benchmark(path: Path, speeds: dict[str, float], **changes: Any) -> Path:
+    """Write speeds as ``resnet-zoo benchmark --format json`` does."""
+    setting = {"mode": "fast", "dtype": "float32", "batch_size": 16, "num_runs": 5, "latency_ms": 1.0}
+    lines = [{"name": name, "images_per_s": pace, **setting, **changes} for name, pace in speeds.items()]
+    path.write_text(json.dumps({"device": "a test's machine", "num_threads": 2, "speeds": lines}), encoding="utf-8")
+    return path
+
+
+def write_manifest(path: Path, change: Callable[[Any], None]) -> Path:
+    """Write a copy of the package's manifest, changed."""
+    content = json.loads((ROOT / "weights_manifest.json").read_text(encoding="utf-8"))
+    change(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+def retrained(content: Any) -> None:
+    """Give the first row a weight set that this project trained, with its file and what it reaches."""
+    content["base_urls"] = ["weights"]
+    content["models"][0]["weights"]["retrained"] = {
+        "file": {
+            "path": "resnet18_cifar10-retrained-cdcdcdcd.safetensors",
+            "sha256": WEIGHTS_SHA,
+            "size_bytes": 22_378_188,
+        },
+        "origin": {"recipe": "published", "run": "weights/resnet18_cifar10-retrained-cdcdcdcd"},
+        "measured": {
+            "top1": 93.12,
+            "top5": 99.78,
+            "num_images": 10_000,
+            "dataset": DATASET,
+            "date": "2026-11-24",
+            "versions": {"torch": "2.14.1"},
+            "device": "a test's machine",
+        },
+        "license": "Apache-2.0",
+    }

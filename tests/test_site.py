@@ -1,0 +1,430 @@
+"""The site as files: each row has a page, links resolve, hostile text stays text, and nothing of others is lost."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from click.testing import CliRunner, Result
+
+import resnet_zoo.site.pages
+from resnet_zoo.cli import main
+from resnet_zoo.errors import ArgumentError, RunError
+from resnet_zoo.manifest import use_manifest
+from resnet_zoo.site import build_site
+from resnet_zoo.site.errata import ERRATA, errata_of
+from resnet_zoo.site.folder import MARKER_NAME, write_site
+from tests.conftest import ENTRIES, NAMES
+from tests.site_tools import (
+    NAME,
+    ROOT,
+    WEIGHTS_SHA,
+    a_report,
+    retrained,
+    write_benchmark,
+    write_manifest,
+    write_report,
+    write_run,
+)
+
+MAX_INDEX_BYTES = 300_000
+"""The index page and all that it loads, the plot library left out."""
+
+MAX_SECONDS = 3.0
+VOID = {"meta", "link", "input", "br", "path", "rect"}
+
+
+class Page(HTMLParser):
+    """A page, parsed strictly: what it says, what it has, and where it leads."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.scripts: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] == "script":
+            self.scripts.append(data)
+        else:
+            self.text += data
+
+    @property
+    def ids(self) -> list[str]:
+        """Every id, in order."""
+        return [attributes["id"] for _, attributes in self.elements if attributes.get("id")]  # type: ignore[misc]
+
+    @property
+    def links(self) -> Iterator[str]:
+        """Everything it links to or loads."""
+        for _, attributes in self.elements:
+            yield from (attributes[key] for key in ("href", "src") if attributes.get(key))  # type: ignore[misc]
+
+
+def pages_of(folder: Path) -> dict[str, Page]:
+    """Return every page of a site by its address."""
+    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.html")}
+    return {address: Page(path.read_text(encoding="utf-8")) for address, path in sorted(paths.items())}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return every file of a folder."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def full_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A site with everything: shipped weights and their run, other runs, a report, speeds."""
+    home = tmp_path_factory.mktemp("zoo")
+    manifest = write_manifest(home / "zoo.json", retrained)
+    write_run(home / "weights" / "resnet18_cifar10-retrained-cdcdcdcd")
+    write_run(home / "runs" / "20261124T203719Z", epochs=6, finished=False)
+    report = write_report(home / "verify.json", a_report(), a_report("resnet50_in1k", top1="70.00", status="failed"))
+    speeds = write_benchmark(home / "speed.json", {"resnet18_in1k": 41.2, "resnet50_in1k": 10.8})
+    with use_manifest(manifest):
+        build_site(home / "out", runs=home / "runs", report=report, benchmark=speeds)
+    return home / "out"
+
+
+@pytest.fixture(scope="module")
+def plain_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A site of the package's manifest alone."""
+    out = tmp_path_factory.mktemp("plain") / "out"
+    build_site(out)
+    return out
+
+
+@pytest.fixture(params=["full_site", "plain_site"])
+def site(request: pytest.FixtureRequest) -> Path:
+    """Both sites."""
+    folder: Path = request.getfixturevalue(request.param)
+    return folder
+
+
+def run(*arguments: str | Path) -> Result:
+    """Run the command in this process."""
+    return CliRunner().invoke(main, ["site", *map(str, arguments)], prog_name="resnet-zoo")
+
+
+# --- pages --------------------------------------------------------------------------------------------------------
+
+
+def test_every_row_has_a_page_and_a_line_in_the_table(site: Path) -> None:
+    pages = pages_of(site)
+    assert {f"models/{name}.html" for name in NAMES} == {page for page in pages if page.startswith("models/")}
+    assert [name for name in pages["index.html"].ids if name in NAMES] == NAMES
+
+
+def test_every_link_inside_resolves_and_every_other_is_https(site: Path) -> None:
+    pages = pages_of(site)
+    for address, page in pages.items():
+        for link in page.links:
+            parts = urlsplit(link)
+            if parts.scheme:
+                assert parts.scheme == "https", link
+                continue
+            target = (site / address).parent / unquote(parts.path) if parts.path else site / address
+            assert target.is_file(), f"{address} links to {link}"
+            if parts.fragment:
+                assert parts.fragment in pages[target.resolve().relative_to(site.resolve()).as_posix()].ids, link
+
+
+def test_pages_load_nothing_from_elsewhere(site: Path) -> None:
+    for address, page in pages_of(site).items():
+        for tag, attributes in page.elements:
+            loaded = attributes.get("src") or (attributes.get("href") if tag == "link" else None)
+            assert loaded is None or not urlsplit(loaded).scheme, f"{address}: {loaded}"
+
+
+def test_ids_are_unique_and_labels_refer_to_something(site: Path) -> None:
+    for address, page in pages_of(site).items():
+        assert len(page.ids) == len(set(page.ids)), address
+        for _, attributes in page.elements:
+            for key in ("aria-labelledby", "aria-describedby"):
+                assert set((attributes.get(key) or "").split()) <= set(page.ids), address
+
+
+def test_every_number_has_a_state(site: Path) -> None:
+    states = [a["class"] for t, a in pages_of(site)["index.html"].elements if "state is-" in (a.get("class") or "")]
+    in_legend = 3
+    assert len(states) == 4 * len(ENTRIES) + in_legend
+
+
+def test_nothing_is_called_checked_before_it_was_measured(plain_site: Path) -> None:
+    text = " ".join(pages_of(plain_site)["index.html"].text.split())
+    assert "30 match, 0 differ and 30 are not checked" in text
+    assert "Not measured." in text
+
+
+def test_a_report_changes_the_states_of_its_rows(full_site: Path) -> None:
+    text = " ".join(pages_of(full_site)["index.html"].text.split())
+    assert "31 match, 1 differ and 28 are not checked" in text
+    assert "differs by −6.55" in text
+
+
+def test_accuracy_on_other_images_stands_beside_and_checks_nothing(full_site: Path) -> None:
+    index, page = (" ".join(pages_of(full_site)[name].text.split()) for name in ("index.html", f"models/{NAME}.html"))
+    assert "93.12 retrained,cifar10-jpeg" in index
+    assert "Weights retrained reach 93.12 % top-1" in page
+    assert "it checks none of the numbers above" in page
+
+
+def test_a_model_page_shows_what_belongs_on_it(full_site: Path) -> None:
+    page = pages_of(full_site)[f"models/{NAME}.html"]
+    text = " ".join(page.text.split())
+    for expected in (
+        "512 × 4 × 4",  # the last stage's maps
+        "8,393,728",  # its parameters
+        "subtract 125.307, 122.961, 113.858; divide by 51.5865, 50.847, 51.255",
+        "times 0.1 from epochs 100, 150 on",
+        "rises over the first 20% of the training",
+        "93.12 % top-1 and 99.78 % top-5 on 10,000 images of cifar10-jpeg after 4 epochs, 7 minutes",
+        "not finished; 6 epochs so far",
+        "Changed: epochs = 4",
+        "8 of 64 digits: a 32-bit pin",
+        "Code the package's sources, commit c0c0c0c0c0c0",
+        "10000 images of cifar10, tolerance 0.1",
+        "Older files expect swapped channels",
+        "@inproceedings{he2016deep",
+    ):
+        assert expected in text
+    assert WEIGHTS_SHA in text
+    copied = [attributes["data-copy"] for _, attributes in page.elements if "data-copy" in attributes]
+    assert any(text is not None and "torch.hub.load(" in text for text in copied)
+
+
+def test_curves_and_points_are_numbers_of_their_sources(full_site: Path) -> None:
+    curves = json.loads(pages_of(full_site)[f"models/{NAME}.html"].scripts[0])
+    assert [curve["epoch"] for curve in curves] == [[1, 2, 3, 4], [1, 2, 3, 4, 5, 6]]
+    assert curves[0]["top1"] == [None, 70.0, 80.0, 90.0]
+    points = json.loads(pages_of(full_site)["index.html"].scripts[0])
+    speeds = {point["name"]: point["speed"] for point in points if point["speed"] is not None}
+    assert speeds == {"resnet18_in1k": 41.2, "resnet50_in1k": 10.8}
+    assert [point["params"] for point in points[:2]] == [11.174, 21.282]
+
+
+def test_the_tensors_of_a_report_end_the_chain_of_the_weights_they_are_of(full_site: Path) -> None:
+    text = " ".join(pages_of(full_site)[f"models/{NAME}.html"].text.split())
+    assert text.count("Tensors in memory") == 1
+    assert "Tensors in memory" not in pages_of(full_site)["models/resnet18_in1k.html"].text
+
+
+def test_the_rules_are_explained_with_the_manifest_s_integers(plain_site: Path) -> None:
+    text = pages_of(plain_site)["checks.html"].text
+    assert all(count in text for count in ("4,119,876,096", "4,121,924,096", "4,089,184,256"))
+
+
+def test_every_erratum_is_about_a_row() -> None:
+    assert all(any(erratum in errata_of(entry) for entry in ENTRIES) for erratum in ERRATA)
+    assert not [entry.name for entry in ENTRIES if not errata_of(entry)]
+
+
+def test_hostile_text_stays_text(tmp_path: Path) -> None:
+    hostile = "</script><script>alert(1)</script><img src=x onerror=alert(1)>'\""
+
+    def change(content: Any) -> None:
+        retrained(content)
+        row = content["models"][0]
+        row["published"] |= {"label": hostile, "source": hostile, "log_url": "https://example.org/'\"><script>"}
+        row["weights"]["retrained"] |= {"license": hostile, "origin": {"recipe": hostile, "run": hostile}}
+        row["weights"]["retrained"]["measured"] |= {"dataset": hostile, "device": hostile}
+
+    run_folder = write_run(tmp_path / "runs" / "<script>alert(1)<")
+    recipe = json.loads((run_folder / "recipe.json").read_text())
+    (run_folder / "recipe.json").write_text(json.dumps(recipe | {"recipe": hostile, "overridden": {hostile: hostile}}))
+    report = a_report(top1=hostile)
+    path = write_report(tmp_path / "verify.json", report)
+    with use_manifest(write_manifest(tmp_path / "zoo.json", change)):
+        build_site(tmp_path / "out", runs=tmp_path / "runs", report=path)
+    own = {"theme.js", "page.js", "table.js", "uPlot.min.js", "charts.js", "scatter.js", "curves.js"}
+    for page in pages_of(tmp_path / "out").values():
+        for tag, attributes in page.elements:
+            assert tag != "img"
+            assert not any(name.startswith("on") for name in attributes)
+            if tag == "script":
+                assert attributes.get("type") == "application/json" or Path(attributes["src"] or "").name in own
+    assert hostile in pages_of(tmp_path / "out")[f"models/{NAME}.html"].text
+
+
+def test_a_run_outside_of_the_manifest_s_folder_is_not_read(tmp_path: Path) -> None:
+    def change(content: Any) -> None:
+        retrained(content)
+        content["models"][0]["weights"]["retrained"]["origin"]["run"] = "../secret"
+
+    write_run(tmp_path / "secret")
+    (tmp_path / "zoo").mkdir()
+    with use_manifest(write_manifest(tmp_path / "zoo" / "zoo.json", change)):
+        build_site(tmp_path / "out")
+    assert "No training of this row is here" in pages_of(tmp_path / "out")[f"models/{NAME}.html"].text
+
+
+def test_an_architecture_that_is_none_of_ours_has_no_sketch(tmp_path: Path) -> None:
+    def change(content: Any) -> None:
+        content["models"][0]["architecture"] = "convnet"
+
+    with use_manifest(write_manifest(tmp_path / "zoo.json", change)):
+        build_site(tmp_path / "out")
+    assert "convnet is no architecture of this package" in pages_of(tmp_path / "out")[f"models/{NAME}.html"].text
+
+
+# --- size, speed, sameness ----------------------------------------------------------------------------------------
+
+
+def test_the_index_and_what_it_loads_are_small(full_site: Path) -> None:
+    links = [link for link in pages_of(full_site)["index.html"].links if link.startswith("static/")]
+    library = [link for link in links if "/vendor/" in link]
+    assert len(library) == 2
+    size = sum((full_site / link).stat().st_size for link in {"index.html", *links} - set(library))
+    assert size < MAX_INDEX_BYTES
+
+
+def test_a_site_is_made_within_three_seconds_and_without_torch(tmp_path: Path) -> None:
+    program = (
+        "import json, sys\n"
+        "from resnet_zoo.cli import main\n"
+        "try:\n    main(['site', sys.argv[1]])\n"
+        "finally:\n    print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))\n"
+    )
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "out")], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    imported = set(json.loads(done.stdout.splitlines()[-1]))
+    assert "jinja2" in imported
+    assert not imported & {"torch", "torchvision", "numpy", "safetensors", "requests", "huggingface_hub", "PIL"}
+    # time of the processor, not of the clock: other processes are none of the site's business
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < MAX_SECONDS
+
+
+def test_the_same_inputs_give_the_same_bytes(plain_site: Path, tmp_path: Path) -> None:
+    build_site(tmp_path / "again")
+    assert contents(tmp_path / "again") == contents(plain_site)
+
+
+def test_the_library_keeps_its_licence(plain_site: Path) -> None:
+    vendor = plain_site / "static" / "vendor"
+    assert "MIT License" in (vendor / "uPlot.LICENSE.txt").read_text()
+
+
+# --- the folder ---------------------------------------------------------------------------------------------------
+
+
+def test_a_former_site_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    write_site(tmp_path / "out", {"index.html": b"old", "models/gone.html": b"old"})
+    write_site(tmp_path / "out", {"index.html": b"new"})
+    assert contents(tmp_path / "out") == {"index.html": b"new", MARKER_NAME: b"index.html\n"}
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    write_site(tmp_path / "out", {"index.html": b"new"})
+    assert (tmp_path / "out" / "index.html").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("with_site", [False, True])
+def test_a_folder_with_files_of_others_is_refused_and_left_as_it_was(tmp_path: Path, with_site: bool) -> None:
+    if with_site:
+        write_site(tmp_path / "out", {"index.html": b"old"})
+    (tmp_path / "out").mkdir(exist_ok=True)
+    (tmp_path / "out" / "thesis.tex").write_text("years of work")
+    before = contents(tmp_path / "out")
+    with pytest.raises(ArgumentError, match=r"holds 1 files that are not of a site, thesis\.tex among them.*--force"):
+        build_site(tmp_path / "out")
+    assert contents(tmp_path / "out") == before
+
+
+def test_force_writes_beside_them_and_removes_only_what_the_former_site_had(tmp_path: Path) -> None:
+    write_site(tmp_path / "out", {"index.html": b"old", "gone.html": b"old"})
+    (tmp_path / "out" / "CNAME").write_text("zoo.example.org")
+    write_site(tmp_path / "out", {"index.html": b"new", "models/a.html": b"new"}, force=True)
+    assert contents(tmp_path / "out") == {
+        "index.html": b"new",
+        "models/a.html": b"new",
+        "CNAME": b"zoo.example.org",
+        MARKER_NAME: b"index.html\nmodels/a.html\n",
+    }
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_failed_write_leaves_the_former_site_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_site(tmp_path / "out", {"index.html": b"old"})
+    rename = Path.replace
+
+    def full(self: Path, target: Path) -> Path:
+        if self.suffix == ".part":
+            raise OSError(28, "No space left on device", str(target))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_site(tmp_path / "out", {"index.html": b"new"})
+    assert (tmp_path / "out" / "index.html").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+# --- the command --------------------------------------------------------------------------------------------------
+
+
+def test_the_command_says_where_to_look_and_what_is_left_out(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs" / "begun", epochs=0, finished=False)
+    report = write_report(tmp_path / "verify.json", a_report())
+    report.write_text(report.read_text().replace(f'"name": "{NAME}"', '"name": "another"'))
+    done = run(tmp_path / "out", "--runs", tmp_path / "runs", "--report", report)
+    assert (done.exit_code, done.stdout.split(",")[0]) == (0, "17 pages")
+    assert done.stdout.rstrip().endswith("index.html")
+    assert f"Left out: {tmp_path / 'runs' / 'begun'}: no epoch is finished yet" in done.stderr
+    assert f"Left out: {report}: another is no row of the manifest" in done.stderr
+
+
+def test_a_place_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    done = run(tmp_path / "out", "--force")
+    assert (done.exit_code, "is a file. Pass a folder" in done.stderr) == (2, True)
+
+
+def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = run(tmp_path / "file" / "out")
+    assert done.exit_code == 3
+    assert "Check the path and its permissions" in done.stderr
+
+
+def test_a_damaged_run_stops_before_anything_is_written(tmp_path: Path) -> None:
+    (write_run(tmp_path / "runs" / "a") / "result.json").write_text("{")
+    with pytest.raises(RunError, match="not valid JSON"):
+        build_site(tmp_path / "out", runs=tmp_path / "runs")
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_jinja_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resnet_zoo.site.pages, "find_spec", lambda name: None)
+    with pytest.raises(ArgumentError, match=r"pip install 'resnet-zoo\[site\]'"):
+        build_site(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
