@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -228,7 +229,7 @@ def markdown(docstring: str | None, known: Iterable[str] = ()) -> list[str]:
         if not title:
             lines += [f"{paragraph}\n" for paragraph in linked(body, known).split("\n\n") if paragraph]
         elif title in ("Returns", "Yields"):
-            lines.append(f"{title}: {linked(' '.join(inspect.cleandoc(body).split()), known)}\n")
+            lines.append(f"{title}: {linked(' '.join(body.split()), known)}\n")
         else:
             lines += [f"{_TITLES.get(title, title)}:\n", *(_item(item, known) for item in _items(body)), ""]
     return lines
@@ -250,7 +251,7 @@ def _sections(text: str) -> Iterator[tuple[str, str]]:
 def _items(body: str) -> list[str]:
     """Return the items of a section, each on one line."""
     items: list[str] = []
-    for line in filter(str.strip, inspect.cleandoc(body).splitlines()):
+    for line in filter(str.strip, textwrap.dedent(body).splitlines()):
         if line.startswith(" "):
             items[-1] += f" {line.strip()}"
         else:

@@ -132,13 +132,12 @@ def copy_world(world: Path, target: Path) -> Path:
 # --- the reader ---------------------------------------------------------------------------------------------------
 
 
-def read_page(blocks: list[Block], folder: Path, variables: Mapping[str, str]) -> int:
+def read_page(blocks: list[Block], folder: Path) -> int:
     """Do what the blocks of a page say, in order, in a folder; Python blocks share their names.
 
     Args:
         blocks: Those to run.
         folder: A world.
-        variables: Added to the environment.
 
     Returns:
         How many blocks were run.
@@ -147,14 +146,14 @@ def read_page(blocks: list[Block], folder: Path, variables: Mapping[str, str]) -
         SnippetError: One fails, or prints something else than the page says.
     """
     names: dict[str, Any] = {"__name__": "__main__"}
-    own = {
+    variables = {
         "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "RESNET_ZOO_MANIFEST": str(folder / "zoo.json"),
         "RESNET_ZOO_MIRROR": str(folder / "published"),
     }
     for block in blocks:
-        with _surroundings(folder, {**own, **variables}):
+        with _surroundings(folder, variables):
             run_python(block, names) if block.language == "python" else run_bash(block)
     return len(blocks)
 

@@ -47,11 +47,10 @@ def follow(blocks: list[Block], world: Path, folder: Path, home: Path) -> int:
     """Run blocks in a copy of the world; those that name the Hub with one on loopback, in a process of their own."""
     place = copy_world(world, folder / "page")
     if not any("hf-hub:" in block.text or "--repo" in block.text for block in blocks):
-        return read_page(blocks, place, {})
+        return read_page(blocks, place)
     with HubServer(folder / "hub") as hub:
         variables = {**hub.environment(folder / "hub home"), "RESNET_ZOO_HOME": str(home)}
-        mirror = {"RESNET_ZOO_MIRROR": str(place / "published")}
-        return in_new_process(variables, read_page, blocks, place, mirror)
+        return in_new_process(variables, read_page, blocks, place)
 
 
 @pytest.mark.parametrize("page", TO_RUN)
@@ -166,7 +165,7 @@ def test_every_public_function_and_class_of_a_module_is_listed() -> None:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
         names = [node.name for node in tree.body if isinstance(node, kinds) and not node.name.startswith("_")]
-        missing = [name for name in names if not re.search(rf"^- `{name}`: \w", listed.get(module, ""), re.MULTILINE)]
+        missing = [name for name in names if not re.search(rf"^- `{name}`: \S", listed.get(module, ""), re.MULTILINE)]
         assert missing == [], module
 
 
