@@ -33,7 +33,7 @@ from tests.private_zoo import upstream_checkpoint
 from tests.run_folders import NAME, STAMP, make_run
 
 OTHER_STAMP = "20261125T090000Z"
-CHECKPOINT = "resnet50_8xb32_in1k_20210831-ea4938fc.pth"
+CHECKPOINT = "checkpoint.pth"
 LOG = "resnet18_b16x8_cifar10_20210528-bd6371c8.log.json"
 
 _LOG_LINES: list[dict[str, Any]] = [
