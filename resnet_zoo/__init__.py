@@ -1,7 +1,6 @@
 """resnet_zoo: fifteen residual networks whose every number can be checked.
 
-Importing the package imports neither torch nor anything else heavy; a name that needs torch brings it when it is
-first used.
+Importing the package imports neither torch nor anything else heavy; a name brings what it needs when it is first used.
 """
 
 from __future__ import annotations
@@ -30,8 +29,6 @@ from resnet_zoo.errors import (
     WeightsUnavailableError,
     ZooError,
 )
-from resnet_zoo.manifest import get_entry, list_models
-from resnet_zoo.tuning import Tuning
 
 if TYPE_CHECKING:
     from resnet_zoo.checkpoint import load_checkpoint
@@ -45,6 +42,7 @@ if TYPE_CHECKING:
     from resnet_zoo.finetuning import finetune
     from resnet_zoo.hub import push_to_hub
     from resnet_zoo.inference import optimize_for_inference
+    from resnet_zoo.manifest import get_entry, list_models
     from resnet_zoo.network_file import save_network
     from resnet_zoo.networks import open_network
     from resnet_zoo.prediction import predict, stream_predictions
@@ -52,6 +50,7 @@ if TYPE_CHECKING:
     from resnet_zoo.run_verification import verify_run
     from resnet_zoo.speed import measure_speed
     from resnet_zoo.training.tuner import FinetuneResult
+    from resnet_zoo.tuning import Tuning
     from resnet_zoo.verification import verify
     from resnet_zoo.zoo import create_model
 
@@ -83,6 +82,9 @@ _TORCH_BOUND = {
     "verify_run": "run_verification",
 }
 """The module of each public name that needs torch."""
+
+_ON_FIRST_USE = {**_TORCH_BOUND, "Tuning": "tuning", "get_entry": "manifest", "list_models": "manifest"}
+"""The module of each public name that is imported when it is first used: the errors alone are there at once."""
 
 __all__ = [
     "ArgumentError",
@@ -134,9 +136,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _TORCH_BOUND:
+    if name not in _ON_FIRST_USE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_TORCH_BOUND[name]}"), name)
+    value = getattr(importlib.import_module(f"{__name__}.{_ON_FIRST_USE[name]}"), name)
     globals()[name] = value
     return value
 

@@ -10,8 +10,47 @@ import os
 import click
 
 from resnet_zoo import __version__
-from resnet_zoo.commands import benchmark, catalog, check, embed, export, finetune, predict, runs, site, weights
+from resnet_zoo.commands import (
+    benchmark,
+    catalog,
+    check,
+    completion,
+    embed,
+    export,
+    finetune,
+    predict,
+    runs,
+    site,
+    weights,
+)
+from resnet_zoo.commands.completion import with_completion
 from resnet_zoo.commands.shell import ZooGroup, examples
+
+AFTER_THE_OPTIONS = """
+
+\b
+Exit codes:
+  0 all good
+  1 checked and wrong: a number, a hash or a file is not what it should be
+  2 wrong usage, or a name that does not exist
+  3 could not be checked: weights, images or the network were not to be had
+  130 stopped by Ctrl-C
+  141 whoever read the output has closed the pipe
+
+\b
+Environment:
+  RESNET_ZOO_HOME      folder of the cache (`resnet-zoo cache dir` prints it)
+  RESNET_ZOO_MIRROR    as --mirror
+  RESNET_ZOO_OFFLINE   as --offline if 1, true, yes or on; HF_HUB_OFFLINE too
+  RESNET_ZOO_MANIFEST  as --manifest
+  RESNET_ZOO_DEBUG     as --debug if 1
+  NO_COLOR, COLUMNS    tables without colour; their width in characters
+  HF_TOKEN, HF_HOME    read by the Hugging Face client, for hf-hub: addresses
+  HTTPS_PROXY          read by every transfer; so is REQUESTS_CA_BUNDLE
+
+Data goes to standard output, everything else to standard error.
+"""
+"""What a stranger must know of every command, in the help of the whole."""
 
 
 @click.group(
@@ -23,7 +62,7 @@ from resnet_zoo.commands.shell import ZooGroup, examples
         "predict resnet50 cat.jpg --weights resnet50.safetensors",
         "convert resnet50_8xb32_in1k_20210831-ea4938fc.pth resnet50.safetensors",
     )
-    + "\n\n\b\nExit codes:\n  0 all good   1 checked and wrong   2 wrong usage   3 could not be checked",
+    + AFTER_THE_OPTIONS,
 )
 @click.version_option(__version__, "-V", "--version", prog_name="resnet-zoo")
 @click.option("--debug", is_flag=True, envvar="RESNET_ZOO_DEBUG", show_envvar=True, help="Show tracebacks.")
@@ -46,10 +85,12 @@ COMMANDS = (
     *(predict.predict, embed.embed, finetune.finetune, export.export, benchmark.benchmark),
     *(runs.diff_log, site.site),
     *(weights.download, weights.convert, weights.cache),
+    completion.completion,
 )
 
 for command in COMMANDS:
     main.add_command(command)
+with_completion(main)
 
 
 if __name__ == "__main__":

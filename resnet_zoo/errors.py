@@ -8,7 +8,6 @@ expected against got, and one next step. ``exit_code`` is what the ``resnet-zoo`
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from os import PathLike
 from typing import ClassVar
@@ -369,6 +368,8 @@ class DatasetError(ZooError):
 
 def suggestion(name: str, known: Iterable[str]) -> str:
     """Return a sentence that names close matches, or nothing; it begins with a space."""
+    import difflib  # not before it is needed: every program that imports the package would wait for it
+
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
     return f" Did you mean {' or '.join(close)}?" if close else ""
 

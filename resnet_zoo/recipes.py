@@ -47,6 +47,7 @@ class Recipe:
         loss_scale: Static loss scale of half-precision training, ``None`` for none.
         splits: Parts a device's batch is divided into, each normalised by its own statistics, with their gradients
             averaged: N splits on one device give what N devices give.
+        begin_with: Sha256 of the weights that training begins with; ``None``: upstream's initial values.
     """
 
     epochs: int
@@ -69,6 +70,7 @@ class Recipe:
     precision: Precision
     loss_scale: float | None
     splits: int
+    begin_with: str | None
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be trained with.
@@ -131,6 +133,7 @@ _CIFAR10 = Recipe(
     precision="float32",
     loss_scale=None,
     splits=1,
+    begin_with=None,
 )
 _IN1K = dataclasses.replace(
     _CIFAR10, epochs=100, total_batch=256, milestones=(30, 60, 90), augmentation="resized_crop_flip"

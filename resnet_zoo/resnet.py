@@ -101,12 +101,12 @@ def pooled_shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequ
 class Architecture:
     """A network without its stem and classifier: the block, how many per stage, and the shortcut."""
 
-    block: type[BasicBlock] | type[Bottleneck]
+    block: type[BasicBlock | Bottleneck]
     depths: tuple[int, int, int, int]
     shortcut: Literal["plain", "pooled"] = "plain"
 
 
-BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
+BLOCKS: dict[str, type[BasicBlock | Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
 
 ARCHITECTURES = {name: Architecture(BLOCKS[plan.block], plan.depths, plan.shortcut) for name, plan in PLANS.items()}
 

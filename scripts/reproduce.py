@@ -25,6 +25,9 @@ from resnet_zoo.commands.shell import ZooCommand, device_option
 @click.option("--epochs", metavar="N", help="Short for --set epochs=N.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--seeds", type=click.IntRange(min=2), help="Train this many times, with seeds from --seed on.")
+@click.option(
+    "--begin-with", type=click.Path(), metavar="PATH", help="Weights to begin with instead of initial values."
+)
 @click.option("--runs", type=click.Path(), default="runs", show_default=True, help="Where run folders are made.")
 @device_option
 @click.option("--compile/--no-compile", "compile_network", default=None, help="torch.compile; default: on CUDA.")
@@ -52,6 +55,7 @@ def main(
     epochs: str | None,
     seed: int,
     seeds: int | None,
+    begin_with: str | None,
     runs: str,
     debug: bool,  # noqa: ARG001  # ZooCommand reads it
     **settings: Any,
@@ -59,7 +63,13 @@ def main(
     from resnet_zoo.training.reproduce import Settings, reproduce, reproduce_seeds
 
     fields = dict(_pair(text) for text in overrides) | ({"epochs": epochs} if epochs is not None else {})
-    how: dict[str, Any] = {"recipe": recipe, "overrides": fields, "runs": runs, "settings": Settings(**settings)}
+    how: dict[str, Any] = {
+        "recipe": recipe,
+        "overrides": fields,
+        "begin_with": begin_with,
+        "runs": runs,
+        "settings": Settings(**settings),
+    }
     if seeds is None:
         folder = reproduce(name, data, seed=seed, **how)
     else:

@@ -212,7 +212,7 @@ def run_bash(block: Block) -> None:
 
 def _can_run_here(words: list[str]) -> bool:
     """Tell whether a command line is one call of a program of ours, which then needs no process of its own."""
-    return not any(map(is_operator, words)) and "torchrun" not in words and "$" not in "".join(words)
+    return not any(map(is_operator, words)) and "torchrun" not in words and not {"$", "*"} & set("".join(words))
 
 
 def _run_here(command: str) -> tuple[int, str]:

@@ -36,7 +36,7 @@ from tests.conftest import ENTRIES, NAMES, randomise, smooth_image
 ROOT = Path(__file__).parent.parent
 COMMANDS = [
     *("list", "show", "verify", "evaluate", "predict", "embed", "finetune", "export", "benchmark"),
-    *("diff-log", "site", "convert", "download", "cache", "env"),
+    *("diff-log", "site", "convert", "download", "cache", "env", "completion"),
 ]
 ROW = "resnet18_cifar10"
 ANSI = "\x1b["
@@ -277,7 +277,7 @@ def test_help_works_everywhere_and_has_examples(command: str, flag: str) -> None
 @pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_the_examples_use_options_and_commands_that_exist(command: str) -> None:
     out = assert_good(run(*command.split(), "-h"))
-    lines = re.findall(r"^ +resnet-zoo (?:--\w+ \S+ )*(\w+)(.*)$", out, re.MULTILINE)
+    lines = re.findall(r"^ +resnet-zoo (?:--\w+ \S+ )*([a-z][\w-]*)(.*)$", re.sub(r"\\\n +", "", out), re.MULTILINE)
     assert lines
     for name, arguments in lines:
         words = arguments.split()

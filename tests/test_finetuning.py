@@ -88,7 +88,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(name: Path | str, data: Path, target: Path, **options: Any) -> FinetuneResult:
-    return finetune(name, data, target, **({"tuning": SHORT, "device": "cpu", "num_workers": 0} | options))
+    how: dict[str, Any] = {"tuning": SHORT, "device": "cpu", "num_workers": 0}
+    return finetune(name, data, target, **(how | options))
 
 
 class Log(Silent):
@@ -120,7 +121,7 @@ def tensors(path: Path | str) -> dict[str, Tensor]:
 
 
 def header(path: Path | str) -> dict[str, str]:
-    return load_checkpoint(path).header
+    return dict(load_checkpoint(path).header)
 
 
 def is_head(key: str) -> bool:
@@ -156,6 +157,7 @@ def test_the_accuracy_told_is_that_of_predict_on_the_held_out_images(
     best = [found.classes[0].name for found in predict(result.path, held.paths, device="cpu")]
     correct = sum(name == path.parent.name for name, path in zip(best, held.paths, strict=True))
     assert result.top1 == pytest.approx(100 * correct / len(held.paths))
+    assert result.top1 is not None
     assert result.top1_interval is not None
     assert result.top1_interval[0] <= result.top1 <= result.top1_interval[1]
     assert log.sentences[-1] == f"{correct} of 3 held-out images right"
@@ -164,7 +166,8 @@ def test_the_accuracy_told_is_that_of_predict_on_the_held_out_images(
 def test_every_epoch_is_told_and_all_but_a_phases_last_one_measured(tuned: tuple[FinetuneResult, Log]) -> None:
     epochs = [line for line in tuned[1].lines if isinstance(line, LogEpoch)]
     assert [(line.epoch, line.top1 is None) for line in epochs] == [(0, False), (1, True)] * 2
-    head, whole = (max(line.lr for line in tuned[1].lines[start : start + 6]) for start in (0, 6))
+    steps = [line.lr for line in tuned[1].lines if isinstance(line, LogStep)]
+    head, whole = max(steps[:4]), max(steps[4:])
     assert head == pytest.approx(2 * whole)
 
 

@@ -138,6 +138,15 @@ def test_every_row_has_a_page_and_a_line_in_the_table(site: Path) -> None:
     assert [name for name in pages["index.html"].ids if name in NAMES] == NAMES
 
 
+def test_models_of_a_data_set_have_titles_of_their_own(site: Path) -> None:
+    headings = [
+        page.text.split("All models")[1].split("copy")[0] for name, page in pages_of(site).items() if "/" in name
+    ]
+    titles = {" ".join(heading.split()[:-1]) for heading in headings}
+    assert len(titles) == len(NAMES)
+    assert "ResNet-50 fp16 ImageNet-1k" in titles
+
+
 def test_every_link_inside_resolves_and_every_other_is_https(site: Path) -> None:
     pages = pages_of(site)
     for address, page in pages.items():

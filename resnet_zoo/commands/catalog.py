@@ -25,14 +25,21 @@ from resnet_zoo.terminal import echo_entries, echo_json, echo_record
 )
 @click.argument("pattern", required=False)
 @click.option("--dataset", type=click.Choice(list(DATASET_TITLES)), help="Only rows of this data set.")
-@click.option("--where", multiple=True, metavar="KEY<VALUE", help="Only rows that meet this; may be repeated.")
+@click.option(
+    "--where", multiple=True, metavar="KEY<VALUE", help="Only rows that meet this (< <= = >= >); may be repeated."
+)
 @click.option("--sort", metavar="KEY[:desc]", help="Sort by a key of the JSON output.")
 @click.option("-q", "--quiet", is_flag=True, help="Names only, one a line.")
 @format_option("table", "json", "csv", "markdown")
 def list_command(
     pattern: str | None, dataset: str | None, where: tuple[str, ...], sort: str | None, quiet: bool, form: str
 ) -> None:
-    """List the rows, all or those that match PATTERN (wildcards, or a part of the name)."""
+    """List the rows of the zoo, or those whose name matches PATTERN.
+
+    PATTERN has wildcards (quote them), or is a part of the name. Parameters are in millions, FLOPs in billions (one
+    multiply-accumulate counts as one), top-1 and top-5 in percent, all as published. KEY is one of the JSON output:
+    name, architecture, dataset, num_classes, params_m, flops_g, top1, top5, params, flops, macs.
+    """
     entries = select(map(get_entry, list_models(pattern, dataset=dataset)), where, sort)
     if not entries:
         click.echo("No row matches; `resnet-zoo list` shows all.", err=True)
@@ -48,12 +55,19 @@ def list_command(
         echo_entries(entries)
 
 
-@click.command(epilog=examples("show resnet50", "show resnetv1d50 --format json", "show resnet50 --chain"))
+@click.command(
+    epilog=examples("show resnet50", "show resnetv1d50 --format json", "show resnet50 --chain"),
+    short_help="Show everything the manifest says about a row.",
+)
 @click.argument("name")
-@click.option("--chain", is_flag=True, help="Load the weights and show every hash on the way to the tensors.")
+@click.option("--chain", is_flag=True, help="Load the weights (fetched if need be) and show every hash on the way.")
 @with_options(weights_option, format_option("table", "json"))
 def show(name: str, chain: bool, weights: str | None, form: str) -> None:
-    """Show everything the manifest says about a row, and its training recipe."""
+    """Show everything the manifest says about a row, and its training recipe.
+
+    NAME is a row or an alias. With --chain, the file's way from the manifest to the tensors in memory: source, sha256
+    at each step, and what vouches for it; --weights says for which file, else it is the row's default.
+    """
     entry = get_entry(name)
     if chain:
         from resnet_zoo.chain import chain_of

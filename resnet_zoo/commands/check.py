@@ -56,6 +56,8 @@ def verify(
     Without options: manifest, architecture, parameters and FLOPs. With weights also the file; with --data the
     accuracy. What could not be checked is marked so and never counts as passed. With --run, a run folder is checked
     from its files alone: hashes, recipe, log, counts and weights; with --data the accuracy against its result.
+
+    Exit code 1 if a number is wrong, 3 if one that was asked for could not be checked.
     """
     for name in names:
         get_entry(name)  # a misspelt name is told before torch is imported
@@ -93,11 +95,22 @@ def _check_run_options(names: Sequence[str], others: Mapping[str, object]) -> No
         raise click.UsageError(f"--run has its own weights and images: leave out {' and '.join(given)}.")
 
 
-@click.command(epilog=examples("evaluate resnet18_cifar10 --data cifar10/ --weights resnet18_cifar10.safetensors"))
+@click.command(
+    epilog=examples(
+        "evaluate resnet18_cifar10 --data cifar10/ --weights resnet18_cifar10.safetensors",
+        "evaluate resnet50 --data imagenet/ --fast --format json",
+    )
+)
 @click.argument("name")
-@click.option("--data", type=click.Path(), metavar="DIR", required=True, help="The folder of the test images.")
+@click.option("--data", type=click.Path(), metavar="DIR", required=True, help="The test images.")
 @click.option("--download", is_flag=True, help="CIFAR: fetch the official archive into DIR if it is not there.")
-@click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="Number format of the computation; accuracies are published for float32.",
+)
 @with_options(weights_option, device_option, fast_option, *data_options, format_option("table", "json"))
 def evaluate(
     name: str,
@@ -113,7 +126,11 @@ def evaluate(
     partial: bool,
     form: str,
 ) -> None:
-    """Measure top-1 and top-5 of a row on its test images."""
+    """Measure top-1 and top-5 of a row on its test images, in percent.
+
+    DIR holds test/<class>/ or the CIFAR archive, for ImageNet val/<wnid>/. The weights are the row's default ones
+    (fetched if need be), or those of --weights.
+    """
     get_entry(name)
     from resnet_zoo.evaluation import evaluate as evaluate_row
 

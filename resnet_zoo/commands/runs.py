@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 @click.command(
     "diff-log",
     epilog=examples(
-        "diff-log runs/resnet18_cifar10/20261124T203719Z runs/resnet18_cifar10/20261125T090000Z --plot curves.png",
-        "diff-log runs/resnet18_cifar10/20261124T203719Z resnet18_b16x8_cifar10_20210528-bd6371c8.log.json",
+        "diff-log runs/resnet18_cifar10/20261124T203719Z other_run/ --plot curves.png",
+        "diff-log my_run/ resnet18_b16x8_cifar10_20210528-bd6371c8.log.json",
     ),
 )
 @click.argument("run", type=click.Path())
 @click.argument("other", type=click.Path())
-@click.option("--plot", type=click.Path(), metavar="FILE", help="Draw both as a .png, .svg or .pdf.")
+@click.option("--plot", type=click.Path(), metavar="FILE", help="Draw both as a .png, .svg or .pdf (extra `plots`).")
 @with_options(format_option("table", "json"))
 def diff_log(run: str, other: str, plot: str | None, form: str) -> None:
     """Compare the curves of two trainings, RUN and OTHER.

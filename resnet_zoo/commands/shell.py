@@ -7,7 +7,9 @@ import difflib
 import errno
 import io
 import os
+import re
 import sys
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -72,7 +74,8 @@ class ZooGroup(_Sentences, click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command; see the class."""
-        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+        is_unknown = args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None
+        if is_unknown and not ctx.resilient_parsing:  # a shell that completes a line wants no sentence
             close = difflib.get_close_matches(args[0], self.list_commands(ctx), n=2)
             hint = f" Did you mean {' or '.join(close)}?" if close else ""
             raise click.UsageError(f"There is no command {args[0]!r}.{hint}", ctx)
@@ -97,20 +100,36 @@ def echo_skipped(error: ZooError) -> None:
 
 
 def examples(*lines: str) -> str:
-    """Return an epilog of example commands, unwrapped."""
-    return "\b\nExamples:\n" + "\n".join(f"  resnet-zoo {line}" for line in lines)
+    """Return an epilog of example commands; long ones go on in a second line, as a shell takes them."""
+    return "\b\nExamples:\n" + "\n".join(map(_folded, lines))
+
+
+def _folded(line: str) -> str:
+    """Return an example command in lines that fit a terminal of 80 columns with click's own indentation."""
+    wrapper = textwrap.TextWrapper(74, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    kept = re.sub(r" (--?[\w-]+) (?!-)", " \\1\0", f"resnet-zoo {line}")  # an option stays beside its value
+    return textwrap.indent(" \\\n".join(wrapper.wrap(kept)), "  ").replace("\0", " ")
 
 
 weights_option = click.option(
     "--weights", metavar="TAG|PATH", help="A weight set of the row, or a .safetensors or .pth file."
 )
-device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
+device_option = click.option(
+    "--device", metavar="DEVICE", default="auto", show_default=True, help="Compute on: auto, cpu, cuda, cuda:1, mps."
+)
 fast_option = click.option(
     "--fast", is_flag=True, help="Fold batch-norm, and compute in bfloat16 where the device multiplies it."
 )
 data_options = (
-    click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True),
-    click.option("--num-workers", "-j", type=click.IntRange(min=0), help="Processes that decode images."),
+    click.option(
+        "--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Images computed at a time."
+    ),
+    click.option(
+        "--num-workers",
+        "-j",
+        type=click.IntRange(min=0),
+        help="Processes that decode images.  [default: none on a CPU, else one per core, at most 8]",
+    ),
     click.option("--skip-bad", is_flag=True, help="Count and report unreadable images instead of stopping."),
     click.option("--partial", is_flag=True, help="Accept a folder in which classes are missing."),
 )

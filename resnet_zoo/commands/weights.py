@@ -22,11 +22,12 @@ from resnet_zoo.terminal import echo_cache, echo_json, echo_record
     epilog=examples(
         "convert resnet50_8xb32_in1k_20210831-ea4938fc.pth resnet50.safetensors",
         "convert resnet50.safetensors for_mmpretrain.pth --layout openmmlab",
-    )
+    ),
+    short_help="Convert a checkpoint to safetensors.",
 )
 @click.argument("source", type=click.Path())
 @click.argument("target", type=click.Path())
-@click.option("--name", help="The row the checkpoint must fit; default: found from the file.")
+@click.option("--name", metavar="NAME", help="The row the checkpoint must fit.  [default: found from the file]")
 @click.option(
     "--layout",
     type=click.Choice(["resnet_zoo", "torchvision", "timm", "openmmlab"]),
@@ -59,9 +60,9 @@ def convert(source: str, target: str, name: str | None, layout: Any, force: bool
     )
 )
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option("--all", "every", is_flag=True, help="All rows.")
+@click.option("--all", "every", is_flag=True, help="All rows of the zoo.")
 @click.option("--dataset", type=click.Choice(list(DATASET_TITLES)), help="With --all: only rows of this data set.")
-@click.option("--weights", "tag", metavar="TAG", help="A weight set of the rows; default: each row's own default.")
+@click.option("--weights", "tag", metavar="TAG", help="A weight set of the rows.  [default: each row's own]")
 @format_option("table", "json")
 @click.pass_context
 def download(
@@ -69,7 +70,8 @@ def download(
 ) -> None:
     """Fetch weights into the cache, checked, so that they load offline.
 
-    A row that fails is reported, the others are fetched all the same.
+    A transfer that broke off goes on where it stopped. A row that fails is reported, the others are fetched all the
+    same; the exit code is then 1 if bytes were wrong, else 3.
     """
     if every == bool(names):
         raise click.UsageError("Name the rows to download, or pass --all.")
@@ -104,16 +106,16 @@ def cache() -> None:
     """Look after the weights on this machine."""
 
 
-@cache.command("dir")
+@cache.command("dir", epilog=examples("cache dir"))
 def cache_dir() -> None:
     """Print the cache folder."""
     click.echo(str(cache_path()))
 
 
-@cache.command("ls")
+@cache.command("ls", epilog=examples("cache ls", "cache ls --format json"))
 @format_option("table", "json")
 def cache_ls(form: str) -> None:
-    """List the weights in the cache."""
+    """List the weights in the cache: row and tag, size in bytes, sha256."""
     files = list_cache()
     if form == "json":
         echo_json([asdict(file) for file in files])
@@ -121,11 +123,14 @@ def cache_ls(form: str) -> None:
         echo_cache(files)
 
 
-@cache.command("verify")
+@cache.command("verify", epilog=examples("cache verify", "cache verify --format json"))
 @format_option("table", "json")
 @click.pass_context
 def cache_verify(ctx: click.Context, form: str) -> None:
-    """Check the sha256 of every file in the cache; exit code 1 if one is damaged."""
+    """Check the sha256 of every file in the cache.
+
+    Exit code 1 if one is damaged; its next load puts it aside and fetches it again.
+    """
     files = list_cache()
     damaged = damaged_files(files)
     if form == "json":
@@ -139,23 +144,25 @@ def cache_verify(ctx: click.Context, form: str) -> None:
     ctx.exit(WRONG if damaged else 0)
 
 
-@cache.command("rm")
-@click.argument("names", nargs=-1, metavar="[NAME[/TAG]]...")
-@click.option("--all", "every", is_flag=True, help="All weights.")
-def cache_rm(names: tuple[str, ...], every: bool) -> None:
-    """Remove weights of rows from the cache."""
-    if every == bool(names):
+@cache.command("rm", epilog=examples("cache rm resnet50", "cache rm resnet18_cifar10/openmmlab", "cache rm --all"))
+@click.argument("names_and_tags", nargs=-1, metavar="[NAME[/TAG]]...")
+@click.option("--all", "every", is_flag=True, help="All weights in the cache.")
+def cache_rm(names_and_tags: tuple[str, ...], every: bool) -> None:
+    """Remove weights from the cache: all of a row (NAME), or one weight set of it (NAME/TAG)."""
+    if every == bool(names_and_tags):
         raise click.UsageError("Name the rows to remove, or pass --all.")
-    click.echo(f"{remove_files(list_cache() if every else select_files(names))} bytes freed")
+    click.echo(f"{remove_files(list_cache() if every else select_files(names_and_tags))} bytes freed")
 
 
-@cache.command("prune")
+@cache.command("prune", epilog=examples("cache prune"))
 def cache_prune() -> None:
     """Remove unfinished transfers, damaged files put aside, and weights that no row has any more."""
     click.echo(f"{prune()} bytes freed")
 
 
-@cache.command("export")
+@cache.command(
+    "export", epilog=examples("cache export /media/stick/zoo", "--mirror /media/stick/zoo download resnet50")
+)
 @click.argument("target", type=click.Path(), metavar="DIR")
 @click.pass_context
 def cache_export(ctx: click.Context, target: str) -> None:

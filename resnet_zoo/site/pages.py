@@ -51,8 +51,16 @@ class Model:
 
     @property
     def title(self) -> str:
-        """What a person calls the row; not unique."""
-        return f"{self.family}-{self.depth}" if self.depth else self.entry.architecture
+        """What a person calls the row; unique within a data set."""
+        name = f"{self.family}-{self.depth}" if self.depth else self.entry.architecture
+        return f"{name} {self.variant}".rstrip()
+
+    @property
+    def variant(self) -> str:
+        """What stands between architecture and data set in the row's name: ``fp16``, for example."""
+        pattern = f"{re.escape(self.entry.architecture)}_(?:(.*)_)?{self.entry.dataset}"
+        found = re.fullmatch(pattern, self.entry.name)
+        return found[1] or "" if found else ""
 
     @property
     def dataset_title(self) -> str:

@@ -11,11 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from resnet_zoo.checkpoint import Checkpoint, load_checkpoint
 from resnet_zoo.data import open_test_set
 from resnet_zoo.environment import checkout_state, code_sha256, device_title, versions
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.evaluation import Precision
-from resnet_zoo.fit import build
+from resnet_zoo.fit import build, check_fit, expected_shapes, with_counters
 from resnet_zoo.manifest import get_entry
 from resnet_zoo.preprocess import Transform
 from resnet_zoo.recipes import Recipe, difference, find_recipe, override
@@ -70,6 +71,7 @@ def reproduce(
     recipe: str = "published",
     overrides: Mapping[str, str] | None = None,
     seed: int = 0,
+    begin_with: str | os.PathLike[str] | None = None,
     runs: str | os.PathLike[str] = "runs",
     settings: Settings = Settings(),
 ) -> Path:
@@ -84,6 +86,7 @@ def reproduce(
         recipe: ``published`` or ``fast``.
         overrides: Recipe fields to replace, as text; the result says so.
         seed: Of initial values, order and augmentation.
+        begin_with: The path of weights to begin with instead of initial values; the result names their sha256.
         runs: Where run folders are made: ``<runs>/<row>/<stamp>/``.
         settings: How it runs.
 
@@ -91,11 +94,19 @@ def reproduce(
         UnknownModelError: No row is called so.
         ArgumentError: A recipe, field, device or number of devices that cannot be.
         DatasetError: The images are missing, incomplete or unreadable.
+        WeightsUnavailableError, WeightsMismatchError, UnsafeCheckpointError, CheckpointError: The weights to begin
+            with cannot be used.
         TrainingError: It cannot begin, was stopped (`TrainingStopped`), or diverged (`NonFiniteLossError`).
     """
     entry = get_entry(name)
     base = find_recipe(entry.recipe, recipe)
     used = override(base, overrides or {})
+    beginning = None if begin_with is None else load_checkpoint(begin_with)
+    if beginning is not None:
+        check_fit(entry.name, expected_shapes(entry), beginning)
+        used = replace(used, begin_with=beginning.sha256)
+    elif used.begin_with is not None:
+        raise ArgumentError("The recipe begins with weights. Pass their file (--begin-with).")
     with join_workers(settings.device) as workers, console(quiet=not workers.is_first) as screen:
         _check(used, workers)
         screen.say(f"{entry.name}, recipe {recipe}: reading {data} …")
@@ -117,7 +128,7 @@ def reproduce(
                 folder = held.enter_context(found or start_folder(Path(runs), plan, environment))
                 screen.say(f"Run folder: {folder}")
             folder = workers.share(folder)
-            learner = _learner(entry, used, seed, workers, compiled=environment.compiled)
+            learner = _learner(entry, used, seed, workers, beginning, compiled=environment.compiled)
             position = _loop(entry, learner, training, testing, workers, folder, seed, screen, settings).run()
             correct = testing.count(learner.model)
             if workers.is_first:
@@ -218,9 +229,13 @@ def _command() -> tuple[str, ...]:
     return tuple(Path(argument).name if Path(argument).is_absolute() else argument for argument in sys.argv)
 
 
-def _learner(entry: Entry, recipe: Recipe, seed: int, workers: Workers, *, compiled: bool) -> Learner:
+def _learner(
+    entry: Entry, recipe: Recipe, seed: int, workers: Workers, beginning: Checkpoint | None, *, compiled: bool
+) -> Learner:
     with initial_values(seed):
         model = build(entry)
+    if beginning is not None:
+        model.load_state_dict(with_counters(beginning.tensors))
     repeat_exactly(workers.device)
     normalise = Transform(entry.preprocess, entry.input_size).normalise
     return Learner(model, recipe, normalise, workers, compile_network=compiled)
