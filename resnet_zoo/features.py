@@ -76,8 +76,8 @@ def create_feature_extractor(
 
     Args:
         name: A row, an alias or a network on the Hugging Face Hub, as `create_model`.
-        layers: The layers to return, in any order (see the table above): ``stem.relu``, ``stem``, ``stage1`` to
-            ``stage4``, a block as ``stage3.5``, ``pool``, ``logits``.
+        layers: The layers to return, in any order (a table is in the module's docstring): ``stem.relu``, ``stem``,
+            ``stage1`` to ``stage4``, a block as ``stage3.5``, ``pool``, ``logits``.
         pretrained: Load the row's default weights.
         weights: A tag of the row, or the path of a weights file, as `create_model`.
         in_channels: Another number of image channels, as `create_model`.

@@ -1,0 +1,201 @@
+"""The documentation: every command and snippet in it is run, every option, name and link in it exists."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import runpy
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+import resnet_zoo
+from tests.docs_pages import PAGES, ROOT, Block, blocks_of, complaints, read_blocks
+from tests.docs_world import SnippetError, copy_world, make_world, read_page
+from tests.hub_server import HubServer, in_new_process
+
+BLOCKS = [block for page in PAGES for block in read_blocks(page)]
+TO_RUN = {
+    page.relative_to(ROOT).as_posix(): [block for block in read_blocks(page) if block.is_code and not block.why_not_run]
+    for page in PAGES
+}
+TO_RUN = {page: blocks for page, blocks in TO_RUN.items() if blocks}
+WITH_SLOW = [page for page, blocks in TO_RUN.items() if any(block.is_slow for block in blocks)]
+
+NOT_RUN = {
+    "README.md": 2,
+    "docs/adding-a-row.md": 1,
+    "docs/migrating.md": 1,
+    "docs/quickstart.md": 2,
+    "docs/reproducing.md": 4,
+}
+"""How many blocks of each page are never run; each says why."""
+
+GENERATED = ("api.md", "modules.md")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_world(tmp_path_factory.mktemp("docs") / "world")
+
+
+def follow(blocks: list[Block], world: Path, folder: Path, home: Path) -> int:
+    """Run blocks in a copy of the world; those that name the Hub with one on loopback, in a process of their own."""
+    place = copy_world(world, folder / "page")
+    if not any("hf-hub:" in block.text or "--repo" in block.text for block in blocks):
+        return read_page(blocks, place)
+    with HubServer(folder / "hub") as hub:
+        variables = {**hub.environment(folder / "hub home"), "RESNET_ZOO_HOME": str(home)}
+        return in_new_process(variables, read_page, blocks, place)
+
+
+@pytest.mark.parametrize("page", TO_RUN)
+def test_a_page_does_what_it_says(page: str, world: Path, tmp_path: Path, own_cache: Path) -> None:
+    blocks = [block for block in TO_RUN[page] if not block.is_slow]
+    assert follow(blocks, world, tmp_path, own_cache) == len(blocks) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", WITH_SLOW)
+def test_a_page_with_slow_blocks_does_what_it_says(page: str, world: Path, tmp_path: Path, own_cache: Path) -> None:
+    needed = {module for block in TO_RUN[page] for module in block.needs}
+    missing = sorted(module for module in needed if importlib.util.find_spec(module) is None)
+    if missing:
+        pytest.skip(f"{page} needs {', '.join(missing)}")
+    assert follow(TO_RUN[page], world, tmp_path, own_cache) == len(TO_RUN[page])
+
+
+def test_every_block_that_is_not_run_has_its_reason() -> None:
+    reasons = [block.why_not_run for block in BLOCKS if block.why_not_run]
+    assert all(len(reason.split()) >= 2 for reason in reasons)
+    assert Counter(block.page for block in BLOCKS if block.why_not_run) == NOT_RUN
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_options_names_syntax_and_links_are_right(path: Path) -> None:
+    assert complaints(path.read_text(encoding="utf-8"), path) == []
+
+
+PLANTED = {
+    "```python\nfor\n```\n": "no Python",
+    "```python\nimport resnet_zoo\nresnet_zoo.creat_model('resnet50')\n```\n": "resnet_zoo has no creat_model",
+    "```python\nfrom resnet_zoo.zoo import make_model\n```\n": "resnet_zoo.zoo has no make_model",
+    "```bash\nif true; then\n```\n": "syntax error",
+    "```bash\nresnet-zoo lst\n```\n": "no command 'lst'",
+    "```bash\nresnet-zoo list --datset cifar10\n```\n": "No such option",
+    "```bash\nresnet-zoo list --dataset mnist\n```\n": "mnist",
+    "```bash\nfind . | resnet-zoo predict --format jsonl\n```\n": "Missing argument",
+    "```bash\nRESNET_ZOO_OFFLINE=1 resnet-zoo verify --rnu x\n```\n": "No such option",
+    "```bash\npython scripts/reproduce.py resnet50 --dta x\n```\n": "No such option",
+    "```bash\ntorchrun --nproc-per-node 2 -m resnet_zoo embed resnet50 photos/\n```\n": "Missing option",
+    "<!-- not run -->\n```bash\nls\n```\n": "without a reason",
+    "<!-- not run: secret -->\n```bash\nls\n```\n": "without a reason",
+    "```sh\nls\n```\n": "unknown language",
+    "```bash\nls\n": "a fence",
+    "Run `resnet-zoo verfy`.": "no command 'verfy'",
+    "Run `resnet-zoo verify --rnu DIR`.": "has no --rnu",
+    "Pass `--quickly`.": "no program of ours has --quickly",
+    "See [there](nowhere.md).": "nowhere.md, which is not there",
+    "# Title\n\nSee [below](#nothing).": "no such heading",
+}
+
+
+@pytest.mark.parametrize("text", PLANTED)
+def test_a_planted_mistake_is_found(text: str) -> None:
+    (complaint,) = complaints(text, ROOT / "docs" / "planted.md")
+    assert PLANTED[text] in complaint
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("```python\nx = 1\n```\n\n```python\nprint(x + 1)  # 3\n```\n", "prints ['2'], and the page says '3'"),
+        ("```python\nraise ValueError('so')\n```\n", "planted.md:1: ValueError: so"),
+        ("```bash\nresnet-zoo show resnet51\n```\n", "planted.md:2: resnet-zoo show resnet51: exit code 2"),
+        ("```bash\nresnet-zoo list -q | grep -c mobilenet\n```\n", "exit code 1"),
+        ("```bash\npython scripts/reproduce.py resnet50 --data nowhere/\n```\n", "nowhere is not a folder"),
+    ],
+)
+def test_a_planted_broken_snippet_is_found(text: str, words: str, world: Path, tmp_path: Path, own_cache: Path) -> None:
+    with pytest.raises(SnippetError) as error:
+        follow(blocks_of(text, "planted.md"), world, tmp_path, own_cache)
+    assert words in str(error.value)
+
+
+# --- the reference ------------------------------------------------------------------------------------------------
+
+
+def sync_docs() -> dict[str, Any]:
+    return runpy.run_path(str(ROOT / "scripts" / "sync_docs.py"))
+
+
+def test_the_reference_is_up_to_date() -> None:
+    result = CliRunner().invoke(sync_docs()["main"], ["--check"])
+    assert result.exit_code == 0, result.output
+
+
+def test_a_reference_that_is_out_of_date_is_told_and_written(tmp_path: Path) -> None:
+    program = sync_docs()
+    main = program["main"]
+    main.callback.__globals__["DOCS"] = tmp_path
+    result = CliRunner().invoke(main, ["--check"])
+    assert (result.exit_code, "python scripts/sync_docs.py" in result.output) == (1, True)
+    assert list(tmp_path.iterdir()) == []
+    assert CliRunner().invoke(main).exit_code == 0
+    for name in GENERATED:
+        assert (tmp_path / name).read_bytes() == (ROOT / "docs" / name).read_bytes()
+    assert CliRunner().invoke(main, ["--check"]).exit_code == 0
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    headings = re.findall(r"^### `(\w+)`$", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(resnet_zoo.__all__) <= set(headings)
+    assert len(headings) == len(set(headings))
+
+
+def test_every_public_function_and_class_of_a_module_is_listed() -> None:
+    text = (ROOT / "docs" / "modules.md").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^## `([\w.]+)`$(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
+    for path in sorted((ROOT / "resnet_zoo").rglob("*.py")):
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+        names = [node.name for node in tree.body if isinstance(node, kinds) and not node.name.startswith("_")]
+        missing = [name for name in names if not re.search(rf"^- `{name}`: \S", listed.get(module, ""), re.MULTILINE)]
+        assert missing == [], module
+
+
+def test_a_docstring_becomes_markdown() -> None:
+    docstring = """Do it with ``<this>``, see `create_model`, for a < b.
+
+    Args:
+        name: What it is called,
+            on two lines.
+
+    Returns:
+        A thing.
+
+    Raises:
+        ZooError, OSError: As
+            `create_model`.
+    """
+    assert "\n".join(sync_docs()["markdown"](docstring, {"create_model", "ZooError"})) == "\n".join(
+        [
+            "Do it with `<this>`, see [`create_model`](#create_model), for a &lt; b.",
+            "",
+            "Arguments:",
+            "",
+            "- `name`: What it is called, on two lines.",
+            "",
+            "Returns: A thing.",
+            "",
+            "Raises:",
+            "",
+            "- [`ZooError`](#zooerror), `OSError`: As [`create_model`](#create_model).",
+            "",
+        ]
+    )
