@@ -400,7 +400,7 @@ def commit_all(folder: Path) -> None:
         subprocess.run([*program, *arguments], cwd=folder, env=environment, check=True, capture_output=True)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 def test_two_builds_are_the_same_and_clean(tmp_path: Path) -> None:
     """Also with weights, a run folder and images in the repository, which must stay out of both archives."""
