@@ -106,7 +106,7 @@ class Architecture:
     shortcut: Literal["plain", "pooled"] = "plain"
 
 
-BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
+BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
 
 ARCHITECTURES = {name: Architecture(BLOCKS[plan.block], plan.depths, plan.shortcut) for name, plan in PLANS.items()}
 
