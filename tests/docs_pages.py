@@ -209,7 +209,7 @@ def _usage_faults(program: click.Command, arguments: list[str]) -> Iterator[str]
 def _descend(program: click.Command, arguments: list[str]) -> tuple[click.Command, list[str]]:
     """Return the command that a group's arguments lead to, and its own arguments."""
     while isinstance(program, click.Group):
-        context = click.Context(program, info_name=program.name)
+        context = click.Context(program, info_name=program.name, help_option_names=["-h", "--help"])
         _, rest, _ = program.make_parser(context).parse_args(list(arguments))
         if not rest:
             raise click.UsageError(f"{program.name} without a command")

@@ -162,8 +162,15 @@ class FaultServer:
         return [request for request in self.requests if request.path == path]
 
     def sent(self, path: str) -> int:
-        """Return how many bytes of bodies were sent for a path."""
-        return sum(request.sent for request in self.asked(path))
+        """Return how many bytes of bodies were sent for a path, once the count stands still.
+
+        A client may have all bytes before the thread that sent them has counted the last ones.
+        """
+        while True:
+            before = sum(request.sent for request in self.asked(path))
+            time.sleep(0.05)
+            if sum(request.sent for request in self.asked(path)) == before:
+                return before
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
         """Answer a request."""

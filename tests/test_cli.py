@@ -781,7 +781,7 @@ def test_finetune_that_cannot_be_done_is_one_sentence(
 
 
 @posix_only
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_finetune_leaves_no_file_when_it_is_ended_and_goes_on(
     number: signal.Signals, code: int, small: Path, photos: Path, tmp_path: Path

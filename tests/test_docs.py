@@ -59,7 +59,7 @@ def test_a_page_does_what_it_says(page: str, world: Path, tmp_path: Path, own_ca
     assert follow(blocks, world, tmp_path, own_cache) == len(blocks) > 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("page", WITH_SLOW)
 def test_a_page_with_slow_blocks_does_what_it_says(page: str, world: Path, tmp_path: Path, own_cache: Path) -> None:
     needed = {module for block in TO_RUN[page] for module in block.needs}

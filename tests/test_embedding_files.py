@@ -115,7 +115,7 @@ def program(tuned: Path, images: Path, output: Path, *, kill_after: int) -> list
 
 @posix_only
 @pytest.mark.parametrize(
-    "kill_after", [2, pytest.param(6, marks=pytest.mark.slow), pytest.param(10, marks=pytest.mark.slow)]
+    "kill_after", [2, pytest.param(6, marks=pytest.mark.long), pytest.param(10, marks=pytest.mark.slow)]
 )
 def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_bytes(
     kill_after: int, tuned: Path, images: Path, out: Path
@@ -208,7 +208,7 @@ def torchrun(*arguments: str | Path, processes: int = 2) -> subprocess.Completed
 
 
 @posix_only
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("suffix", [".npy", ".safetensors"])
 def test_two_processes_write_the_bytes_of_one(suffix: str, tuned: Path, images: Path, out: Path) -> None:
     shared, alone = out / f"shared{suffix}", out / f"alone{suffix}"

@@ -102,7 +102,7 @@ def is_quick(name: str, form: Format) -> bool:
 @pytest.mark.parametrize(
     ("name", "form"),
     [
-        pytest.param(name, form, marks=[] if is_quick(name, form) else [pytest.mark.slow])
+        pytest.param(name, form, marks=[] if is_quick(name, form) else [pytest.mark.long])
         for form in FORMATS
         for name in NAMES
     ],

@@ -323,7 +323,7 @@ def test_it_compiles_to_one_graph(name: str) -> None:
     assert list(compiled(x)) == ["stage3", "stem.relu", "stage2.1"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_compiles_with_inductor_and_trains() -> None:
     extractor = FeatureExtractor(network(), layers=("stage2", "logits"))
     compiled = torch.compile(extractor, fullgraph=True)
@@ -339,8 +339,8 @@ def test_it_compiles_with_inductor_and_trains() -> None:
     ("name", "strict"),
     [
         (SMALL, False),
-        pytest.param("resnetv1d50_in1k", False, marks=pytest.mark.slow),
-        pytest.param(SMALL, True, marks=pytest.mark.slow),
+        pytest.param("resnetv1d50_in1k", False, marks=pytest.mark.long),
+        pytest.param(SMALL, True, marks=pytest.mark.long),
     ],
 )
 def test_it_exports_with_any_batch_and_size(name: str, strict: bool) -> None:

@@ -290,7 +290,7 @@ def test_values_that_overflow_are_refused() -> None:
 # --- compiling -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")  # torch.compile's own
 def test_compiled_logits_are_those_of_the_network(model: ResNet) -> None:
     optimized = optimize_for_inference(model, compile=True)

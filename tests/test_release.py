@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
 import shutil
@@ -390,29 +391,31 @@ def test_a_folder_that_is_not_empty_is_refused(tmp_path: Path, capsys: pytest.Ca
     assert [path.name for path in tmp_path.iterdir()] == ["old.whl"]
 
 
-def git(folder: Path, *arguments: str) -> None:
-    program = ["git", "-c", "user.name=test", "-c", "user.email=test@localhost", "-C", str(folder)]
-    subprocess.run([*program, *arguments], check=True, capture_output=True)
+def commit_all(folder: Path) -> None:
+    """Make a folder a repository with one commit; whatever repository this process belongs to is not touched."""
+    assert not (folder / ".git").exists()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    program = ["git", "-c", "user.name=test", "-c", "user.email=test@localhost"]
+    for arguments in (["init", "-q"], ["add", "--all"], ["commit", "-q", "-m", "All of it"]):
+        subprocess.run([*program, *arguments], cwd=folder, env=environment, check=True, capture_output=True)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 def test_two_builds_are_the_same_and_clean(tmp_path: Path) -> None:
     """Also with weights, a run folder and images in the repository, which must stay out of both archives."""
     pytest.importorskip("build")
     project = tmp_path / "project"
     project.mkdir()
-    for path in (*ROOT.glob("*.*"), ROOT / "LICENSE", ROOT / "NOTICE"):
-        if path.is_file() and path.name != ".git" and path.suffix in ("", ".md", ".py", ".toml", ".json", ".cff"):
+    for pattern in ("*.md", "*.py", "*.toml", "*.json", "*.cff", "LICENSE", "NOTICE"):
+        for path in ROOT.glob(pattern):
             shutil.copy(path, project)
     for folder in ("resnet_zoo", "scripts", "tests"):
         shutil.copytree(ROOT / folder, project / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("weights/x.safetensors", "runs/row/stamp/result.json", "data/photo.jpg"):
         (project / name).parent.mkdir(parents=True)
         (project / name).write_bytes(b"x")
-    git(project, "init", "-q")
-    git(project, "add", "--all")
-    git(project, "commit", "-q", "-m", "All of it")
+    commit_all(project)
     first, problems = build_release.build_twice(project, tmp_path / "work")
     assert problems == []
     assert len(list(first.iterdir())) == 2

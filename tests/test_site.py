@@ -139,9 +139,8 @@ def test_every_row_has_a_page_and_a_line_in_the_table(site: Path) -> None:
 
 
 def test_models_of_a_data_set_have_titles_of_their_own(site: Path) -> None:
-    headings = [
-        page.text.split("All models")[1].split("copy")[0] for name, page in pages_of(site).items() if "/" in name
-    ]
+    texts = [page.text for address, page in pages_of(site).items() if address.startswith("models/")]
+    headings = [text.split("All models")[1].split("copy")[0] for text in texts]
     titles = {" ".join(heading.split()[:-1]) for heading in headings}
     assert len(titles) == len(NAMES)
     assert "ResNet-50 fp16 ImageNet-1k" in titles
@@ -233,6 +232,14 @@ def test_curves_and_points_are_numbers_of_their_sources(full_site: Path) -> None
     speeds = {point["name"]: point["speed"] for point in points if point["speed"] is not None}
     assert speeds == {"resnet18_in1k": 41.2, "resnet50_in1k": 10.8}
     assert [point["params"] for point in points[:2]] == [11.174, 21.282]
+
+
+def test_a_curve_ends_at_the_result_where_the_log_has_no_accuracy(tmp_path: Path) -> None:
+    log = write_run(tmp_path / "run") / "log.jsonl"
+    log.write_text(log.read_text().replace('"top1": 90.0', '"top1": null'))
+    build_site(tmp_path / "out", runs=tmp_path)
+    (curve,) = json.loads(pages_of(tmp_path / "out")[f"models/{NAME}.html"].scripts[0])
+    assert curve["top1"] == [None, 70.0, 80.0, 93.12]
 
 
 def test_the_tensors_of_a_report_end_the_chain_of_the_weights_they_are_of(full_site: Path) -> None:

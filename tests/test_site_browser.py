@@ -84,7 +84,12 @@ def opened(site: Path, browser: Any) -> Iterator[Open]:
         page = context.new_page()
         page.on("console", lambda message: trouble.append(f"console {message.type}: {message.text}"))
         page.on("pageerror", lambda error: trouble.append(f"error: {error}"))
-        page.on("requestfailed", lambda request: trouble.append(f"failed: {request.url}"))
+
+        def failed(request: Any) -> None:
+            if request.failure != "net::ERR_ABORTED":  # a page was left while its icon was read
+                trouble.append(f"failed: {request.url}: {request.failure}")
+
+        page.on("requestfailed", failed)
 
         def local_only(route: Any) -> None:
             if route.request.url.startswith(("file://", "data:")):

@@ -436,7 +436,7 @@ def test_a_damaged_parquet_file_is_named(root: Path, tmp_path: Path) -> None:
 def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(ArgumentError, match=r"pip install 'resnet-zoo\[shards\]'"):
+    with pytest.raises(ArgumentError, match=r"pip install 'resnet-zoo\[parquet\]'"):
         reader(tmp_path)
 
 

@@ -275,7 +275,7 @@ def torchrun(arguments: Sequence[str], count: int = 2) -> subprocess.CompletedPr
     return script([*arguments, "--device", "cpu"], launcher=launcher)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_train_as_one_with_as_many_splits(cifar: Path, tmp_path: Path) -> None:
     fields = {"epochs": "2", "lr": "0.02", "precision": "float32", "cutout": "0", "total_batch": "16"}
     common = ["resnet18_cifar10", "--data", str(cifar), "--recipe", "fast", "--evaluate-every", "1"]
@@ -308,7 +308,7 @@ def children(process: int) -> list[int]:
     return [int(number) for number in text.split()]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes as Linux does")
 def test_a_killed_process_is_restarted_by_torchrun_and_the_weights_are_the_same(cifar: Path, tmp_path: Path) -> None:
     common = ["resnet18_cifar10", "--data", str(cifar), "--recipe", "fast", "--evaluate-every", "0", "--device", "cpu"]
@@ -334,7 +334,7 @@ def test_a_killed_process_is_restarted_by_torchrun_and_the_weights_are_the_same(
     assert results[0].weights.sha256 == results[1].weights.sha256
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_number_of_processes_that_does_not_divide_the_batch_is_refused(cifar: Path, tmp_path: Path) -> None:
     done = torchrun(
         ["resnet18_cifar10", "--data", str(cifar), "--runs", str(tmp_path), *quick_fields(total_batch="15")]
@@ -343,7 +343,7 @@ def test_a_number_of_processes_that_does_not_divide_the_batch_is_refused(cifar: 
     assert "2 devices do not divide the recipe's batch of 15" in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_an_epoch_of_every_rows_published_recipe_runs_to_the_end(name: str, tmp_path: Path) -> None:
     entry = get_entry(name)

@@ -11,7 +11,7 @@ from resnet_zoo.commands.shell import examples
     epilog=examples(
         "site zoo/",
         "site zoo/ --runs runs/",
-        "verify --format json > verify.json; resnet-zoo site zoo/ --report verify.json",
+        "site zoo/ --report verify.json",
     )
 )
 @click.argument("out", type=click.Path())

@@ -40,13 +40,23 @@ def curve_data(entry: Entry, trainings: Sequence[Training]) -> list[dict[str, An
             "comparable": training.environment.data.test == entry.dataset,
             "published": float(entry.published.top1),
             "epoch": [point.epoch for point in training.curve.points],
+            "top1": _accuracies(training),
             **{
                 key: [_shortened(getattr(point, key)) for point in training.curve.points]
-                for key in ("top1", "loss", "lr", "images_per_s")
+                for key in ("loss", "lr", "images_per_s")
             },
         }
         for training in trainings
     ]
+
+
+def _accuracies(training: Training) -> list[float | None]:
+    """Return the test accuracy after each epoch; that of the last one may stand in the result alone."""
+    *before, last = (_shortened(point.top1) for point in training.curve.points)
+    result = training.result
+    if last is None and result is not None and result.epochs == training.curve.points[-1].epoch:
+        last = result.top1
+    return [*before, last]
 
 
 def _shortened(value: float | None) -> float | None:
