@@ -97,6 +97,7 @@ def _write_manifest(folder: Path) -> None:
     published = folder / "published" / "resnet50_in1k.safetensors"
     published.parent.mkdir()
     convert_checkpoint(folder / CHECKPOINT, published, name="resnet50_in1k")
+    prefix = sha256_of(folder / CHECKPOINT)[:8]
     content = json.loads((ROOT / "weights_manifest.json").read_text(encoding="utf-8"))
     for row in content["models"]:
         row["weights"].pop("retrained", None)
@@ -104,7 +105,8 @@ def _write_manifest(folder: Path) -> None:
         if row["name"] == "resnet50_in1k":
             size = published.stat().st_size
             file = {"path": published.name, "sha256": sha256_of(published), "size_bytes": size}
-            row["weights"]["openmmlab"]["file"] = file
+            origin = {"url": f"https://example.org/resnet50-{prefix}.pth", "sha256_prefix": prefix}
+            row["weights"]["openmmlab"] |= {"file": file, "origin": origin}
     manifest = folder / "zoo.json"
     manifest.write_text(format_manifest(content | {"base_urls": []}), encoding="utf-8")
     with use_manifest(manifest):
