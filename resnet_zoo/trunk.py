@@ -53,6 +53,13 @@ class Block(nn.Module):
         return _recomputable(self, x) if self.recomputed and torch.is_grad_enabled() else self.transform(x)
 
 
+def _module_at(module: nn.Module, path: str) -> nn.Module:
+    """Return ``module.get_submodule(path)``, which torch 2.6 can neither export strictly nor compile in one graph."""
+    for name in path.split("."):
+        module = getattr(module, name)
+    return module
+
+
 class Trunk(nn.Module):
     """A network, or the first part of one, whose modules are called as in `LAYERS`."""
 
@@ -70,7 +77,7 @@ class Trunk(nn.Module):
         maps = {}
         for layer in layers:
             for module in modules_of(layer):
-                x = self.get_submodule(module)(x)
+                x = _module_at(self, module)(x)
             if layer == "pool":
                 x = torch.flatten(x, 1)
             if layer in wanted:
