@@ -201,7 +201,7 @@ def _usage_faults(program: click.Command, arguments: list[str]) -> Iterator[str]
     """Yield what click says against arguments; nothing is called."""
     try:
         program, arguments = _descend(program, arguments)
-        program.make_context(program.name, arguments)
+        program.make_context(program.name, arguments, help_option_names=["-h", "--help"])
     except click.UsageError as error:
         yield f"{program.name} {' '.join(arguments)}: {error.format_message()}"
 

@@ -88,6 +88,9 @@ def write_manifest(
     content["base_urls"] = list(base_urls)
     for row in content["models"]:
         weight_set = row["weights"][row["default_weights"]]
+        row["weights"] = {
+            row["default_weights"]: weight_set
+        }  # others have files that lie beside the package's manifest
         if origins and row["name"] in origins:
             url, prefix = origins[row["name"]]
             weight_set["origin"] = {"url": url, "sha256_prefix": prefix}

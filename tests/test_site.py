@@ -238,8 +238,8 @@ def test_a_curve_ends_at_the_result_where_the_log_has_no_accuracy(tmp_path: Path
     log = write_run(tmp_path / "run") / "log.jsonl"
     log.write_text(log.read_text().replace('"top1": 90.0', '"top1": null'))
     build_site(tmp_path / "out", runs=tmp_path)
-    (curve,) = json.loads(pages_of(tmp_path / "out")[f"models/{NAME}.html"].scripts[0])
-    assert curve["top1"] == [None, 70.0, 80.0, 93.12]
+    curves = json.loads(pages_of(tmp_path / "out")[f"models/{NAME}.html"].scripts[0])
+    assert [None, 70.0, 80.0, 93.12] in [curve["top1"] for curve in curves]
 
 
 def test_the_tensors_of_a_report_end_the_chain_of_the_weights_they_are_of(full_site: Path) -> None:

@@ -57,8 +57,8 @@ def _rows_and_tags(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
 
 def _tags(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     """Offer the weight sets of the rows named before, or of all rows, or files."""
-    given = ctx.params.get("name") or ctx.params.get("names") or ()
-    entries = _found((given,) if isinstance(given, str) else given) or current_manifest().models
+    given = ctx.params.get("name") or ctx.params.get("names") or ctx.args  # where an option waits for its value
+    entries = _found((given,) if isinstance(given, str) else tuple(given)) or current_manifest().models
     tags = dict.fromkeys(tag for entry in entries for tag in entry.weights)
     return [CompletionItem(tag) for tag in tags if tag.startswith(incomplete)] or _paths(ctx, incomplete)
 
