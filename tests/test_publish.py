@@ -81,6 +81,9 @@ class Zoo:
 
 def make_zoo(folder: Path, address: str, upstream: Path, names: Iterable[str]) -> Zoo:
     content = json.loads(manifest_path().read_text())
+    content["base_urls"] = []
+    for row in content["models"]:  # other weights have files that lie beside the package's manifest
+        row["weights"] = {row["default_weights"]: row["weights"][row["default_weights"]]}
     rows = {row["name"]: row for row in content["models"]}
     content["models"] = [rows[name] for name in names]
     sources = {}
