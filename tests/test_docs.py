@@ -14,6 +14,8 @@ import pytest
 from click.testing import CliRunner
 
 import resnet_zoo
+from resnet_zoo.download import shipped_weights
+from resnet_zoo.manifest import get_entry
 from tests.docs_pages import PAGES, ROOT, Block, blocks_of, complaints, read_blocks
 from tests.docs_world import SnippetError, copy_world, make_world, read_page
 from tests.hub_server import HubServer, in_new_process
@@ -32,9 +34,10 @@ NOT_RUN = {
     "docs/migrating.md": 1,
     "docs/quickstart.md": 2,
     "docs/reproducing.md": 4,
-    "docs/weights.md": 1,
 }
 """How many blocks of each page are never run; each says why."""
+
+_WEIGHTS = re.compile(r"--weights (\w+)(?![\w.])|weights=\"(\w+)\"")
 
 GENERATED = ("api.md", "modules.md")
 
@@ -79,6 +82,12 @@ def test_every_block_that_is_not_run_has_its_reason() -> None:
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_options_names_syntax_and_links_are_right(path: Path) -> None:
     assert complaints(path.read_text(encoding="utf-8"), path) == []
+
+
+def test_weights_that_the_pages_name_come_with_a_checkout() -> None:
+    named = {tag for block in BLOCKS for pair in _WEIGHTS.findall(block.text) for tag in pair if tag}
+    assert named == {"retrained"}
+    assert shipped_weights(get_entry("resnet18_cifar10"), "retrained") is not None
 
 
 PLANTED = {
