@@ -78,21 +78,6 @@ def format_line(line: LogLine) -> str:
     return json.dumps(to_json(line), allow_nan=False) + "\n"
 
 
-def mend_log(path: Path) -> None:
-    """Remove a log's torn last line, so that lines can be appended to it; for who goes on with a killed run.
-
-    Raises:
-        OSError: The file cannot be changed.
-    """
-    with path.open("r+b") as file:
-        data = file.read()
-        rest = data[data.rfind(b"\n") + 1 :]
-        if rest and is_complete(rest):
-            file.write(b"\n")
-        else:
-            file.truncate(len(data) - len(rest))
-
-
 def spread(values: Sequence[float]) -> Spread:
     """Return mean and standard deviation of at least one value."""
     std = statistics.stdev(values) if len(values) > 1 else None

@@ -26,7 +26,7 @@ from resnet_zoo.run_records import (
     RunWeights,
     SummaryFile,
 )
-from resnet_zoo.runs import format_line, mend_log, new_run_folder, read_log, read_record, read_run, spread, write_json
+from resnet_zoo.runs import format_line, new_run_folder, read_log, read_record, read_run, spread, write_json
 
 NAME = "resnet18_cifar10"
 SHA = "ab" * 32
@@ -172,17 +172,6 @@ def test_a_log_cut_off_anywhere_in_its_last_line_loses_that_line_only(cut: int, 
 def test_a_last_line_that_lacks_its_line_end_alone_is_whole(tmp_path: Path) -> None:
     log = read_log(log_of(tmp_path, format_line(EPOCH).rstrip("\n")))
     assert (log.epochs, log.is_torn) == ((EPOCH,), False)
-
-
-@pytest.mark.parametrize("cut", [0, 1, 20, len(format_line(EPOCH)) - 1, len(format_line(EPOCH))])
-def test_a_mended_log_can_be_appended_to(cut: int, tmp_path: Path) -> None:
-    path = log_of(tmp_path, format_line(STEPS[0]), format_line(EPOCH)[:cut])
-    mend_log(path)
-    with path.open("a") as file:
-        file.write(format_line(STEPS[1]))
-    log = read_log(path)
-    assert log.steps == tuple(STEPS)
-    assert log.epochs == ((EPOCH,) if cut >= len(format_line(EPOCH)) - 1 else ())
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
+import torch
 
+from resnet_zoo.convert import safetensors_bytes
 from resnet_zoo.training.checkpoints import KEPT, Position, list_checkpoints, load_newest, save_checkpoint
 from resnet_zoo.training.learner import Learner
 from tests.training_tools import SmallImages, same_state, small_learner, small_recipe
@@ -49,6 +52,29 @@ def test_a_damaged_checkpoint_is_skipped_with_a_message(tmp_path: Path, damage: 
     assert load_newest(tmp_path, learner, said.append) == Position(step=1)
     assert same_state(learner, trained(1))
     assert said == [f"{newest} is damaged; it is skipped."]
+
+
+@pytest.mark.parametrize("crafted", ["no safetensors", "no position", "unknown position", "no tensors", "wrong shape"])
+def test_a_whole_file_that_is_no_checkpoint_of_this_training_is_skipped(tmp_path: Path, crafted: str) -> None:
+    save_checkpoint(tmp_path, trained(1), Position(step=1))
+    state = {name: tensor.detach().clone() for name, tensor in trained(2).state().items()}
+    if crafted == "wrong shape":
+        state[next(iter(state))] = torch.zeros(3)
+    data = {
+        "no safetensors": b"\x08" + b"no safetensors",
+        "no position": safetensors_bytes(state, {}),
+        "unknown position": safetensors_bytes(state, {"position": '{"epoch": 1, "eval": 2}'}),
+        "no tensors": safetensors_bytes({"x": torch.zeros(1)}, {"position": "{}"}),
+        "wrong shape": safetensors_bytes(state, {"position": "{}"}),
+    }[crafted]
+    path = tmp_path / f"step-000000002-{hashlib.sha256(data).hexdigest()}.safetensors"
+    path.write_bytes(data)
+    said: list[str] = []
+    learner = trained(0)
+    assert load_newest(tmp_path, learner, said.append) == Position(step=1)
+    assert same_state(learner, trained(1))
+    assert len(said) == 1
+    assert said[0].startswith(f"{path} is not a checkpoint of this training (")
 
 
 def test_no_checkpoint_is_no_position(tmp_path: Path) -> None:

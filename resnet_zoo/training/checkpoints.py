@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load
 
 from resnet_zoo.convert import safetensors_bytes
@@ -82,21 +83,30 @@ def load_newest(folder: Path, learner: Learner, say: Callable[[str], None]) -> P
     Args:
         folder: The checkpoints.
         learner: Of the same row and recipe.
-        say: Told about every damaged checkpoint, which is skipped.
+        say: Told about every checkpoint that is skipped: damaged, or not of such a learner.
     """
     for path in list_checkpoints(folder):
         data = path.read_bytes()
         found = _NAME.fullmatch(path.name)
-        if found and hashlib.sha256(data).hexdigest() == found[2]:
+        if not found or hashlib.sha256(data).hexdigest() != found[2]:
+            say(f"{path} is damaged; it is skipped.")
+            continue
+        try:
             return _restore(learner, data)
-        say(f"{path} is damaged; it is skipped.")
+        except (SafetensorError, ValueError, TypeError, KeyError) as error:
+            say(f"{path} is not a checkpoint of this training ({error}); it is skipped.")
     return None
 
 
 def _restore(learner: Learner, data: bytes) -> Position:
     saved = load(data)
-    with torch.no_grad():
-        for name, tensor in learner.state().items():
-            tensor.copy_(saved[name])
     length = int.from_bytes(data[:8], "little")  # the header's: safetensors keeps its text metadata to itself
-    return Position(**json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["position"]))
+    position = Position(**json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["position"]))
+    state = learner.state()
+    for name, tensor in state.items():  # all is judged before anything is overwritten
+        if name not in saved or saved[name].shape != tensor.shape:
+            raise ValueError(f"{name} is missing or has another shape")
+    with torch.no_grad():
+        for name, tensor in state.items():
+            tensor.copy_(saved[name])
+    return position
