@@ -1,27 +1,31 @@
-"""Write the table of rows into README.md from the manifest, or check it (``--check``)."""
+"""Write the tables of rows and of measured weights into README.md from the manifest, or check them (``--check``)."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import click
 
-from resnet_zoo.listing import as_markdown
+from resnet_zoo.listing import as_markdown, measured_as_markdown
 from resnet_zoo.manifest import current_manifest
 
 README = Path(__file__).parent.parent / "README.md"
 
-_TABLE = re.compile(r"(?<=<!-- table: begin -->\n).*?(?=<!-- table: end -->)", re.DOTALL)
+TABLES = {"table": as_markdown, "measured": measured_as_markdown}
+"""What stands between ``<!-- KEY: begin -->`` and ``<!-- KEY: end -->``."""
 
 
 @click.command(help=__doc__)
 @click.option("--check", is_flag=True, help="Change nothing; exit 1 if the README would change.")
 def main(check: bool) -> None:
     before = README.read_text(encoding="utf-8")
-    after, count = _TABLE.subn(lambda _: as_markdown(current_manifest().models), before)
-    if count != 1:
-        raise click.ClickException(f"{README.name} must have one table between its two marks, found {count}.")
+    after = before
+    for key, write in TABLES.items():
+        begin, end = f"<!-- {key}: begin -->\n", f"<!-- {key}: end -->"
+        if (after.count(begin), after.count(end)) != (1, 1) or after.index(begin) > after.index(end):
+            raise click.ClickException(f"{README.name} must have {begin.strip()} and then {end}, once each.")
+        head, _, rest = after.partition(begin)
+        after = head + begin + write(current_manifest().models) + rest[rest.index(end) :]
     if after == before:
         click.echo(f"{README.name} is up to date.")
     elif check:

@@ -10,9 +10,9 @@ import json
 import pytest
 
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.listing import DATASET_TITLES, PRINTED, as_csv, as_markdown, facts, select
+from resnet_zoo.listing import DATASET_TITLES, PRINTED, as_csv, as_markdown, facts, measured_as_markdown, select
 from resnet_zoo.manifest import get_entry
-from resnet_zoo.records import Entry, RunOrigin, WeightsFile
+from resnet_zoo.records import Entry, Measured, RunOrigin, WeightSet, WeightsFile
 from tests.conftest import ENTRIES, NAMES
 
 every_row = pytest.mark.parametrize("entry", ENTRIES, ids=NAMES)
@@ -163,3 +163,19 @@ def test_markdown_links_no_checkpoint_for_a_run_of_our_own() -> None:
     entry = ENTRIES[0]
     ours = dataclasses.replace(entry.weights["openmmlab"], origin=RunOrigin("cifar10", "runs/1"))
     assert "[checkpoint]" not in as_markdown([dataclasses.replace(entry, weights={"retrained": ours})])
+
+
+def test_only_what_was_measured_stands_in_the_table_of_measurements() -> None:
+    entry = ENTRIES[0]
+    measured = Measured(91.25, 99.5, 10_000, "cifar10-jpeg", "2026-01-01", {}, "a device")
+    file = WeightsFile("a.safetensors", "0123456789" * 6 + "abcd", 22_378_316)
+    whole = WeightSet(file, RunOrigin("fast", "runs/1"), measured, "Apache-2.0")
+    tags = {
+        "whole": whole,
+        "upstream": dataclasses.replace(whole, origin=entry.weights["openmmlab"].origin),
+        "unmeasured": dataclasses.replace(whole, measured=None),
+        "unpublished": dataclasses.replace(whole, file=None),
+    }
+    lines = measured_as_markdown([dataclasses.replace(entry, weights=tags)]).splitlines()
+    row = "| `resnet18_cifar10` | `{}` | `01234567`, 22.4 MB | {} | 10,000 of cifar10-jpeg | 91.25 | 99.50 |"
+    assert lines[2:] == [row.format("whole", "`fast`"), row.format("upstream", "published weights")]
