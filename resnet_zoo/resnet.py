@@ -177,6 +177,16 @@ class ResNet(Trunk):
                 nn.init.zeros_(module.last_bn.weight)
         initialise_classifier(self.fc)
 
+    def initialise_by_layer(self) -> None:
+        """Draw fresh values as each of torch's layers does on its own; no block starts as the identity.
+
+        Convolutions and classifier: uniform within 1/sqrt(fan-in), about 0.4 of the scale that upstream draws. Behind a
+        batch-norm the scale of weights divides the step that gradients make, so a short training learns faster so.
+        """
+        for module in self.modules():
+            if isinstance(module, (nn.Conv2d, nn.BatchNorm2d, nn.Linear)):
+                module.reset_parameters()
+
     def stages(self, x: Tensor) -> dict[str, Tensor]:
         """Return the feature maps of the stem and of each stage.
 

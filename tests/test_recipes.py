@@ -40,6 +40,7 @@ PLAIN = {
     "flip": "random",
     "cutout": 0,
     "splits": 1,
+    "initial_values": "upstream",
     "begin_with": None,
 }
 """What no published recipe has."""

@@ -90,7 +90,14 @@ def _recipe_lines(recipe: Recipe, entry: Entry) -> Iterator[tuple[str, str]]:
     yield "Label smoothing", f"{recipe.label_smoothing:g}" if recipe.label_smoothing else "none"
     yield "Augmentation", _augmentation(recipe)
     yield "Image size", _sizes(recipe, entry)
+    yield "Initial values", _BEGINNINGS[recipe.initial_values]
     yield "Precision", f"{recipe.precision}{scale}"
+
+
+_BEGINNINGS = {
+    "upstream": "Kaiming normal, fan-out; the last batch-norm of each block zero; classifier N(0, 0.01)",
+    "torch": "those of torch's layers",
+}
 
 
 def _schedule(recipe: Recipe) -> str:

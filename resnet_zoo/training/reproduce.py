@@ -234,6 +234,8 @@ def _learner(
 ) -> Learner:
     with initial_values(seed):
         model = build(entry)
+        if recipe.initial_values == "torch":
+            model.initialise_by_layer()
     if beginning is not None:
         model.load_state_dict(with_counters(beginning.tensors))
     repeat_exactly(workers.device)
