@@ -282,6 +282,20 @@ def test_fresh_convolutions_have_the_deviation_of_kaiming_fan_out(name: str) -> 
             assert abs(module.weight.mean().item()) < 5 * expected / math.sqrt(module.weight.numel())
 
 
+@pytest.mark.parametrize("name", ["resnet18_cifar10", "resnetv1d50_in1k"])
+def test_initialised_by_layer_it_holds_what_torchs_layers_draw(name: str) -> None:
+    torch.manual_seed(0)
+    model = build(get_entry(name))
+    model.initialise_by_layer()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert torch.all(module.weight == 1)
+        elif isinstance(module, (nn.Conv2d, nn.Linear)):
+            bound = 1 / math.sqrt(module.weight[0].numel())
+            assert 0.9 * bound < module.weight.abs().max() <= bound * (1 + 1e-6)
+            assert module.weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.05)
+
+
 def test_a_fresh_classifier_has_deviation_001_and_no_bias() -> None:
     torch.manual_seed(0)
     classifier = build(get_entry("resnet18_in1k")).fc

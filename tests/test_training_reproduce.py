@@ -71,6 +71,17 @@ def test_a_training_leaves_a_run_folder_that_is_complete(cifar: Path, tmp_path: 
     assert int(model.bn1.num_batches_tracked) == 2  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(("values", "weight"), [("torch", 1.0), ("upstream", 0.0)])
+def test_a_training_begins_with_the_recipes_initial_values(
+    cifar: Path, tmp_path: Path, values: str, weight: float
+) -> None:
+    still = {"lr": "1e-12", "initial_values": values}
+    folder = train(cifar, tmp_path / "runs", overrides=QUICK | still)
+    model = create_model("resnet18_cifar10", weights=folder / read_run(folder).result.weights.path)
+    last_of_block = model.state_dict()["layer1.0.bn2.weight"]
+    assert torch.allclose(last_of_block, torch.full_like(last_of_block, weight), atol=1e-6)
+
+
 def test_equal_seeds_give_equal_weights_and_others_do_not(cifar: Path, tmp_path: Path) -> None:
     shas = [
         read_run(train(cifar, tmp_path / str(place), seed=seed)).result.weights.sha256
