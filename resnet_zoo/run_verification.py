@@ -82,6 +82,7 @@ def verify_run(
             precision=run.result.precision,
             batch_size=batch_size,
             num_workers=num_workers,
+            partial=True,  # what the images are called is compared with what the run says
             progress=named(progress, entry.name),
         )
     checks = (
@@ -231,7 +232,8 @@ def _check_weights(entry: Entry, run: Run) -> tuple[LoadedWeights | None, Chain 
     """Check the weights file against ``result.json`` and the row; return the weights if all is well."""
     said = run.result.weights
     path = run.folder / said.path
-    shipped = run.folder.with_name(f"{run.folder.resolve().name}.safetensors")  # as `accept_run` puts it
+    home = run.folder.resolve()
+    shipped = home.with_name(f"{home.name}.safetensors")  # as `accept_run` puts it
     if not path.is_file() and shipped.is_file() and sha256_of(shipped) == said.sha256:
         path = shipped
     if not path.is_file():

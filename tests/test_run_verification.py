@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import resnet_zoo.run_verification
 from resnet_zoo.cli import main
 from resnet_zoo.convert import safetensors_bytes
 from resnet_zoo.errors import ArgumentError, DatasetError, RunError, UnknownModelError
-from resnet_zoo.evaluation import Evaluation, wilson_interval
+from resnet_zoo.evaluation import Evaluation, evaluate, wilson_interval
 from resnet_zoo.manifest import class_folders, get_entry
 from resnet_zoo.report import RUN_CHECKS, Report
 from resnet_zoo.run_verification import REPRODUCTION_TOLERANCE_PCT, stored_dtypes, verify_run
@@ -77,6 +78,23 @@ def test_a_run_without_its_weights_is_not_checked_beyond_its_small_files(made: M
     assert report.check("weights").status == report.check("top1").status == "not checked"
     assert "only the small files" in report.check("weights").detail
     assert [report.check(name).status for name in RUN_CHECKS] == ["passed"] * 4
+
+
+def test_a_run_is_checked_from_inside_of_its_folder(good: MadeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(good.folder)
+    assert verify_run(".").check("weights").status == "passed"
+
+
+def test_a_run_on_a_part_of_the_classes_is_checked_on_the_same_part(made: MadeRun, tmp_path: Path) -> None:
+    data = shutil.copytree(made.data, tmp_path / "part")
+    shutil.rmtree(data / "test" / "truck")
+    found = evaluate(NAME, data, weights=made.weights, device="cpu", partial=True)
+    assert found.dataset == "cifar10-png-9of10classes"
+    counts = {"num_images": 9, "correct1": found.correct1, "correct5": found.correct5}
+    made.change("result.json", dataset=found.dataset, top1=found.top1, top5=found.top5, **counts)
+    assert verify_run(made.folder, data=data, device="cpu").check("top1").status == "passed"
+    other = verify_run(made.folder, data=made.data, device="cpu").check("top1")
+    assert (other.status, "these are others" in other.detail) == ("not checked", True)
 
 
 # --- what is wrong in a run ---------------------------------------------------------------------------------------
