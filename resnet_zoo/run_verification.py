@@ -140,6 +140,8 @@ def _check_recipe(entry: Entry, run: Run) -> Check:
     except WrongValueError as error:
         where = ".".join(map(str, error.where))
         return Check("recipe", "not checked", detail=f"another form than this version's: {where}: {error.why}")
+    except ArgumentError as error:
+        return Check("recipe", "failed", detail=str(error))
     facts = {
         f"row {run.result.row}": said.row == run.result.row,
         f"recipe {run.result.recipe}": said.recipe == run.result.recipe,
@@ -187,7 +189,7 @@ def _stray_rates(run: Run) -> list[int]:
     """Return the epochs in which a learning rate is not the recipe's; none where the values are of another form."""
     try:
         recipe: Recipe = decode(Recipe, run.recipe.values, ())
-    except WrongValueError:
+    except (WrongValueError, ArgumentError):  # `_check_recipe` says so
         return []
     ends = [line.step for line in run.log.epochs]
     if not ends or not ends[0]:

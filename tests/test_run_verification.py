@@ -193,6 +193,7 @@ WRONG: dict[str, tuple[Change, str, str]] = {
     "fewer steps": (changed("result.json", steps=11), "log", "11 steps"),
     "another number of epochs": (with_recipe_value(epochs=4), "log", "as many as the recipe's 4"),
     "another recipe's value": (with_recipe_value(weight_decay=5e-4), "recipe", "weight_decay differ"),
+    "a value that cannot be": (with_recipe_value(lr=0.0), "recipe", "lr: expected a number above 0, got 0.0"),
     "an override that was not used": (with_recipe_value(milestones=[1, 3]), "recipe", "have the values given"),
     "an override kept quiet": (changed("result.json", overridden={}), "recipe", "the same fields overridden"),
     "another recipe": (changed("result.json", recipe="fast"), "recipe", "recipe fast"),
