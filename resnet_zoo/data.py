@@ -203,8 +203,13 @@ def batches(
 
 
 def leave_interrupts(_worker: int) -> None:
-    """Leave Ctrl-C to the process that a data loader's worker works for: it ends the worker when it ends itself."""
+    """Leave Ctrl-C, and what else is sent to a process group, to the process that a data loader's worker works for.
+
+    It ends the worker when it ends itself. torchrun passes SIGTERM on to the whole group of each process.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "setpgid"):  # not on Windows
+        os.setpgid(0, 0)
 
 
 def _join(items: list[Batch]) -> Batch:
