@@ -60,7 +60,9 @@ def main(
     debug: bool,  # noqa: ARG001  # ZooCommand reads it
     **settings: Any,
 ) -> None:
-    from resnet_zoo.training.reproduce import Settings, reproduce, reproduce_seeds
+    from resnet_zoo.ranks import Ranks
+    from resnet_zoo.training.reproduce import reproduce, reproduce_seeds
+    from resnet_zoo.training.trainer import Settings
 
     fields = dict(_pair(text) for text in overrides) | ({"epochs": epochs} if epochs is not None else {})
     how: dict[str, Any] = {
@@ -74,7 +76,8 @@ def main(
         folder = reproduce(name, data, seed=seed, **how)
     else:
         folder = reproduce_seeds(name, data, seeds=range(seed, seed + seeds), **how)
-    click.echo(folder)
+    if Ranks.from_environment().rank == 0:
+        click.echo(folder)
 
 
 def _pair(text: str) -> tuple[str, str]:

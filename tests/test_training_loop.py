@@ -101,6 +101,20 @@ def test_a_stop_request_saves_and_says_how_to_go_on(tmp_path: Path, number: sign
     assert same_state(resumed.learner, whole.learner)
 
 
+def test_a_stop_request_is_obeyed_at_the_end_of_an_epoch_too_short_for_a_look_at_the_losses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def request(line: LogLine) -> None:
+        if isinstance(line, LogEpoch):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("resnet_zoo.training.loop._FLUSH_STEPS", {"cpu": 50})
+    with pytest.raises(TrainingStopped):
+        small_loop(tmp_path, on_line=request).run()
+    (checkpoint,) = list_checkpoints(tmp_path / CHECKPOINTS)
+    assert checkpoint.name.startswith("step-000000003")
+
+
 def test_a_loss_that_is_not_finite_ends_the_training(tmp_path: Path) -> None:
     with pytest.raises(NonFiniteLossError, match=r"step \d+ is (nan|inf)") as error:
         small_loop(tmp_path, small_recipe(lr=1e12, epochs=5), checkpoint_s=0).run()

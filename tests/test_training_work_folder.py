@@ -86,7 +86,8 @@ def test_force_does_not_drop_a_training_of_the_same_plan(tmp_path: Path) -> None
         assert list(folder.glob("head/*/*"))
 
 
-def test_two_processes_do_not_make_one_file(tmp_path: Path) -> None:
+def test_two_processes_do_not_make_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resnet_zoo.training.folder._PATIENCE_S", 0)
     folder = leave_unfinished(tmp_path / "out")
     with (
         filelock.FileLock(folder / ".lock"),
