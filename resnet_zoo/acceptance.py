@@ -19,6 +19,7 @@ from typing import Any, Literal
 import torch
 
 from resnet_zoo.accuracy import measured_of
+from resnet_zoo.cards import OWN_LICENSE
 from resnet_zoo.checkpoint import load_checkpoint
 from resnet_zoo.convert import safetensors_bytes
 from resnet_zoo.errors import ArgumentError
@@ -34,9 +35,6 @@ from resnet_zoo.verification import named
 
 REQUIRED_CHECKS = (*RUN_CHECKS, "weights", "top1", "top5")
 """What must have passed, not merely not failed."""
-
-LICENSE = "Apache-2.0"
-"""Of weights that this project trains: its own licence."""
 
 _SMALL_FILES = (*HASHED_NAMES, RESULT_NAME, CURVES_NAME, CARD_NAME)
 
@@ -121,7 +119,7 @@ def accept_run(
             file=WeightsFile(path.name, sha256_of(path), path.stat().st_size),
             origin=RunOrigin(run.result.recipe, f"{base}/{small.name}"),
             measured=measured_of(result),
-            license=LICENSE,
+            license=OWN_LICENSE,
         )
         replaced = _enter(manifest, before, entry, tag, weights, base)
     return Acceptance(report, (), tag, weights, path, small, replaced)

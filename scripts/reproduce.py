@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from resnet_zoo.commands.shell import ZooCommand, device_option
+from resnet_zoo.commands.shell import ZooCommand, debug_option, device_option
 
 
 @click.command(
@@ -46,7 +46,7 @@ from resnet_zoo.commands.shell import ZooCommand, device_option
 @click.option("--allow-changed", is_flag=True, help="Go on with a run although code, data or recipe changed.")
 @click.option("--new", is_flag=True, help="Begin a new run even if an unfinished one could go on.")
 @click.option("--tensorboard", is_flag=True, help="Write TensorBoard event files too.")
-@click.option("--debug", is_flag=True, envvar="RESNET_ZOO_DEBUG", help="Show tracebacks.")
+@debug_option
 def main(
     name: str,
     data: str,

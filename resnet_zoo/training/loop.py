@@ -171,11 +171,7 @@ class Loop:
         """Read the losses of the steps since the last flush, log them, and refuse one that is not finite."""
         if not self.pending:
             return
-        losses, corrects, counts = zip(*self.pending, strict=True)
-        self.pending = []
-        images = torch.tensor(counts, dtype=torch.float64, device=self.workers.device)
-        sums = torch.stack([torch.stack(losses).double() * images, torch.stack(corrects).double(), images])
-        loss_sums, correct, images = self.workers.total(sums).cpu()
+        loss_sums, correct, images = self._read_pending()
         now = time.monotonic()
         elapsed, self.flushed_at = now - self.flushed_at, now
         position = self.position = replace(
@@ -187,13 +183,22 @@ class Loop:
             seconds=self.position.seconds + elapsed,
         )
         means = (loss_sums / images).tolist()
-        first = position.step - len(means)
-        for step, loss in enumerate(means, start=first):
+        for step, loss in enumerate(means, start=position.step - len(means)):
             if not math.isfinite(loss):
                 raise NonFiniteLossError(self.folder, step, loss)
             lr = learning_rate(self.recipe, step, self.steps_per_epoch)
             self._write(LogStep(epoch=position.epoch, step=step, loss=loss, lr=lr))
         self.watch(self._progress(means[-1]))
+
+    def _read_pending(self) -> Tensor:
+        """Return the sum of losses, the images classified right, and the images of each pending step: (3, steps)."""
+        losses, corrects, counts = zip(*self.pending, strict=True)
+        self.pending = []
+        device = self.workers.device
+        dtype = torch.float32 if device.type == "mps" else torch.float64  # which MPS does not have
+        images = torch.tensor(counts, dtype=dtype, device=device)
+        sums = torch.stack([torch.stack(losses).to(dtype) * images, torch.stack(corrects).to(dtype), images])
+        return self.workers.total(sums).cpu()
 
     def _progress(self, loss: float) -> Progress:
         position = self.position
