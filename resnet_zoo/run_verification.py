@@ -159,7 +159,7 @@ def _check_recipe(entry: Entry, run: Run) -> Check:
 
 
 def _check_log(run: Run) -> Check:
-    """Hold the log against the recipe: every epoch there, steps in their epochs, learning rates as scheduled."""
+    """Hold the log against the recipe: every epoch and step there, in its place, learning rates as scheduled."""
     epochs, steps, result = run.log.epochs, run.log.steps, run.result
     numbers = [line.epoch for line in epochs]
     missing = sorted(set(range(result.epochs)) - set(numbers))
@@ -169,7 +169,9 @@ def _check_log(run: Run) -> Check:
         f"{result.epochs} epochs" + (f" (missing {_some(missing)})" if missing else ""): numbers
         == list(range(result.epochs)),
         f"as many as the recipe's {run.recipe.values.get('epochs')}": run.recipe.values.get("epochs") == result.epochs,
-        f"{result.steps} steps": bool(ends) and ends[-1] == result.steps,
+        f"{result.steps} steps, a line for each": bool(ends)
+        and ends[-1] == result.steps
+        and [line.step for line in steps] == list(range(result.steps)),
         "every step in its epoch": bool(missing)
         or all(line.epoch in bounds and bounds[line.epoch][0] <= line.step < bounds[line.epoch][1] for line in steps),
         "no line torn": not run.log.is_torn,

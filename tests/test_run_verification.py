@@ -128,12 +128,14 @@ def test_a_broken_or_missing_file_is_an_error_that_names_it(name: str, made_run:
 Change = Callable[[MadeRun], None]
 
 
-def without_epoch(number: int) -> Change:
-    return lambda made: made.change_log(
-        lambda lines: [
-            line for line in lines if not (json.loads(line)["kind"] == "epoch" and json.loads(line)["epoch"] == number)
-        ]
-    )
+def without(kind: str, number: int) -> Change:
+    """Drop the lines of an epoch or a step."""
+
+    def is_other(line: str) -> bool:
+        record = json.loads(line)
+        return bool(record["kind"] != kind or record[kind] != number)
+
+    return lambda made: made.change_log(lambda lines: list(filter(is_other, lines)))
 
 
 def with_line(kind: str, number: int, **values: Any) -> Change:
@@ -172,9 +174,10 @@ def off_by_one(field: str) -> Change:
 
 
 WRONG: dict[str, tuple[Change, str, str]] = {
-    "a first epoch dropped": (without_epoch(0), "log", "3 epochs (missing 0)"),
-    "an epoch dropped": (without_epoch(1), "log", "3 epochs (missing 1)"),
-    "the last epoch dropped": (without_epoch(2), "log", "3 epochs (missing 2)"),
+    "a first epoch dropped": (without("epoch", 0), "log", "3 epochs (missing 0)"),
+    "an epoch dropped": (without("epoch", 1), "log", "3 epochs (missing 1)"),
+    "the last epoch dropped": (without("epoch", 2), "log", "3 epochs (missing 2)"),
+    "a step dropped": (without("step", 5), "log", "12 steps, a line for each"),
     "a torn last line": (lambda made: made.change_log(lambda lines: [*lines, '{"kind": "st']), "log", "no line torn"),
     "another learning rate": (with_line("epoch", 2, lr=0.01), "log", "other in epoch 2"),
     "another learning rate in a step": (with_line("step", 1, lr=0.01), "log", "other in epoch 0"),
