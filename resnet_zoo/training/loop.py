@@ -112,7 +112,7 @@ class Loop:
             NonFiniteLossError: The loss is no finite number any more.
             TrainingError: The disk is full or cannot be written; the checkpoints are as they were.
         """
-        with writing(self.folder), _stop_requests() as stop:
+        with writing(self.folder), _stop_requests(self.say) as stop:
             self._resume()
             self.flushed_at = self.saved_at = time.monotonic()
             while self.position.epoch < self.recipe.epochs:
@@ -268,7 +268,7 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _stop_requests() -> Iterator[threading.Event]:
+def _stop_requests(say: Callable[[str], None]) -> Iterator[threading.Event]:
     """Return an event that Ctrl-C and SIGTERM set, so that training stops between two steps.
 
     A second Ctrl-C ends the program at once. Outside of the main thread signals are left alone.
@@ -279,6 +279,7 @@ def _stop_requests() -> Iterator[threading.Event]:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
+        say("Stops after this step and writes a checkpoint; once more stops at once, without one.")
 
     if threading.current_thread() is not threading.main_thread():
         yield stop
