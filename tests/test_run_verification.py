@@ -16,13 +16,14 @@ import resnet_zoo.run_verification
 from resnet_zoo.cli import main
 from resnet_zoo.convert import safetensors_bytes
 from resnet_zoo.errors import ArgumentError, DatasetError, RunError, UnknownModelError
-from resnet_zoo.evaluation import Evaluation, evaluate, wilson_interval
+from resnet_zoo.evaluation import evaluate
 from resnet_zoo.manifest import class_folders, get_entry
 from resnet_zoo.report import RUN_CHECKS, Report
 from resnet_zoo.run_verification import REPRODUCTION_TOLERANCE_PCT, stored_dtypes, verify_run
 from resnet_zoo.runs import read_run
 from tests.private_zoo import state_dict
 from tests.run_folders import NAME, MadeRun, header
+from tests.test_accuracy import evaluated
 
 COUNTS = ["manifest", "architecture", "params", "flops", "flops_with_head", "macs"]
 ACCURACY = ["top1", "top5", "published_top1", "published_top5"]
@@ -299,31 +300,12 @@ def test_bad_input_is_an_error(good_run: MadeRun, made_run: MadeRun, tmp_path: P
 # --- published numbers --------------------------------------------------------------------------------------------
 
 
-def official(correct1: int) -> Evaluation:
-    return Evaluation(
-        name=NAME,
-        dataset="cifar10",
-        num_images=10_000,
-        correct1=correct1,
-        correct5=9990,
-        top1_interval=wilson_interval(correct1, 10_000),
-        top5_interval=wilson_interval(9990, 10_000),
-        num_skipped=0,
-        skipped=(),
-        images_per_s=1.0,
-        precision="float32",
-        device="cpu",
-        chain=None,
-        versions={},
-    )
-
-
 @pytest.mark.parametrize(("correct", "status"), [(9452, "passed"), (9451, "failed"), (9700, "passed")])
 def test_on_the_official_set_a_run_must_come_near_the_published_accuracy(
     correct: int, status: str, made_run: MadeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert REPRODUCTION_TOLERANCE_PCT == 0.3
-    monkeypatch.setattr(resnet_zoo.run_verification, "evaluate", lambda *_, **__: official(correct))
+    monkeypatch.setattr(resnet_zoo.run_verification, "evaluate", lambda *_, **__: evaluated(correct))
     made_run.change("result.json", overridden={})
     check = verify_run(made_run.folder, data=made_run.data).check("published_top1")
     assert (check.status, check.published, check.measured) == (status, "94.82", f"{correct / 100:.2f}")
@@ -332,7 +314,7 @@ def test_on_the_official_set_a_run_must_come_near_the_published_accuracy(
 def test_a_changed_recipe_is_not_held_against_the_published_accuracy(
     made_run: MadeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resnet_zoo.run_verification, "evaluate", lambda *_, **__: official(9000))
+    monkeypatch.setattr(resnet_zoo.run_verification, "evaluate", lambda *_, **__: evaluated(9000))
     check = verify_run(made_run.folder, data=made_run.data).check("published_top1")
     assert (check.status, check.detail) == ("not checked", "the recipe was changed: epochs, milestones")
 
