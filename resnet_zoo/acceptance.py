@@ -7,6 +7,7 @@ weights, evaluate exactly the bytes that were written, copy the run's small file
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from typing import Any, Literal
 import torch
 
 from resnet_zoo.accuracy import measured_of
+from resnet_zoo.cards import OWN_LICENSE
 from resnet_zoo.checkpoint import load_checkpoint
 from resnet_zoo.convert import safetensors_bytes
 from resnet_zoo.errors import ArgumentError
@@ -33,9 +35,6 @@ from resnet_zoo.verification import named
 
 REQUIRED_CHECKS = (*RUN_CHECKS, "weights", "top1", "top5")
 """What must have passed, not merely not failed."""
-
-LICENSE = "Apache-2.0"
-"""Of weights that this project trains: its own licence."""
 
 _SMALL_FILES = (*HASHED_NAMES, RESULT_NAME, CURVES_NAME, CARD_NAME)
 
@@ -112,14 +111,15 @@ def accept_run(
         return Acceptance(report, missed, tag)
     with _removed_on_error() as written:
         path = _write_weights(run, target_dir, tag, dtype, written)
-        result = evaluate(entry.name, data, weights=path, progress=named(progress, path.name), **options)
+        shown = named(progress, path.name)
+        result = evaluate(entry.name, data, weights=path, partial=True, progress=shown, **options)
         small = path.with_suffix("")
         _copy_small_files(run, small, written)
         weights = WeightSet(
             file=WeightsFile(path.name, sha256_of(path), path.stat().st_size),
             origin=RunOrigin(run.result.recipe, f"{base}/{small.name}"),
             measured=measured_of(result),
-            license=LICENSE,
+            license=OWN_LICENSE,
         )
         replaced = _enter(manifest, before, entry, tag, weights, base)
     return Acceptance(report, (), tag, weights, path, small, replaced)
@@ -166,7 +166,7 @@ def _removed_on_error() -> Iterator[list[Path]]:
 def _write_weights(
     run: Run, target_dir: Path, tag: str, dtype: Literal["bfloat16"] | None, written: list[Path]
 ) -> Path:
-    """Write the file that ships, under a name that carries its hash; one that is there already stays."""
+    """Write the file that ships, under a name that carries its hash."""
     stored, source = run.result.weights, run.folder / run.result.weights.path
     content = source.read_bytes()
     if dtype is not None and dtype != stored.dtype:
@@ -176,15 +176,10 @@ def _write_weights(
         }
         content = safetensors_bytes(tensors, _header(run))
     target_dir.mkdir(parents=True, exist_ok=True)
-    part = target_dir / f".{run.result.row}-{tag}.{os.getpid()}.safetensors"
-    try:
-        write_atomically(part, lambda path: path.write_bytes(content))
-        path = target_dir / f"{run.result.row}-{tag}-{sha256_of(part)[:8]}.safetensors"
-        if not path.exists():
-            written.append(path)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    path = target_dir / f"{run.result.row}-{tag}-{hashlib.sha256(content).hexdigest()[:8]}.safetensors"
+    if not path.exists():
+        written.append(path)
+    write_atomically(path, lambda part: part.write_bytes(content))
     return path
 
 

@@ -11,6 +11,9 @@ from resnet_zoo.run_records import EnvironmentFile, ResultFile
 DATASET_IDS = {"cifar10": "cifar10", "cifar100": "cifar100", "in1k": "imagenet-1k"}
 """What the Hub calls the data sets."""
 
+OWN_LICENSE = "Apache-2.0"
+"""Of weights that this project trains: its own licence."""
+
 _PUBLISHED = ("params_m", "flops_g", "top1", "top5")
 _HEADERS = ("Params (M)", "FLOPs (G)", "Top-1 (%)", "Top-5 (%)")
 
@@ -56,23 +59,16 @@ def run_card(entry: Entry, result: ResultFile, environment: EnvironmentFile) -> 
         ("published", DATASET_TITLES[entry.dataset], published.top1, published.top5),
         ("this run", result.dataset, f"{result.top1:.2f}", f"{result.top5:.2f}"),
     ]
-    comparable = (
-        ""
-        if result.dataset == entry.dataset
-        else (
-            f"Measured on {result.dataset}, which is not the official test set: the two lines are not comparable as "
-            "equal.\n"
-        )
-    )
+    note = f"Measured on {result.dataset}, not the official test set: the two lines are not comparable as equal.\n"
     return _page(
-        _front_matter([entry], ["Apache-2.0"]),
+        _front_matter([entry], [OWN_LICENSE]),
         f"# {entry.name}, retrained\n",
         f"Recipe `{result.recipe}`{f', changed: {changed}' if changed else ''}; seed {result.seed}; {result.epochs} "
         f"epochs in {result.train_seconds:.0f} s on {result.device} ({environment.num_devices} x "
         f"{environment.precision}, torch {environment.versions['torch']}). The last epoch is the result; the "
         "test images chose nothing.\n",
         _table(("", "Data set", "Top-1 (%)", "Top-5 (%)"), rows),
-        comparable,
+        "" if result.dataset == entry.dataset else note,
         f"sha256 of `{result.weights.path}`: `{result.weights.sha256}`\n",
         "Check every number from this folder's files: `resnet-zoo verify --run . --data DIR`.\n",
     )

@@ -24,7 +24,7 @@ from resnet_zoo.commands import (
     weights,
 )
 from resnet_zoo.commands.completion import with_completion
-from resnet_zoo.commands.shell import ZooGroup, examples
+from resnet_zoo.commands.shell import ZooGroup, debug_option, examples
 
 AFTER_THE_OPTIONS = """
 
@@ -65,7 +65,7 @@ Data goes to standard output, everything else to standard error.
     + AFTER_THE_OPTIONS,
 )
 @click.version_option(__version__, "-V", "--version", prog_name="resnet-zoo")
-@click.option("--debug", is_flag=True, envvar="RESNET_ZOO_DEBUG", show_envvar=True, help="Show tracebacks.")
+@debug_option
 @click.option("--offline", is_flag=True, help="Never use the network.  [env: RESNET_ZOO_OFFLINE, HF_HUB_OFFLINE]")
 @click.option("--mirror", metavar="URL|DIR", help="Look for weights here first.  [env: RESNET_ZOO_MIRROR]")
 @click.option("--manifest", metavar="FILE", help="Manifest of a private zoo.  [env: RESNET_ZOO_MANIFEST]")

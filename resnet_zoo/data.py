@@ -10,7 +10,7 @@ import copy
 import hashlib
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -169,11 +169,12 @@ def _open_split(
     return LabelledImages(variant, paths, np.array(labels, dtype=np.int64), transform.pixels, skip_bad=skip_bad)
 
 
-def listing_sha256(images: LabelledImages) -> str:
-    """Return a cheap fingerprint of images that are files: sha256 over the label, name and size of each, in order."""
+def listing_sha256(files: Iterable[tuple[str, int]], labels: npt.NDArray[np.int64]) -> str:
+    """Return a sha256 over the names, sizes in bytes and labels of files: cheap, and blind to a changed byte in one."""
     digest = hashlib.sha256()
-    for path, label in zip(images.images, images.labels.tolist(), strict=True):
-        digest.update(f"{label} {path.name} {path.stat().st_size}\n".encode())
+    for name, size in files:
+        digest.update(f"{name}\0{size}\n".encode("utf-8", "surrogateescape"))
+    digest.update(labels.astype("<i8").tobytes())
     return digest.hexdigest()
 
 
@@ -202,8 +203,13 @@ def batches(
 
 
 def leave_interrupts(_worker: int) -> None:
-    """Leave Ctrl-C to the process that a data loader's worker works for: it ends the worker when it ends itself."""
+    """Leave Ctrl-C, and what else is sent to a process group, to the process that a data loader's worker works for.
+
+    It ends the worker when it ends itself. torchrun passes SIGTERM on to the whole group of each process.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "setpgid"):  # not on Windows
+        os.setpgid(0, 0)
 
 
 def _join(items: list[Batch]) -> Batch:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from resnet_zoo.errors import ArgumentError, DatasetError
 
 _LONGEST_WAIT = datetime.timedelta(days=30)
-"""For a slower process; one that has died is noticed at once."""
+"""For a slower process; gloo notices at once that one has died, nccl only by the time, so that its own limit stays."""
 
 _STOPPED = (
     "Another process of this run stopped; its own message says why. What is done is kept: run the same command again."
@@ -53,8 +53,11 @@ class Ranks:
         return cls(*numbers)
 
     @contextlib.contextmanager
-    def connected(self) -> Iterator[None]:
-        """Connect the processes, over TCP, for as long as the context lasts.
+    def connected(self, backend: str = "gloo") -> Iterator[None]:
+        """Connect the processes for as long as the context lasts.
+
+        Args:
+            backend: ``gloo``, over TCP, or ``nccl``, between CUDA devices.
 
         Raises:
             ArgumentError: They cannot be connected.
@@ -65,7 +68,7 @@ class Ranks:
         import torch.distributed as dist
 
         try:
-            dist.init_process_group("gloo", timeout=_LONGEST_WAIT)
+            dist.init_process_group(backend, timeout=_LONGEST_WAIT if backend == "gloo" else None)
         except (RuntimeError, ValueError) as error:
             raise ArgumentError(
                 f"The {self.size} processes cannot be connected: {error}. Start with torchrun."

@@ -8,7 +8,7 @@ holds this project's own short ones for CIFAR.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -84,11 +84,19 @@ class Recipe:
             allowed = _ALLOWED.get(field)
             if allowed is not None and not allowed.holds(value):
                 raise ArgumentError(f"Recipe field {field}: expected {allowed.words}, got {value!r}.")
-        if self.sizes and len(self.size_milestones) != len(self.sizes) - 1:
-            raise ArgumentError(
-                f"Recipe field size_milestones: expected one fewer than the {len(self.sizes)} sizes, got "
-                f"{self.size_milestones!r}."
-            )
+        for fact, words in self._rules():
+            if not fact:
+                raise ArgumentError(f"Recipe field {words}.")
+
+    def _rules(self) -> Iterator[tuple[bool, str]]:
+        """Yield what must hold between fields, and what to say if it does not."""
+        num_sizes, shares = len(self.sizes), self.size_milestones
+        words = f"size_milestones: expected one fewer than the {num_sizes} sizes, got {shares!r}"
+        yield not self.sizes or len(shares) == num_sizes - 1, words
+        yield not self.nesterov or self.momentum > 0, "nesterov: expected a momentum above 0 with it, got 0"
+        is_plain = self.flip == "random" and not self.cutout
+        words = f"augmentation: {self.augmentation} has random flips and no cutout, got {self.flip} and {self.cutout}"
+        yield is_plain or self.augmentation == "pad_crop_flip", words
 
 
 @dataclass(frozen=True)
@@ -100,12 +108,13 @@ class _Range:
 
     def holds(self, value: Any) -> bool:
         values = value if isinstance(value, tuple) else (value,)
-        return all(self.low < item < self.high if self.is_open else self.low <= item <= self.high for item in values)
+        known = [item for item in values if item is not None]
+        return all(self.low < item < self.high if self.is_open else self.low <= item <= self.high for item in known)
 
 
 _ALLOWED = {
     **dict.fromkeys(("epochs", "total_batch", "splits"), _Range("a positive number", 1)),
-    **dict.fromkeys(("lr", "gamma"), _Range("a number above 0", 0, is_open=True)),
+    **dict.fromkeys(("lr", "gamma", "loss_scale"), _Range("a number above 0", 0, is_open=True)),
     **dict.fromkeys(("weight_decay", "cutout"), _Range("a number of 0 or more", 0)),
     **dict.fromkeys(("momentum", "label_smoothing"), _Range("a number from 0 to 1", 0, 1)),
     **dict.fromkeys(("warmup", "size_milestones"), _Range("shares from 0 to 1", 0, 1)),

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from resnet_zoo.recipes import Precision
+
 RECIPE_NAME, ENVIRONMENT_NAME, LOG_NAME, RESULT_NAME = "recipe.json", "environment.json", "log.jsonl", "result.json"
 CURVES_NAME, CARD_NAME, SUMMARY_NAME = "curves.png", "README.md", "summary.json"
 HASHED_NAMES = (RECIPE_NAME, ENVIRONMENT_NAME, LOG_NAME)
 """The files whose sha256 ``result.json`` holds."""
-
-Precision = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -82,6 +82,7 @@ def verify_run(
             precision=run.result.precision,
             batch_size=batch_size,
             num_workers=num_workers,
+            partial=True,  # what the images are called is compared with what the run says
             progress=named(progress, entry.name),
         )
     checks = (
@@ -139,6 +140,8 @@ def _check_recipe(entry: Entry, run: Run) -> Check:
     except WrongValueError as error:
         where = ".".join(map(str, error.where))
         return Check("recipe", "not checked", detail=f"another form than this version's: {where}: {error.why}")
+    except ArgumentError as error:
+        return Check("recipe", "failed", detail=str(error))
     facts = {
         f"row {run.result.row}": said.row == run.result.row,
         f"recipe {run.result.recipe}": said.recipe == run.result.recipe,
@@ -156,7 +159,7 @@ def _check_recipe(entry: Entry, run: Run) -> Check:
 
 
 def _check_log(run: Run) -> Check:
-    """Hold the log against the recipe: every epoch there, steps in their epochs, learning rates as scheduled."""
+    """Hold the log against the recipe: every epoch and step there, in its place, learning rates as scheduled."""
     epochs, steps, result = run.log.epochs, run.log.steps, run.result
     numbers = [line.epoch for line in epochs]
     missing = sorted(set(range(result.epochs)) - set(numbers))
@@ -166,7 +169,9 @@ def _check_log(run: Run) -> Check:
         f"{result.epochs} epochs" + (f" (missing {_some(missing)})" if missing else ""): numbers
         == list(range(result.epochs)),
         f"as many as the recipe's {run.recipe.values.get('epochs')}": run.recipe.values.get("epochs") == result.epochs,
-        f"{result.steps} steps": bool(ends) and ends[-1] == result.steps,
+        f"{result.steps} steps, a line for each": bool(ends)
+        and ends[-1] == result.steps
+        and [line.step for line in steps] == list(range(result.steps)),
         "every step in its epoch": bool(missing)
         or all(line.epoch in bounds and bounds[line.epoch][0] <= line.step < bounds[line.epoch][1] for line in steps),
         "no line torn": not run.log.is_torn,
@@ -186,7 +191,7 @@ def _stray_rates(run: Run) -> list[int]:
     """Return the epochs in which a learning rate is not the recipe's; none where the values are of another form."""
     try:
         recipe: Recipe = decode(Recipe, run.recipe.values, ())
-    except WrongValueError:
+    except (WrongValueError, ArgumentError):  # `_check_recipe` says so
         return []
     ends = [line.step for line in run.log.epochs]
     if not ends or not ends[0]:
@@ -231,7 +236,8 @@ def _check_weights(entry: Entry, run: Run) -> tuple[LoadedWeights | None, Chain 
     """Check the weights file against ``result.json`` and the row; return the weights if all is well."""
     said = run.result.weights
     path = run.folder / said.path
-    shipped = run.folder.with_name(f"{run.folder.resolve().name}.safetensors")  # as `accept_run` puts it
+    home = run.folder.resolve()
+    shipped = home.with_name(f"{home.name}.safetensors")  # as `accept_run` puts it
     if not path.is_file() and shipped.is_file() and sha256_of(shipped) == said.sha256:
         path = shipped
     if not path.is_file():

@@ -9,15 +9,15 @@ from typing import Any
 
 import click
 
-from resnet_zoo.commands.shell import device_option
-from resnet_zoo.errors import NOT_CHECKED, ZooError
+from resnet_zoo.commands.shell import ZooCommand, debug_option, device_option
+from resnet_zoo.errors import ZooError
 from resnet_zoo.manifest import use_manifest
 from resnet_zoo.progress import progress_bar
 from resnet_zoo.report import exit_code
 from resnet_zoo.terminal import echo_record, echo_reports
 
 
-@click.command(help=__doc__)
+@click.command(cls=ZooCommand, help=__doc__)
 @click.argument("folder", type=click.Path())
 @click.option("--data", type=click.Path(), required=True, metavar="DIR", help="The test images of the run.")
 @click.option("--weights-dir", type=click.Path(), metavar="DIR", help="[default: weights, beside the manifest]")
@@ -26,6 +26,7 @@ from resnet_zoo.terminal import echo_record, echo_reports
 @click.option("--manifest", metavar="PATH", help="The manifest to write.  [default: the one in use]")
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
 @device_option
+@debug_option
 @click.pass_context
 def main(
     ctx: click.Context,
@@ -37,6 +38,7 @@ def main(
     manifest: str | None,
     batch_size: int,
     device: str,
+    debug: bool,  # noqa: ARG001  # ZooCommand reads it
 ) -> None:
     from resnet_zoo.acceptance import REQUIRED_CHECKS, accept_run
 
@@ -44,9 +46,9 @@ def main(
     try:
         with use_manifest(manifest), progress_bar() as progress:
             done = accept_run(folder, data=data, device=device, batch_size=batch_size, progress=progress, **options)
-    except (ZooError, OSError) as error:
-        click.echo(f"Error: {error} The manifest is unchanged.", err=True)
-        raise click.exceptions.Exit(error.exit_code if isinstance(error, ZooError) else NOT_CHECKED) from error
+    except (ZooError, OSError):
+        click.echo("The manifest is unchanged.", err=True)
+        raise
     echo_reports([done.report])
     if done.weights is None or done.weights.file is None or done.weights.measured is None:
         click.echo(f"Not accepted ({', '.join(done.missed)}). The manifest is unchanged.", err=True)

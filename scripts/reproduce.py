@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from resnet_zoo.commands.shell import ZooCommand, device_option
+from resnet_zoo.commands.shell import ZooCommand, debug_option, device_option
 
 
 @click.command(
@@ -46,7 +46,7 @@ from resnet_zoo.commands.shell import ZooCommand, device_option
 @click.option("--allow-changed", is_flag=True, help="Go on with a run although code, data or recipe changed.")
 @click.option("--new", is_flag=True, help="Begin a new run even if an unfinished one could go on.")
 @click.option("--tensorboard", is_flag=True, help="Write TensorBoard event files too.")
-@click.option("--debug", is_flag=True, envvar="RESNET_ZOO_DEBUG", help="Show tracebacks.")
+@debug_option
 def main(
     name: str,
     data: str,
@@ -60,7 +60,9 @@ def main(
     debug: bool,  # noqa: ARG001  # ZooCommand reads it
     **settings: Any,
 ) -> None:
-    from resnet_zoo.training.reproduce import Settings, reproduce, reproduce_seeds
+    from resnet_zoo.ranks import Ranks
+    from resnet_zoo.training.reproduce import reproduce, reproduce_seeds
+    from resnet_zoo.training.trainer import Settings
 
     fields = dict(_pair(text) for text in overrides) | ({"epochs": epochs} if epochs is not None else {})
     how: dict[str, Any] = {
@@ -74,7 +76,8 @@ def main(
         folder = reproduce(name, data, seed=seed, **how)
     else:
         folder = reproduce_seeds(name, data, seeds=range(seed, seed + seeds), **how)
-    click.echo(folder)
+    if Ranks.from_environment().rank == 0:
+        click.echo(folder)
 
 
 def _pair(text: str) -> tuple[str, str]:

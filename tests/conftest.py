@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -14,6 +16,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from resnet_zoo.manifest import current_manifest, manifest_path
+
+if TYPE_CHECKING:
+    from tests.run_folders import MadeRun
 
 ENTRIES = current_manifest().models
 NAMES = [entry.name for entry in ENTRIES]
@@ -83,19 +88,36 @@ def smooth_image(height: int, width: int, seed: int = 0) -> np.ndarray:
     return (smooth + random.integers(-20, 21, (height, width, 3))).clip(0, 255).astype(np.uint8)
 
 
+def make_class_tree(
+    root: Path, classes: list[str], *, split: str = "test", per_class: int = 1, size: int = 32, suffix: str = ".png"
+) -> Path:
+    """Write small images as ``<root>/<split>/<class>/<image>``, and return the root."""
+    for label, name in enumerate(classes):
+        folder = root / split / name
+        folder.mkdir(parents=True)
+        for index in range(per_class):
+            image = Image.fromarray(smooth_image(size, size, seed=1000 * label + index))
+            image.save(folder / f"{index:04}{suffix}")
+    return root
+
+
 @pytest.fixture
 def class_tree(tmp_path: Path) -> Callable[..., Path]:
-    """Return a function that makes a ``<root>/<split>/<class>/<image>`` tree of small images."""
+    """Return `make_class_tree` for a folder of the test's own."""
+    return partial(make_class_tree, tmp_path / "tree")
 
-    def make(
-        classes: list[str], *, split: str = "test", per_class: int = 1, size: int = 32, suffix: str = ".png"
-    ) -> Path:
-        for label, name in enumerate(classes):
-            folder = tmp_path / "tree" / split / name
-            folder.mkdir(parents=True)
-            for index in range(per_class):
-                image = Image.fromarray(smooth_image(size, size, seed=1000 * label + index))
-                image.save(folder / f"{index:04}{suffix}")
-        return tmp_path / "tree"
 
-    return make
+@pytest.fixture(scope="session")
+def good_run(tmp_path_factory: pytest.TempPathFactory) -> MadeRun:
+    """A finished run folder; nothing may change it."""
+    from tests.run_folders import make_run
+
+    return make_run(tmp_path_factory.mktemp("good"))
+
+
+@pytest.fixture
+def made_run(good_run: MadeRun, tmp_path: Path) -> MadeRun:
+    """A copy of the finished run folder, to be changed."""
+    from tests.run_folders import copy_run
+
+    return copy_run(good_run, tmp_path / "runs")

@@ -25,19 +25,9 @@ from resnet_zoo.report import RUN_CHECKS
 from resnet_zoo.run_verification import stored_dtypes, verify_run
 from resnet_zoo.verification import verify
 from tests.private_zoo import state_dict
-from tests.run_folders import NAME, ROOT, MadeRun, copy_run, header, make_run
+from tests.run_folders import NAME, ROOT, MadeRun, header
 
 ACCEPT = runpy.run_path(str(ROOT / "scripts" / "accept_run.py"))["main"]
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> MadeRun:
-    return make_run(tmp_path_factory.mktemp("good"))
-
-
-@pytest.fixture
-def made(good: MadeRun, tmp_path: Path) -> MadeRun:
-    return copy_run(good, tmp_path / "runs")
 
 
 def new_checkout(folder: Path) -> Path:
@@ -61,10 +51,10 @@ def manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="module")
-def accepted_once(good: MadeRun, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Acceptance]:
+def accepted_once(good_run: MadeRun, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Acceptance]:
     path = new_checkout(tmp_path_factory.mktemp("accepted"))
     with use_manifest(path):
-        return path, accept(good)
+        return path, accept(good_run)
 
 
 @pytest.fixture
@@ -74,8 +64,8 @@ def accepted(accepted_once: tuple[Path, Acceptance], monkeypatch: pytest.MonkeyP
     return accepted_once[1]
 
 
-def accept(made: MadeRun, **options: Any) -> Acceptance:
-    return accept_run(made.folder, data=made.data, device="cpu", **options)
+def accept(made_run: MadeRun, **options: Any) -> Acceptance:
+    return accept_run(made_run.folder, data=made_run.data, device="cpu", **options)
 
 
 def zoo(*arguments: object) -> Result:
@@ -87,7 +77,7 @@ def files_in(folder: Path) -> list[str]:
 
 
 def test_an_accepted_run_is_in_the_manifest_with_what_was_measured_on_its_file(
-    accepted: Acceptance, good: MadeRun
+    accepted: Acceptance, good_run: MadeRun
 ) -> None:
     content = read_manifest(manifest_path())
     weights = content.find(NAME).weights["retrained"]
@@ -99,46 +89,48 @@ def test_an_accepted_run_is_in_the_manifest_with_what_was_measured_on_its_file(
     assert path.name == f"{NAME}-retrained-{sha256_of(path)[:8]}.safetensors"
     assert (weights.file.sha256, weights.file.size_bytes) == (sha256_of(path), path.stat().st_size)
     assert weights.origin == RunOrigin("published", f"weights/{path.stem}")
-    found = evaluate(NAME, good.data, weights=path, device="cpu")
+    found = evaluate(NAME, good_run.data, weights=path, device="cpu")
     assert (weights.measured.top1, weights.measured.top5) == (found.top1, found.top5)
     assert (weights.measured.num_images, weights.measured.dataset) == (10, "cifar10-png-10images")
     assert content.base_urls == ("weights",)
     assert content.find(NAME).default_weights == "openmmlab"
 
 
-def test_the_small_files_stand_beside_the_weights_and_are_those_of_the_run(accepted: Acceptance, good: MadeRun) -> None:
+def test_the_small_files_stand_beside_the_weights_and_are_those_of_the_run(
+    accepted: Acceptance, good_run: MadeRun
+) -> None:
     assert accepted.folder is not None
     assert files_in(accepted.folder) == ["README.md", "environment.json", "log.jsonl", "recipe.json", "result.json"]
     for name in files_in(accepted.folder):
-        assert (accepted.folder / name).read_bytes() == (good.folder / name).read_bytes()
+        assert (accepted.folder / name).read_bytes() == (good_run.folder / name).read_bytes()
 
 
-def test_the_small_files_verify_with_the_weights_beside_them(accepted: Acceptance, good: MadeRun) -> None:
+def test_the_small_files_verify_with_the_weights_beside_them(accepted: Acceptance, good_run: MadeRun) -> None:
     assert accepted.folder is not None
     report = verify_run(accepted.folder)
     assert [report.check(name).status for name in (*RUN_CHECKS, "weights")] == ["passed"] * 5
 
 
 def test_a_clone_verifies_the_weights_that_ship_offline_and_in_place(
-    accepted: Acceptance, good: MadeRun, own_cache: Path
+    accepted: Acceptance, good_run: MadeRun, own_cache: Path
 ) -> None:
-    done = zoo("verify", NAME, "--weights", "retrained", "--data", good.data, "--device", "cpu")
+    done = zoo("verify", NAME, "--weights", "retrained", "--data", good_run.data, "--device", "cpu")
     assert done.exit_code == 0, done.output
     assert list(own_cache.rglob("*")) == []
 
 
-def test_a_clone_classifies_images_with_the_weights_that_ship_offline(accepted: Acceptance, good: MadeRun) -> None:
-    predicted = zoo("predict", NAME, next(good.data.rglob("*.png")), "--weights", "retrained")
+def test_a_clone_classifies_images_with_the_weights_that_ship_offline(accepted: Acceptance, good_run: MadeRun) -> None:
+    predicted = zoo("predict", NAME, next(good_run.data.rglob("*.png")), "--weights", "retrained")
     assert predicted.exit_code == 0, predicted.output
-    expected = load_checkpoint(good.weights).tensors
+    expected = load_checkpoint(good_run.weights).tensors
     state = create_model(NAME, weights="retrained").state_dict()
     assert all(torch.equal(state[key], expected[key]) for key in expected)
 
 
 def test_verify_takes_the_weights_that_ship_where_the_default_ones_are_not_there(
-    accepted: Acceptance, good: MadeRun
+    accepted: Acceptance, good_run: MadeRun
 ) -> None:
-    (report,) = verify(NAME, data=good.data, device="cpu")
+    (report,) = verify(NAME, data=good_run.data, device="cpu")
     assert {check.status for check in report.checks} == {"passed"}
     top1 = report.check("top1")
     assert top1.recorded == top1.measured
@@ -148,24 +140,24 @@ def test_verify_takes_the_weights_that_ship_where_the_default_ones_are_not_there
     assert other.check("weights").status == "not checked"
 
 
-def test_verify_fails_where_the_recorded_accuracy_is_another(accepted: Acceptance, good: MadeRun) -> None:
+def test_verify_fails_where_the_recorded_accuracy_is_another(accepted: Acceptance, good_run: MadeRun) -> None:
     content = json.loads(manifest_path().read_text())
     content["models"][0]["weights"]["retrained"]["measured"]["top1"] += 10
     other = manifest_path().with_name("other.json")
     other.write_text(json.dumps(content))
-    done = zoo("--manifest", other, "verify", NAME, "--data", good.data, "--device", "cpu")
+    done = zoo("--manifest", other, "verify", NAME, "--data", good_run.data, "--device", "cpu")
     assert done.exit_code == 1
     assert f"FAILED {NAME} top1: published 94.82, recorded " in done.stdout
 
 
-def test_accepting_twice_changes_nothing_more(accepted: Acceptance, good: MadeRun) -> None:
+def test_accepting_twice_changes_nothing_more(accepted: Acceptance, good_run: MadeRun) -> None:
     before = files_in(manifest_path().parent), manifest_path().read_text()
-    assert accept(good).replaced is None
+    assert accept(good_run).replaced is None
     assert (files_in(manifest_path().parent), manifest_path().read_text()) == before
 
 
-def test_a_damaged_file_that_ships_is_refused(good: MadeRun, manifest: Path) -> None:
-    path = accept(good).path
+def test_a_damaged_file_that_ships_is_refused(good_run: MadeRun, manifest: Path) -> None:
+    path = accept(good_run).path
     assert path is not None
     content = bytearray(path.read_bytes())
     content[-5] ^= 1
@@ -175,11 +167,11 @@ def test_a_damaged_file_that_ships_is_refused(good: MadeRun, manifest: Path) -> 
         create_model(NAME, weights="retrained")
 
 
-def test_bfloat16_halves_the_file_and_what_is_measured_is_that_file(made: MadeRun, manifest: Path) -> None:
-    made.rewrite_weights(safetensors_bytes(state_dict(), header()))
-    said = json.loads((made.folder / "result.json").read_text())
-    found = evaluate(NAME, made.data, weights=made.weights, device="cpu")
-    made.change(
+def test_bfloat16_halves_the_file_and_what_is_measured_is_that_file(made_run: MadeRun, manifest: Path) -> None:
+    made_run.rewrite_weights(safetensors_bytes(state_dict(), header()))
+    said = json.loads((made_run.folder / "result.json").read_text())
+    found = evaluate(NAME, made_run.data, weights=made_run.weights, device="cpu")
+    made_run.change(
         "result.json",
         weights=said["weights"] | {"dtype": "float32"},
         correct1=found.correct1,
@@ -187,64 +179,65 @@ def test_bfloat16_halves_the_file_and_what_is_measured_is_that_file(made: MadeRu
         top1=round(found.top1, 2),
         top5=round(found.top5, 2),
     )
-    made.change_log(lambda lines: [line.replace(f'"top1": {said["top1"]}', f'"top1": {found.top1}') for line in lines])
-    done = accept(made, dtype="bfloat16")
+    before, after = (f'"top1": {top1}' for top1 in (said["top1"], found.top1))
+    made_run.change_log(lambda lines: [line.replace(before, after) for line in lines])
+    done = accept(made_run, dtype="bfloat16")
     assert done.missed == ()
     assert done.path is not None
     assert done.weights is not None
     assert done.weights.measured is not None
     assert stored_dtypes(done.path) == {"bfloat16", "int64"}
-    assert done.path.stat().st_size < 0.51 * made.weights.stat().st_size
+    assert done.path.stat().st_size < 0.51 * made_run.weights.stat().st_size
     checkpoint = load_checkpoint(done.path)
-    assert checkpoint.header["source_sha256"] == sha256_of(made.weights)
-    assert checkpoint.header["run"] == made.folder.name
+    assert checkpoint.header["source_sha256"] == sha256_of(made_run.weights)
+    assert checkpoint.header["run"] == made_run.folder.name
     measured = done.weights.measured
-    again = evaluate(NAME, made.data, weights=done.path, device="cpu")
+    again = evaluate(NAME, made_run.data, weights=done.path, device="cpu")
     assert (measured.top1, measured.top5) == (again.top1, again.top5)
 
 
 def test_another_run_under_the_same_tag_names_the_file_that_is_left(
-    made: MadeRun, good: MadeRun, manifest: Path
+    made_run: MadeRun, good_run: MadeRun, manifest: Path
 ) -> None:
-    first = accept(good)
+    first = accept(good_run)
     assert first.path is not None
-    made.rewrite_weights(safetensors_bytes(load_checkpoint(good.weights).tensors, header()))
-    said = json.loads((made.folder / "result.json").read_text())
-    made.change("result.json", weights=said["weights"] | {"dtype": "float32"})
-    assert accept(made).replaced == first.path.name
+    made_run.rewrite_weights(safetensors_bytes(load_checkpoint(good_run.weights).tensors, header()))
+    said = json.loads((made_run.folder / "result.json").read_text())
+    made_run.change("result.json", weights=said["weights"] | {"dtype": "float32"})
+    assert accept(made_run).replaced == first.path.name
     assert json.loads(manifest.read_text())["base_urls"] == ["weights"]
 
 
-def test_a_run_that_does_not_verify_changes_nothing(made: MadeRun, manifest: Path) -> None:
-    made.change("result.json", seed=1)
+def test_a_run_that_does_not_verify_changes_nothing(made_run: MadeRun, manifest: Path) -> None:
+    made_run.change("result.json", seed=1)
     before = manifest.read_bytes()
-    done = accept(made)
+    done = accept(made_run)
     assert (done.missed, done.weights) == (("result",), None)
     assert manifest.read_bytes() == before
     assert files_in(manifest.parent) == [manifest.name]
 
 
-def test_a_run_whose_weights_are_missing_is_not_accepted(made: MadeRun, manifest: Path) -> None:
-    made.weights.unlink()
-    assert accept(made).missed == ("weights", "top1", "top5")
+def test_a_run_whose_weights_are_missing_is_not_accepted(made_run: MadeRun, manifest: Path) -> None:
+    made_run.weights.unlink()
+    assert accept(made_run).missed == ("weights", "top1", "top5")
 
 
 def test_what_cannot_be_entered_is_refused_before_anything_is_written(
-    good: MadeRun, manifest: Path, tmp_path: Path
+    good_run: MadeRun, manifest: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ArgumentError, match="a tag of lower-case letters"):
-        accept(good, tag="Re Trained")
+        accept(good_run, tag="Re Trained")
     with pytest.raises(ArgumentError, match="published weights 'openmmlab'"):
-        accept(good, tag="openmmlab")
+        accept(good_run, tag="openmmlab")
     with pytest.raises(ArgumentError, match="is not inside"):
-        accept(good, weights_dir=tmp_path / "elsewhere")
+        accept(good_run, weights_dir=tmp_path / "elsewhere")
     assert files_in(manifest.parent) == [manifest.name]
 
 
-def test_a_manifest_changed_meanwhile_is_kept_and_no_file_is_left(good: MadeRun, manifest: Path) -> None:
+def test_a_manifest_changed_meanwhile_is_kept_and_no_file_is_left(good_run: MadeRun, manifest: Path) -> None:
     changed = manifest.read_text() + "\n"
     with pytest.raises(ArgumentError, match="was changed while this ran"):
-        accept(good, progress=lambda *_: manifest.write_text(changed))
+        accept(good_run, progress=lambda *_: manifest.write_text(changed))
     assert manifest.read_text() == changed
     assert files_in(manifest.parent) == [manifest.name]
 
@@ -253,20 +246,21 @@ def script(*arguments: object) -> Result:
     return CliRunner().invoke(ACCEPT, [*map(str, arguments)])
 
 
-def test_the_script_says_what_it_did(good: MadeRun, manifest: Path) -> None:
-    done = script(good.folder, "--data", good.data, "--device", "cpu", "--weights-dir", manifest.parent / "shipped")
+def test_the_script_says_what_it_did(good_run: MadeRun, manifest: Path) -> None:
+    shipped = manifest.parent / "shipped"
+    done = script(good_run.folder, "--data", good_run.data, "--device", "cpu", "--weights-dir", shipped)
     assert done.exit_code == 0, done.output
     assert f"{NAME}, weights 'retrained'" in done.stdout
     assert json.loads(manifest.read_text())["base_urls"] == ["shipped"]
 
 
-def test_the_script_ends_with_the_documented_codes(made: MadeRun, manifest: Path, tmp_path: Path) -> None:
-    missing = script(tmp_path / "missing", "--data", made.data)
+def test_the_script_ends_with_the_documented_codes(made_run: MadeRun, manifest: Path, tmp_path: Path) -> None:
+    missing = script(tmp_path / "missing", "--data", made_run.data)
     assert (missing.exit_code, "The manifest is unchanged." in missing.stderr) == (3, True)
-    assert script(made.folder).exit_code == 2
-    made.weights.unlink()
-    assert script(made.folder, "--data", made.data).exit_code == 3
-    made.change("result.json", seed=1)
-    refused = script(made.folder, "--data", made.data)
+    assert script(made_run.folder).exit_code == 2
+    made_run.weights.unlink()
+    assert script(made_run.folder, "--data", made_run.data).exit_code == 3
+    made_run.change("result.json", seed=1)
+    refused = script(made_run.folder, "--data", made_run.data)
     assert refused.exit_code == 1
     assert "Not accepted (result, weights, top1, top5)" in refused.stderr

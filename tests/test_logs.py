@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,8 @@ import pytest
 
 from resnet_zoo.errors import RunError
 from resnet_zoo.logs import Curve, Point, read_curve
-from resnet_zoo.run_records import LogEpoch
 from resnet_zoo.runs import format_line, write_json
-from tests.test_runs import ENVIRONMENT, EPOCH, RECIPE, STEPS
+from tests.run_folders import ENVIRONMENT, EPOCH, RECIPE, STEPS
 
 OPENMMLAB_0: list[dict[str, Any]] = [
     {"env_info": "sys.platform: linux\nPython: 3.7.10", "seed": None, "exp_name": "resnet18_b16x8_cifar10.py"},
@@ -42,7 +42,7 @@ def written(path: Path, records: list[Any]) -> Path:
 
 
 def epoch(number: int, **values: Any) -> str:
-    return format_line(LogEpoch(**{**vars(EPOCH), "epoch": number, **values}))
+    return format_line(replace(EPOCH, epoch=number, **values))
 
 
 @pytest.fixture

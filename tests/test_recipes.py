@@ -138,8 +138,22 @@ def test_fields_are_replaced_by_text_of_their_types() -> None:
         ("sizes", "16,32", "size_milestones: expected one fewer than the 2 sizes"),
         ("sizes", "4", "sizes: expected sizes of 8 or more"),
         ("splits", "0", "splits: expected a positive number"),
+        ("loss_scale", "0", "loss_scale: expected a number above 0"),
     ],
 )
 def test_a_wrong_override_is_a_sentence(field: str, text: str, words: str) -> None:
     with pytest.raises(ArgumentError, match=re.escape(words)):
         override(RECIPES["cifar10"], {field: text})
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "words"),
+    [
+        ("cifar10", {"nesterov": "true", "momentum": "0"}, "nesterov: expected a momentum above 0"),
+        ("in1k", {"cutout": "8"}, "resized_crop_flip has random flips and no cutout, got random and 8"),
+        ("in1k", {"flip": "alternating"}, "resized_crop_flip has random flips and no cutout, got alternating and 0"),
+    ],
+)
+def test_fields_that_cannot_stand_together_are_refused(key: str, values: dict[str, str], words: str) -> None:
+    with pytest.raises(ArgumentError, match=re.escape(words)):
+        override(RECIPES[key], values)

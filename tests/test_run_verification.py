@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,26 +16,17 @@ import resnet_zoo.run_verification
 from resnet_zoo.cli import main
 from resnet_zoo.convert import safetensors_bytes
 from resnet_zoo.errors import ArgumentError, DatasetError, RunError, UnknownModelError
-from resnet_zoo.evaluation import Evaluation, wilson_interval
+from resnet_zoo.evaluation import evaluate
 from resnet_zoo.manifest import class_folders, get_entry
 from resnet_zoo.report import RUN_CHECKS, Report
 from resnet_zoo.run_verification import REPRODUCTION_TOLERANCE_PCT, stored_dtypes, verify_run
 from resnet_zoo.runs import read_run
 from tests.private_zoo import state_dict
-from tests.run_folders import NAME, MadeRun, copy_run, header, make_run
+from tests.run_folders import NAME, MadeRun, header
+from tests.test_accuracy import evaluated
 
 COUNTS = ["manifest", "architecture", "params", "flops", "flops_with_head", "macs"]
 ACCURACY = ["top1", "top5", "published_top1", "published_top5"]
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> MadeRun:
-    return make_run(tmp_path_factory.mktemp("good"))
-
-
-@pytest.fixture
-def made(good: MadeRun, tmp_path: Path) -> MadeRun:
-    return copy_run(good, tmp_path)
 
 
 def statuses(report: Report) -> dict[str, str]:
@@ -48,35 +40,52 @@ def failed(report: Report) -> list[str]:
 # --- a true run ---------------------------------------------------------------------------------------------------
 
 
-def test_a_true_run_passes_every_check_that_can_be_made(good: MadeRun) -> None:
-    report = verify_run(good.folder, data=good.data, device="cpu")
+def test_a_true_run_passes_every_check_that_can_be_made(good_run: MadeRun) -> None:
+    report = verify_run(good_run.folder, data=good_run.data, device="cpu")
     passed = [*RUN_CHECKS, *COUNTS, "weights", "top1", "top5"]
     assert statuses(report) == {**dict.fromkeys(passed, "passed"), **dict.fromkeys(ACCURACY[2:], "not checked")}
     assert report.chain is not None
-    assert report.chain["file_sha256"] == read_run(good.folder).result.weights.sha256
+    assert report.chain["file_sha256"] == read_run(good_run.folder).result.weights.sha256
 
 
-def test_published_and_recorded_stand_beside_what_is_measured_now(good: MadeRun) -> None:
-    check = verify_run(good.folder, data=good.data, device="cpu").check("top1")
+def test_published_and_recorded_stand_beside_what_is_measured_now(good_run: MadeRun) -> None:
+    check = verify_run(good_run.folder, data=good_run.data, device="cpu").check("top1")
     assert check.published == "94.82"
-    assert check.recorded == check.measured == f"{read_run(good.folder).result.top1:.2f}"
+    assert check.recorded == check.measured == f"{read_run(good_run.folder).result.top1:.2f}"
     assert "tolerance 0 images (same device and torch)" in check.detail
     assert "so not comparable" in check.detail
 
 
-def test_without_images_the_accuracy_is_not_checked(good: MadeRun) -> None:
-    report = verify_run(good.folder)
+def test_without_images_the_accuracy_is_not_checked(good_run: MadeRun) -> None:
+    report = verify_run(good_run.folder)
     assert [report.check(name).status for name in ACCURACY] == ["not checked"] * 4
     assert report.check("top1").detail == "no test images given (--data DIR)"
     assert not report.failed
 
 
-def test_a_run_without_its_weights_is_not_checked_beyond_its_small_files(made: MadeRun) -> None:
-    made.weights.unlink()
-    report = verify_run(made.folder, data=made.data)
+def test_a_run_without_its_weights_is_not_checked_beyond_its_small_files(made_run: MadeRun) -> None:
+    made_run.weights.unlink()
+    report = verify_run(made_run.folder, data=made_run.data)
     assert report.check("weights").status == report.check("top1").status == "not checked"
     assert "only the small files" in report.check("weights").detail
     assert [report.check(name).status for name in RUN_CHECKS] == ["passed"] * 4
+
+
+def test_a_run_is_checked_from_inside_of_its_folder(good_run: MadeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(good_run.folder)
+    assert verify_run(".").check("weights").status == "passed"
+
+
+def test_a_run_on_a_part_of_the_classes_is_checked_on_the_same_part(made_run: MadeRun, tmp_path: Path) -> None:
+    data = shutil.copytree(made_run.data, tmp_path / "part")
+    shutil.rmtree(data / "test" / "truck")
+    found = evaluate(NAME, data, weights=made_run.weights, device="cpu", partial=True)
+    assert found.dataset == "cifar10-png-9of10classes"
+    counts = {"num_images": 9, "correct1": found.correct1, "correct5": found.correct5}
+    made_run.change("result.json", dataset=found.dataset, top1=found.top1, top5=found.top5, **counts)
+    assert verify_run(made_run.folder, data=data, device="cpu").check("top1").status == "passed"
+    other = verify_run(made_run.folder, data=made_run.data, device="cpu").check("top1")
+    assert (other.status, "these are others" in other.detail) == ("not checked", True)
 
 
 # --- what is wrong in a run ---------------------------------------------------------------------------------------
@@ -89,43 +98,45 @@ def flip(path: Path, at: int = -2) -> None:
     path.write_bytes(content)
 
 
-def test_a_changed_space_fails_the_hash_of_its_file(made: MadeRun) -> None:
-    made.weights.unlink()
+def test_a_changed_space_fails_the_hash_of_its_file(made_run: MadeRun) -> None:
+    made_run.weights.unlink()
     for name in ("recipe.json", "environment.json", "log.jsonl"):
-        with (made.folder / name).open("a") as file:
+        with (made_run.folder / name).open("a") as file:
             file.write("\n" if name != "log.jsonl" else '{"kind": "resume", "epoch": 2, "step": 11}\n')
-        check = verify_run(made.folder).check("files")
+        check = verify_run(made_run.folder).check("files")
         assert check.status == "failed"
         assert f"{name}: expected sha256 " in check.detail
 
 
-def test_a_flipped_bit_of_the_weights_is_found_and_nothing_is_evaluated(made: MadeRun) -> None:
-    flip(made.weights, at=-1000)
-    report = verify_run(made.folder, data=made.data)
+def test_a_flipped_bit_of_the_weights_is_found_and_nothing_is_evaluated(made_run: MadeRun) -> None:
+    flip(made_run.weights, at=-1000)
+    report = verify_run(made_run.folder, data=made_run.data)
     assert failed(report) == ["weights"]
     assert "expected sha256 " in report.check("weights").detail
     assert report.check("top1").detail == "no weights to evaluate"
 
 
 @pytest.mark.parametrize("name", ["recipe.json", "environment.json", "log.jsonl", "result.json"])
-def test_a_broken_or_missing_file_is_an_error_that_names_it(name: str, made: MadeRun) -> None:
-    flip(made.folder / name, at=0)
+def test_a_broken_or_missing_file_is_an_error_that_names_it(name: str, made_run: MadeRun) -> None:
+    flip(made_run.folder / name, at=0)
     with pytest.raises(RunError, match=rf"{name}: (line 1: )?is not valid JSON"):
-        verify_run(made.folder)
-    (made.folder / name).unlink()
+        verify_run(made_run.folder)
+    (made_run.folder / name).unlink()
     with pytest.raises(RunError, match=rf"{name}: cannot be read"):
-        verify_run(made.folder)
+        verify_run(made_run.folder)
 
 
 Change = Callable[[MadeRun], None]
 
 
-def without_epoch(number: int) -> Change:
-    return lambda made: made.change_log(
-        lambda lines: [
-            line for line in lines if not (json.loads(line)["kind"] == "epoch" and json.loads(line)["epoch"] == number)
-        ]
-    )
+def without(kind: str, number: int) -> Change:
+    """Drop the lines of an epoch or a step."""
+
+    def is_other(line: str) -> bool:
+        record = json.loads(line)
+        return bool(record["kind"] != kind or record[kind] != number)
+
+    return lambda made: made.change_log(lambda lines: list(filter(is_other, lines)))
 
 
 def with_line(kind: str, number: int, **values: Any) -> Change:
@@ -164,9 +175,10 @@ def off_by_one(field: str) -> Change:
 
 
 WRONG: dict[str, tuple[Change, str, str]] = {
-    "a first epoch dropped": (without_epoch(0), "log", "3 epochs (missing 0)"),
-    "an epoch dropped": (without_epoch(1), "log", "3 epochs (missing 1)"),
-    "the last epoch dropped": (without_epoch(2), "log", "3 epochs (missing 2)"),
+    "a first epoch dropped": (without("epoch", 0), "log", "3 epochs (missing 0)"),
+    "an epoch dropped": (without("epoch", 1), "log", "3 epochs (missing 1)"),
+    "the last epoch dropped": (without("epoch", 2), "log", "3 epochs (missing 2)"),
+    "a step dropped": (without("step", 5), "log", "12 steps, a line for each"),
     "a torn last line": (lambda made: made.change_log(lambda lines: [*lines, '{"kind": "st']), "log", "no line torn"),
     "another learning rate": (with_line("epoch", 2, lr=0.01), "log", "other in epoch 2"),
     "another learning rate in a step": (with_line("step", 1, lr=0.01), "log", "other in epoch 0"),
@@ -175,6 +187,7 @@ WRONG: dict[str, tuple[Change, str, str]] = {
     "fewer steps": (changed("result.json", steps=11), "log", "11 steps"),
     "another number of epochs": (with_recipe_value(epochs=4), "log", "as many as the recipe's 4"),
     "another recipe's value": (with_recipe_value(weight_decay=5e-4), "recipe", "weight_decay differ"),
+    "a value that cannot be": (with_recipe_value(lr=0.0), "recipe", "lr: expected a number above 0, got 0.0"),
     "an override that was not used": (with_recipe_value(milestones=[1, 3]), "recipe", "have the values given"),
     "an override kept quiet": (changed("result.json", overridden={}), "recipe", "the same fields overridden"),
     "another recipe": (changed("result.json", recipe="fast"), "recipe", "recipe fast"),
@@ -223,108 +236,91 @@ def half(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize(("change", "check", "said"), WRONG.values(), ids=WRONG)
-def test_what_is_wrong_fails_the_check_that_must_find_it(change: Change, check: str, said: str, made: MadeRun) -> None:
-    change(made)
+def test_what_is_wrong_fails_the_check_that_must_find_it(
+    change: Change, check: str, said: str, made_run: MadeRun
+) -> None:
+    change(made_run)
     if check != "weights":
-        made.weights.unlink()  # reading them takes most of the time
-    report = verify_run(made.folder)
+        made_run.weights.unlink()  # reading them takes most of the time
+    report = verify_run(made_run.folder)
     found = report.check(check)
     assert found.status == "failed"
     assert said in f"{found.detail} {found.measured}"
 
 
 @pytest.mark.parametrize("field", ["correct1", "correct5"])
-def test_a_count_that_is_off_by_one_image_fails_on_the_same_device(field: str, made: MadeRun) -> None:
-    off_by_one(field)(made)
-    report = verify_run(made.folder, data=made.data, device="cpu")
+def test_a_count_that_is_off_by_one_image_fails_on_the_same_device(field: str, made_run: MadeRun) -> None:
+    off_by_one(field)(made_run)
+    report = verify_run(made_run.folder, data=made_run.data, device="cpu")
     assert {"correct1": "top1", "correct5": "top5"}[field] in failed(report)
 
 
-def test_other_weights_with_the_right_hash_fail_by_their_accuracy(made: MadeRun) -> None:
+def test_other_weights_with_the_right_hash_fail_by_their_accuracy(made_run: MadeRun) -> None:
     tensors = state_dict()
     tensors["fc.bias"] = torch.zeros(10).index_fill_(0, torch.tensor(0), 1e3)
-    made.rewrite_weights(safetensors_bytes(half(tensors), header()))
-    said = json.loads((made.folder / "result.json").read_text())
-    made.change("result.json", correct1=said["num_images"] - 1, correct5=said["num_images"], top1=95.0, top5=100.0)
-    report = verify_run(made.folder, data=made.data, device="cpu")
+    made_run.rewrite_weights(safetensors_bytes(half(tensors), header()))
+    said = json.loads((made_run.folder / "result.json").read_text())
+    made_run.change("result.json", correct1=said["num_images"] - 1, correct5=said["num_images"], top1=95.0, top5=100.0)
+    report = verify_run(made_run.folder, data=made_run.data, device="cpu")
     assert report.check("weights").status == "passed"
     assert report.check("top1").status == "failed"
 
 
-def test_a_recipe_of_another_form_is_not_checked(made: MadeRun) -> None:
-    made.weights.unlink()
-    with_recipe_value(polish=8)(made)
-    check = verify_run(made.folder).check("recipe")
+def test_a_recipe_of_another_form_is_not_checked(made_run: MadeRun) -> None:
+    made_run.weights.unlink()
+    with_recipe_value(polish=8)(made_run)
+    check = verify_run(made_run.folder).check("recipe")
     assert check.status == "not checked"
     assert "values.polish: unknown field" in check.detail
 
 
-def test_other_images_than_the_runs_check_nothing(made: MadeRun, class_tree: Callable[..., Path]) -> None:
-    report = verify_run(made.folder, data=class_tree(class_folders("cifar10"), per_class=2), device="cpu")
+def test_other_images_than_the_runs_check_nothing(made_run: MadeRun, class_tree: Callable[..., Path]) -> None:
+    report = verify_run(made_run.folder, data=class_tree(class_folders("cifar10"), per_class=2), device="cpu")
     check = report.check("top1")
     assert check.status == "not checked"
     assert check.detail.startswith("the run was evaluated on 10 images of cifar10-png-10images, these are others")
 
 
-def test_a_run_of_another_row_than_named_is_refused(good: MadeRun) -> None:
-    assert verify_run(good.folder, name=NAME).name == NAME
+def test_a_run_of_another_row_than_named_is_refused(good_run: MadeRun) -> None:
+    assert verify_run(good_run.folder, name=NAME).name == NAME
     with pytest.raises(ArgumentError, match=f"is a run of {NAME}, not of resnet34_cifar10"):
-        verify_run(good.folder, name="resnet34_cifar10")
+        verify_run(good_run.folder, name="resnet34_cifar10")
 
 
-def test_bad_input_is_an_error(good: MadeRun, made: MadeRun, tmp_path: Path) -> None:
+def test_bad_input_is_an_error(good_run: MadeRun, made_run: MadeRun, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="is not a folder"):
         verify_run(tmp_path / "missing")
     with pytest.raises(DatasetError):
-        verify_run(good.folder, data=tmp_path / "missing")
-    made.change("result.json", row="resnet19")
+        verify_run(good_run.folder, data=tmp_path / "missing")
+    made_run.change("result.json", row="resnet19")
     with pytest.raises(UnknownModelError):
-        verify_run(made.folder)
+        verify_run(made_run.folder)
 
 
 # --- published numbers --------------------------------------------------------------------------------------------
 
 
-def official(correct1: int) -> Evaluation:
-    return Evaluation(
-        name=NAME,
-        dataset="cifar10",
-        num_images=10_000,
-        correct1=correct1,
-        correct5=9990,
-        top1_interval=wilson_interval(correct1, 10_000),
-        top5_interval=wilson_interval(9990, 10_000),
-        num_skipped=0,
-        skipped=(),
-        images_per_s=1.0,
-        precision="float32",
-        device="cpu",
-        chain=None,
-        versions={},
-    )
-
-
 @pytest.mark.parametrize(("correct", "status"), [(9452, "passed"), (9451, "failed"), (9700, "passed")])
 def test_on_the_official_set_a_run_must_come_near_the_published_accuracy(
-    correct: int, status: str, made: MadeRun, monkeypatch: pytest.MonkeyPatch
+    correct: int, status: str, made_run: MadeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert REPRODUCTION_TOLERANCE_PCT == 0.3
-    monkeypatch.setattr(resnet_zoo.run_verification, "evaluate", lambda *_, **__: official(correct))
-    made.change("result.json", overridden={})
-    check = verify_run(made.folder, data=made.data).check("published_top1")
+    monkeypatch.setattr(resnet_zoo.run_verification, "evaluate", lambda *_, **__: evaluated(correct))
+    made_run.change("result.json", overridden={})
+    check = verify_run(made_run.folder, data=made_run.data).check("published_top1")
     assert (check.status, check.published, check.measured) == (status, "94.82", f"{correct / 100:.2f}")
 
 
 def test_a_changed_recipe_is_not_held_against_the_published_accuracy(
-    made: MadeRun, monkeypatch: pytest.MonkeyPatch
+    made_run: MadeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resnet_zoo.run_verification, "evaluate", lambda *_, **__: official(9000))
-    check = verify_run(made.folder, data=made.data).check("published_top1")
+    monkeypatch.setattr(resnet_zoo.run_verification, "evaluate", lambda *_, **__: evaluated(9000))
+    check = verify_run(made_run.folder, data=made_run.data).check("published_top1")
     assert (check.status, check.detail) == ("not checked", "the recipe was changed: epochs, milestones")
 
 
-def test_the_types_a_file_stores_are_read_from_its_header(good: MadeRun) -> None:
-    assert stored_dtypes(good.weights) == {"bfloat16", "int64"}
+def test_the_types_a_file_stores_are_read_from_its_header(good_run: MadeRun) -> None:
+    assert stored_dtypes(good_run.weights) == {"bfloat16", "int64"}
 
 
 # --- the command --------------------------------------------------------------------------------------------------
@@ -334,24 +330,24 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, ["verify", *map(str, arguments)])
 
 
-def test_the_command_prints_the_run_and_its_accuracy(good: MadeRun) -> None:
-    done = run("--run", good.folder, "--data", good.data, "--device", "cpu")
+def test_the_command_prints_the_run_and_its_accuracy(good_run: MadeRun) -> None:
+    done = run("--run", good_run.folder, "--data", good_run.data, "--device", "cpu")
     assert done.exit_code == 0, done.output
-    top1 = f"{read_run(good.folder).result.top1:.2f}"
+    top1 = f"{read_run(good_run.folder).result.top1:.2f}"
     assert f"{top1} = {top1} ✓ (published 94.82)" in done.stdout
     assert "Run" in done.stdout.splitlines()[0]
 
 
-def test_the_command_says_what_failed_with_code_1(made: MadeRun) -> None:
-    off_by_one("correct1")(made)
-    done = run("--run", made.folder, "--data", made.data, "--device", "cpu")
+def test_the_command_says_what_failed_with_code_1(made_run: MadeRun) -> None:
+    off_by_one("correct1")(made_run)
+    done = run("--run", made_run.folder, "--data", made_run.data, "--device", "cpu")
     assert done.exit_code == 1
     assert f"FAILED {NAME} top1: published 94.82, recorded " in done.stdout
 
 
-def test_the_command_ends_with_3_for_what_cannot_be_checked(made: MadeRun, tmp_path: Path) -> None:
-    made.weights.unlink()
-    assert run("--run", made.folder).exit_code == 3
+def test_the_command_ends_with_3_for_what_cannot_be_checked(made_run: MadeRun, tmp_path: Path) -> None:
+    made_run.weights.unlink()
+    assert run("--run", made_run.folder).exit_code == 3
     assert run("--run", tmp_path / "missing").exit_code == 3
 
 
@@ -365,14 +361,14 @@ def test_the_command_ends_with_3_for_what_cannot_be_checked(made: MadeRun, tmp_p
         (["reznet"], "There is no model"),
     ],
 )
-def test_the_command_refuses_what_cannot_be_meant(arguments: list[str], said: str, good: MadeRun) -> None:
-    done = run("--run", good.folder, *arguments)
+def test_the_command_refuses_what_cannot_be_meant(arguments: list[str], said: str, good_run: MadeRun) -> None:
+    done = run("--run", good_run.folder, *arguments)
     assert done.exit_code == 2
     assert said in done.stderr
 
 
-def test_the_command_takes_the_runs_own_row(good: MadeRun) -> None:
-    done = run(NAME, "--run", good.folder, "--format", "json")
+def test_the_command_takes_the_runs_own_row(good_run: MadeRun) -> None:
+    done = run(NAME, "--run", good_run.folder, "--format", "json")
     assert done.exit_code == 0, done.output
     (report,) = json.loads(done.stdout)["reports"]
     assert report["name"] == get_entry(NAME).name

@@ -14,62 +14,10 @@ import pytest
 
 from resnet_zoo.errors import RunError
 from resnet_zoo.records import to_json
-from resnet_zoo.run_records import (
-    DataFingerprint,
-    EnvironmentFile,
-    LogEpoch,
-    LogLine,
-    LogResume,
-    LogStep,
-    RecipeFile,
-    ResultFile,
-    RunWeights,
-    SummaryFile,
-)
+from resnet_zoo.run_records import LogLine, LogResume, RecipeFile, ResultFile, SummaryFile
 from resnet_zoo.runs import format_line, new_run_folder, read_log, read_record, read_run, spread, write_json
+from tests.run_folders import ENVIRONMENT, EPOCH, NAME, RECIPE, RESULT, STEPS
 
-NAME = "resnet18_cifar10"
-SHA = "ab" * 32
-
-RECIPE = RecipeFile(row=NAME, recipe="fast", overridden={"epochs": 1}, values={"epochs": 1, "milestones": [1]})
-ENVIRONMENT = EnvironmentFile(
-    commit=None,
-    dirty=None,
-    code_sha256=SHA,
-    command=("scripts/reproduce.py",),
-    versions={"torch": "2.6"},
-    device="a CPU",
-    num_devices=1,
-    precision="bfloat16",
-    compiled=False,
-    seed=0,
-    data=DataFingerprint(
-        train="cifar10", test="cifar10", num_train=50_000, num_test=10_000, train_sha256=SHA, test_sha256=SHA
-    ),
-)
-RESULT = ResultFile(
-    row=NAME,
-    recipe="fast",
-    overridden={"epochs": 1},
-    seed=0,
-    epochs=1,
-    steps=2,
-    dataset="cifar10",
-    num_images=10_000,
-    correct1=9312,
-    correct5=9960,
-    top1=93.12,
-    top5=99.6,
-    precision="float32",
-    params=11_173_962,
-    flops=557_211_648,
-    train_seconds=10.5,
-    images_per_s=405.0,
-    device="a CPU",
-    date="2026-11-24",
-    weights=RunWeights(path="resnet18_cifar10-1a2b3c4d.safetensors", sha256=SHA, size_bytes=1, dtype="bfloat16"),
-    files={"recipe.json": SHA, "environment.json": SHA, "log.jsonl": SHA},
-)
 SUMMARY = SummaryFile(
     row=NAME,
     recipe="fast",
@@ -78,20 +26,6 @@ SUMMARY = SummaryFile(
     top1=spread([93.0, 94.0]),
     top5=spread([99.0, 99.0]),
     train_seconds=spread([10.0, 11.0]),
-)
-STEPS = [LogStep(epoch=0, step=step, loss=2.0 - step, lr=0.1) for step in range(2)]
-EPOCH = LogEpoch(
-    epoch=0,
-    step=1,
-    loss=1.5,
-    lr=0.1,
-    top1_train=None,
-    images=256,
-    seconds=1.0,
-    images_per_s=256.0,
-    size=32,
-    top1=None,
-    top5=None,
 )
 RECORDS = {"recipe": RECIPE, "environment": ENVIRONMENT, "result": RESULT, "summary": SUMMARY}
 

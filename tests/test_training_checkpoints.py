@@ -77,6 +77,15 @@ def test_a_whole_file_that_is_no_checkpoint_of_this_training_is_skipped(tmp_path
     assert said[0].startswith(f"{path} is not a checkpoint of this training (")
 
 
+def test_a_checkpoint_that_cannot_be_read_is_skipped(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, trained(1), Position(step=1))
+    (tmp_path / f"step-000000002-{64 * '0'}.safetensors").mkdir()
+    said: list[str] = []
+    assert load_newest(tmp_path, trained(0), said.append) == Position(step=1)
+    assert len(said) == 1
+    assert "cannot be read (Is a directory); it is skipped." in said[0]
+
+
 def test_no_checkpoint_is_no_position(tmp_path: Path) -> None:
     (tmp_path / "step-000000001-other.safetensors").write_bytes(b"no checkpoint")
     assert load_newest(tmp_path, trained(0), pytest.fail) is None

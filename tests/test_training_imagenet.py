@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import shutil
 import sys
@@ -139,6 +140,13 @@ def test_workers_stay_from_pass_to_pass(root: Path) -> None:
         return [worker.pid for worker in images._loader._iterator._workers]  # type: ignore[union-attr]
 
     assert worker_pids() == worker_pids()
+
+
+def test_what_is_sent_to_the_trainings_process_group_does_not_reach_its_workers(root: Path) -> None:
+    images = reader(root, num_workers=1)
+    whole_pass(images)
+    (worker,) = images._loader._iterator._workers  # type: ignore[union-attr]
+    assert os.getpgid(worker.pid) == worker.pid != os.getpgid(0)
 
 
 def test_what_workers_hold_survives_pickling_as_spawn_needs(root: Path) -> None:

@@ -88,10 +88,12 @@ def test_a_stop_request_saves_and_says_how_to_go_on(tmp_path: Path, number: sign
         if isinstance(line, LogStep) and line.step == 1:
             os.kill(os.getpid(), number)
 
+    said: list[str] = []
     before = signal.getsignal(number)
     with pytest.raises(TrainingStopped, match="Run the same command again to go on") as stopped:
-        small_loop(tmp_path, on_line=request).run()
+        small_loop(tmp_path, on_line=request, say=said.append).run()
     assert stopped.value.exit_code == 130
+    assert said == ["Stops after this step and writes a checkpoint; once more stops at once, without one."]
     assert signal.getsignal(number) == before
     (checkpoint,) = list_checkpoints(tmp_path / CHECKPOINTS)
     assert checkpoint.name.startswith("step-000000002")
@@ -99,6 +101,20 @@ def test_a_stop_request_saves_and_says_how_to_go_on(tmp_path: Path, number: sign
     resumed.run()
     whole.run()
     assert same_state(resumed.learner, whole.learner)
+
+
+def test_a_stop_request_is_obeyed_at_the_end_of_an_epoch_too_short_for_a_look_at_the_losses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def request(line: LogLine) -> None:
+        if isinstance(line, LogEpoch):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("resnet_zoo.training.loop._FLUSH_STEPS", {"cpu": 50})
+    with pytest.raises(TrainingStopped):
+        small_loop(tmp_path, on_line=request).run()
+    (checkpoint,) = list_checkpoints(tmp_path / CHECKPOINTS)
+    assert checkpoint.name.startswith("step-000000003")
 
 
 def test_a_loss_that_is_not_finite_ends_the_training(tmp_path: Path) -> None:

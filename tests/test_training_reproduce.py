@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,10 @@ from resnet_zoo.files import sha256_of
 from resnet_zoo.manifest import class_folders, get_entry
 from resnet_zoo.run_records import SummaryFile
 from resnet_zoo.runs import read_record, read_run
-from resnet_zoo.training import reproduce as module
+from resnet_zoo.training import trainer as module
 from resnet_zoo.training.folder import check_space
-from resnet_zoo.training.reproduce import Settings, reproduce, reproduce_seeds
+from resnet_zoo.training.reproduce import reproduce, reproduce_seeds
+from resnet_zoo.training.trainer import Settings
 from resnet_zoo.zoo import create_model
 from tests.conftest import NAMES, smooth_image
 
@@ -36,15 +37,10 @@ CPU = Settings(device="cpu", evaluate_every=0)
 
 
 @pytest.fixture
-def cifar(tmp_path: Path) -> Path:
+def cifar(class_tree: Callable[..., Path]) -> Path:
     """A CIFAR-10 folder of 4 training and 2 test images per class."""
-    for split, count in (("train", 4), ("test", 2)):
-        for label, name in enumerate(class_folders("cifar10")):
-            folder = tmp_path / "cifar" / split / name
-            folder.mkdir(parents=True)
-            for index in range(count):
-                Image.fromarray(smooth_image(32, 32, seed=100 * label + index)).save(folder / f"{index}.png")
-    return tmp_path / "cifar"
+    class_tree(class_folders("cifar10"), split="train", per_class=4)
+    return class_tree(class_folders("cifar10"), split="test", per_class=2)
 
 
 def train(data: Path, runs: Path, settings: Settings = CPU, **options: Any) -> Path:
@@ -91,7 +87,7 @@ def test_equal_seeds_give_equal_weights_and_others_do_not(cifar: Path, tmp_path:
 
 
 def unfinished(cifar: Path, runs: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> Path:
-    """Train until the end of the first of two epochs."""
+    """Train to the end, and stop before there is a result."""
 
     def stop(*_: object) -> None:
         raise TrainingError("stopped")
@@ -115,10 +111,18 @@ def test_the_same_command_goes_on_and_a_new_one_begins(
     assert train(cifar, tmp_path / "runs") != folder
 
 
+def test_a_new_run_that_torchrun_starts_again_goes_on(
+    cifar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = unfinished(cifar, tmp_path / "runs", monkeypatch)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert train(cifar, tmp_path / "runs", replace(CPU, new=True)) == folder
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ("recipe", "overridden.lr was None and is 0.01; values.lr was 0.12 and is 0.01"),
+        ("recipe", "overridden.lr was None and is 0.0123; values.lr was"),
         ("code", "code_sha256 was"),
         ("data", "data.test_sha256 was"),
     ],
@@ -129,11 +133,11 @@ def test_a_run_that_began_otherwise_goes_on_only_if_allowed(
     folder = unfinished(cifar, tmp_path / "runs", monkeypatch)
     options: dict[str, Any] = {}
     if change == "recipe":
-        options = {"overrides": {**QUICK, "lr": "0.01"}}
+        options = {"overrides": {**QUICK, "lr": "0.0123"}}
     elif change == "code":
         monkeypatch.setattr(module, "code_sha256", lambda: "0" * 64)
     else:
-        Image.fromarray(smooth_image(32, 32, seed=99)).save(cifar / "test" / "cat" / "0.png")
+        Image.fromarray(smooth_image(32, 32, seed=99)).save(cifar / "test" / "cat" / "0000.png")
     with pytest.raises(TrainingError, match="--allow-changed") as error:
         train(cifar, tmp_path / "runs", **options)
     assert words in str(error.value)
@@ -150,6 +154,7 @@ def test_a_run_folder_of_another_row_is_refused(cifar: Path, tmp_path: Path, mon
 
 def test_two_trainings_never_share_a_folder(cifar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = unfinished(cifar, tmp_path / "runs", monkeypatch)
+    monkeypatch.setattr("resnet_zoo.training.folder._PATIENCE_S", 0)
     with filelock.FileLock(folder / ".lock"), pytest.raises(TrainingError, match="Another process is training in"):
         train(cifar, tmp_path / "runs")
 
@@ -176,6 +181,11 @@ def test_several_seeds_are_summed_up_and_go_on_where_they_were(
     [
         ({"recipe": "slow"}, ArgumentError, "no recipe 'slow'"),
         ({"overrides": {"epoch": "3"}}, ArgumentError, "no recipe field 'epoch'"),
+        (
+            {"overrides": {"augmentation": "resized_crop_flip", "flip": "random"}},
+            ArgumentError,
+            "expected pad_crop_flip for resnet18_cifar10, got resized_crop_flip",
+        ),
         ({"settings": replace(CPU, device="cuda:7")}, ArgumentError, "The device 'cuda:7' is not there"),
     ],
 )
@@ -187,6 +197,21 @@ def test_bad_arguments_are_told_before_anything_is_made(
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_missing_tensorboard_is_told_before_anything_is_made(
+    cifar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ArgumentError, match="TensorBoard is not installed"):
+        train(cifar, tmp_path / "runs", replace(CPU, tensorboard=True))
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("seeds", [(3,), (3, 3), (3, 4, 3)])
+def test_a_spread_is_of_several_seeds(seeds: tuple[int, ...], cifar: Path) -> None:
+    with pytest.raises(ArgumentError, match="at least two seeds, no two of them equal"):
+        reproduce_seeds("resnet18_cifar10", cifar, seeds=seeds)
+
+
 def break_data(root: Path, how: str) -> str:
     if how == "missing":
         root.rename(root.with_name("elsewhere"))
@@ -196,8 +221,8 @@ def break_data(root: Path, how: str) -> str:
             path.unlink()
         return "no images for 1 of 10 classes"
     if how == "corrupt":
-        (root / "train" / "cat" / "0.png").write_bytes(b"no image")
-        return "0.png"
+        (root / "train" / "cat" / "0000.png").write_bytes(b"no image")
+        return "0000.png"
     if how == "archive":
         (root / "cifar-10-python.tar.gz").write_bytes(b"half")
         return "is damaged: its md5 is not"
@@ -213,6 +238,13 @@ def test_bad_data_is_told_before_a_run_folder_is_made(cifar: Path, tmp_path: Pat
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_the_images_of_one_split_are_not_used_for_both(split: str, cifar: Path, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="the same images for training and for testing"):
+        train(cifar / split, tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_name_that_is_no_row_is_told_first(tmp_path: Path) -> None:
     with pytest.raises(UnknownModelError):
         reproduce("resnet19_cifar10", tmp_path)
@@ -225,6 +257,33 @@ def test_a_disk_that_is_too_full_is_told_first(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("resnet_zoo.training.folder.shutil.disk_usage", lambda _: usage)
     with pytest.raises(TrainingError, match="has 100 MiB free; a training of resnet18_cifar10 needs 341"):
         check_space(tmp_path / "runs", entry)
+
+
+def test_a_run_that_goes_on_needs_no_room_for_another(
+    cifar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = unfinished(cifar, tmp_path / "runs", monkeypatch)
+    usage = type("Usage", (), {"free": 100 << 20})
+    monkeypatch.setattr("resnet_zoo.training.folder.shutil.disk_usage", lambda _: usage)
+    with pytest.raises(TrainingError, match="has 100 MiB free"):
+        train(cifar, tmp_path / "runs", replace(CPU, new=True))
+    assert train(cifar, tmp_path / "runs") == folder
+
+
+def test_a_disk_that_is_full_at_the_very_end_leaves_a_run_that_goes_on(
+    cifar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("resnet_zoo.training.finish.draw_curves", full)
+        with pytest.raises(TrainingError, match=r"No space left on device.*run the same command again"):
+            train(cifar, tmp_path / "runs")
+    (folder,) = (tmp_path / "runs" / "resnet18_cifar10").iterdir()
+    assert not (folder / "result.json").exists()
+    assert train(cifar, tmp_path / "runs") == folder
+    assert not (folder / "checkpoints").exists()
 
 
 def test_a_place_that_cannot_be_written_is_told_first(cifar: Path, tmp_path: Path) -> None:
@@ -260,7 +319,7 @@ def test_the_script_prints_the_run_folder_and_talks_on_stderr(cifar: Path, tmp_p
     folder = Path(done.stdout.strip())
     assert read_run(folder).result.row == "resnet18_cifar10"
     command = read_run(folder).environment.command
-    assert command[:4] == ("reproduce.py", "resnet18_cifar10", "--data", "cifar")
+    assert command[:4] == ("reproduce.py", "resnet18_cifar10", "--data", "tree")
     assert "epoch   1/1  8 px  loss" in done.stderr
     assert "published 94.82, 99.87 (cifar10-png-20images is not the official test set: not comparable)" in done.stderr
 
@@ -346,6 +405,27 @@ def test_a_killed_process_is_restarted_by_torchrun_and_the_weights_are_the_same(
 
 
 @pytest.mark.long
+def test_two_processes_train_several_seeds_and_one_of_them_writes(cifar: Path, tmp_path: Path) -> None:
+    common = ["resnet18_cifar10", "--data", str(cifar), "--recipe", "fast", "--runs", str(tmp_path / "runs")]
+    done = torchrun([*common, *quick_fields(), "--seeds", "2"])
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "runs" / "resnet18_cifar10").glob("*-seeds")
+    assert done.stdout.split() == [str(folder)]
+    assert read_record(folder / "summary.json", SummaryFile).top1.n == 2
+    assert "of 2 seeds." in done.stderr
+
+
+@pytest.mark.long
+def test_what_stops_the_first_process_is_told_by_all(cifar: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    common = ["resnet18_cifar10", "--data", str(cifar), "--recipe", "fast", "--runs", str(tmp_path / "file" / "runs")]
+    done = torchrun([*common, *quick_fields()])
+    assert done.returncode != 0
+    assert done.stderr.count("cannot be written: Not a directory. Pass another --runs.") == 2
+    assert "Connection closed" not in done.stderr
+
+
+@pytest.mark.long
 def test_a_number_of_processes_that_does_not_divide_the_batch_is_refused(cifar: Path, tmp_path: Path) -> None:
     done = torchrun(
         ["resnet18_cifar10", "--data", str(cifar), "--runs", str(tmp_path), *quick_fields(total_batch="15")]
@@ -356,22 +436,20 @@ def test_a_number_of_processes_that_does_not_divide_the_batch_is_refused(cifar: 
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
-def test_an_epoch_of_every_rows_published_recipe_runs_to_the_end(name: str, tmp_path: Path) -> None:
+def test_an_epoch_of_every_rows_published_recipe_runs_to_the_end(
+    name: str, class_tree: Callable[..., Path], tmp_path: Path
+) -> None:
     entry = get_entry(name)
-    folders = class_folders(entry.classes)
-    size = (32, 32) if entry.dataset != "in1k" else (80, 60)
-    test = "test" if entry.dataset != "in1k" else "val"
-    chosen = folders if entry.dataset != "in1k" else folders[:4]
-    for split in ("train", test):
-        for label, wnid in enumerate(chosen):
-            (tmp_path / "data" / split / wnid).mkdir(parents=True)
-            image = Image.fromarray(smooth_image(*size, seed=label))
-            image.save(tmp_path / "data" / split / wnid / ("0.png" if entry.dataset != "in1k" else "0.JPEG"))
-    settings = replace(CPU, partial=entry.dataset == "in1k", num_workers=0)
+    is_in1k = entry.dataset == "in1k"
+    chosen = class_folders(entry.classes)[: 4 if is_in1k else None]
+    form: dict[str, Any] = {"size": 70, "suffix": ".JPEG"} if is_in1k else {}
+    class_tree(chosen, split="train", per_class=2, **form)
+    data = class_tree(chosen, split="val" if is_in1k else "test", **form)
+    settings = replace(CPU, partial=is_in1k, num_workers=0)
     batch = {"cifar10": "10", "cifar100": "50", "in1k": "4"}[entry.dataset]
     folder = reproduce(
         name,
-        tmp_path / "data",
+        data,
         overrides={"epochs": "1", "total_batch": batch},
         runs=tmp_path / "runs",
         settings=settings,

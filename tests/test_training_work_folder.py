@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import filelock
 import pytest
 
 from resnet_zoo.errors import TrainingError
+from resnet_zoo.training.folder import hold_folder
 from resnet_zoo.training.loop import CHECKPOINTS
 from resnet_zoo.training.work_folder import Plan, work_folder
 from resnet_zoo.tuning import TUNING
@@ -86,7 +88,8 @@ def test_force_does_not_drop_a_training_of_the_same_plan(tmp_path: Path) -> None
         assert list(folder.glob("head/*/*"))
 
 
-def test_two_processes_do_not_make_one_file(tmp_path: Path) -> None:
+def test_two_processes_do_not_make_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resnet_zoo.training.folder._PATIENCE_S", 0)
     folder = leave_unfinished(tmp_path / "out")
     with (
         filelock.FileLock(folder / ".lock"),
@@ -95,6 +98,16 @@ def test_two_processes_do_not_make_one_file(tmp_path: Path) -> None:
     ):
         pass
     assert list(folder.glob("head/*/*"))
+
+
+def test_a_lock_that_outlives_its_training_for_a_moment_is_waited_for(tmp_path: Path) -> None:
+    lock = filelock.FileLock(tmp_path / ".lock", thread_local=False)
+    lock.acquire()
+    release = threading.Timer(0.3, lock.release)
+    release.start()
+    with hold_folder(tmp_path):
+        assert not lock.is_locked
+    release.join()
 
 
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:

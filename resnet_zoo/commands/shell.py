@@ -111,6 +111,9 @@ def _folded(line: str) -> str:
     return textwrap.indent(" \\\n".join(wrapper.wrap(kept)), "  ").replace("\0", " ")
 
 
+debug_option = click.option(
+    "--debug", is_flag=True, envvar="RESNET_ZOO_DEBUG", show_envvar=True, help="Show tracebacks."
+)
 weights_option = click.option(
     "--weights", metavar="TAG|PATH", help="A weight set of the row, or a .safetensors or .pth file."
 )

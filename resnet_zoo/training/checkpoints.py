@@ -25,7 +25,7 @@ from resnet_zoo.training.learner import Learner
 KEPT = 2
 """Checkpoints that stay: if the newest is damaged, training goes on from the one before."""
 
-_NAME = re.compile(r"step-(\d{9})-([0-9a-f]{64})\.safetensors")
+_NAME = re.compile(r"step-\d{9}-[0-9a-f]{64}\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -83,12 +83,15 @@ def load_newest(folder: Path, learner: Learner, say: Callable[[str], None]) -> P
     Args:
         folder: The checkpoints.
         learner: Of the same row and recipe.
-        say: Told about every checkpoint that is skipped: damaged, or not of such a learner.
+        say: Told about every checkpoint that is skipped: unreadable, damaged, or not of such a learner.
     """
     for path in list_checkpoints(folder):
-        data = path.read_bytes()
-        found = _NAME.fullmatch(path.name)
-        if not found or hashlib.sha256(data).hexdigest() != found[2]:
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            say(f"{path} cannot be read ({error.strerror}); it is skipped.")
+            continue
+        if not path.stem.endswith(hashlib.sha256(data).hexdigest()):
             say(f"{path} is damaged; it is skipped.")
             continue
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from resnet_zoo.data import Batch, leave_interrupts, some
+from resnet_zoo.data import Batch, leave_interrupts, listing_sha256, some
 from resnet_zoo.errors import ArgumentError, DatasetError
 from resnet_zoo.records import Entry
 from resnet_zoo.training.crops import ResizeBackend, read_crop, uniform_numbers
@@ -72,12 +71,8 @@ class CropImages:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """The sha256 of all names, sizes and labels, 64 hex digits: cheap, and blind to a changed byte in a file."""
-        digest = hashlib.sha256()
-        for name, size in self._source.contents():
-            digest.update(f"{name}\0{size}\n".encode("utf-8", "surrogateescape"))
-        digest.update(self.labels.astype("<i8").tobytes())
-        return digest.hexdigest()
+        """The sha256 of what there is, see `data.listing_sha256`."""
+        return listing_sha256(self._source.contents(), self.labels)
 
     def batches(self, order: Sequence[int] | Tensor, *, epoch: int, batch_size: int) -> Iterator[Batch]:
         """Yield the images of these indices in this order, the last batch possibly smaller.

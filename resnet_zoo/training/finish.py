@@ -43,7 +43,7 @@ def finish(
     position: Position,
     correct: tuple[int, int],
 ) -> ResultFile:
-    """Write weights, result, curves and card into the run folder, and remove its checkpoints.
+    """Write weights, card, curves and result into the run folder, and remove its checkpoints.
 
     Args:
         folder: The run folder.
@@ -52,6 +52,9 @@ def finish(
         environment: As it was at the beginning.
         position: Where the training ended.
         correct: Test images right with the best class, and among the best five.
+
+    Raises:
+        OSError: A file cannot be written; the checkpoints are as they were.
     """
     weights = _export(folder, model, plan)
     entry = get_entry(plan.row)
@@ -80,10 +83,10 @@ def finish(
         weights=weights,
         files={name: sha256_of(folder / name) for name in HASHED_NAMES},
     )
-    write_json(folder / RESULT_NAME, result)
     card = run_card(entry, result, environment)
     write_atomically(folder / CARD_NAME, lambda part: part.write_text(card, encoding="utf-8"))
     _draw(folder)
+    write_json(folder / RESULT_NAME, result)  # last: a run that has it is finished
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     (folder / ".lock").unlink(missing_ok=True)
     return result
@@ -106,8 +109,8 @@ def _draw(folder: Path) -> None:
         draw_curves(read_curve(folder), folder / CURVES_NAME)
 
 
-def summarise(folders: Sequence[Path]) -> Path:
-    """Write the summary of runs that differ in their seeds beside them, and return its folder."""
+def summarise(folders: Sequence[Path]) -> tuple[Path, SummaryFile]:
+    """Write the summary of runs that differ in their seeds into a folder beside them, and return both."""
     results = [read_record(folder / RESULT_NAME, ResultFile) for folder in folders]
     first = results[0]
     summary = SummaryFile(
@@ -121,4 +124,4 @@ def summarise(folders: Sequence[Path]) -> Path:
     )
     target = new_run_folder(folders[0].parent.parent, first.row, suffix="-seeds")
     write_json(target / SUMMARY_NAME, summary)
-    return target
+    return target, summary

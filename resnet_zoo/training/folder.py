@@ -28,6 +28,9 @@ _COPIES = 4
 """Checkpoints are kept twice while a third is written; the weights and small files take less than a fourth."""
 
 _FLOAT_BYTES = 4
+_PATIENCE_S = 10
+"""Processes that decode images inherit the lock, and outlive a killed training by up to five seconds."""
+
 _FREE_FIELDS = ("commit", "dirty", "command")
 """What may differ when a run goes on: the code's own hash says more."""
 
@@ -104,7 +107,7 @@ def hold_folder(folder: Path, otherwise: str = "pass --new") -> Iterator[Path]:
     Raises:
         TrainingError: Another process holds it.
     """
-    lock = filelock.FileLock(folder / ".lock", timeout=0)
+    lock = filelock.FileLock(folder / ".lock", timeout=_PATIENCE_S)
     try:
         lock.acquire()
     except filelock.Timeout as error:

@@ -71,7 +71,7 @@ def _open_source(root: Path, classes: list[str], *, partial: bool) -> Source:
     for suffix, kind in _SHARDS.items():
         shards = _training_shards(folder, suffix)
         if shards:
-            source = kind(folder, shards, classes)
+            source = kind(shards, classes)
             counts = np.bincount(source.labels, minlength=len(classes))
             empty = [name for name, count in zip(classes, counts, strict=True) if not count]
             check_complete(folder, empty, len(classes), partial=partial)

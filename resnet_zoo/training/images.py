@@ -63,16 +63,12 @@ class HeldImages:
         self, entry: Entry, images: LabelledImages, recipe: Recipe, *, seed: int, device: torch.device
     ) -> None:
         pixels, labels = read_all(images)
-        self.variant, self.num_images, self._sha256 = images.variant, len(labels), pixels_sha256(pixels, labels)
+        self.variant, self.num_images = images.variant, len(labels)
+        self.fingerprint = pixels_sha256(pixels, labels)
         self.recipe, self.seed = recipe, seed
         self.size = pixels.shape[-1]
         self.padded, self.labels = pad(pixels).to(device), labels.to(device)
         self.colour = torch.tensor(entry.preprocess.mean, device=device).round().to(torch.uint8)
-
-    @property
-    def fingerprint(self) -> str:
-        """The sha256 of all pixels and labels."""
-        return self._sha256
 
     def batches(self, order: Tensor, *, epoch: int, batch_size: int) -> Iterator[Batch]:
         """Yield augmented batches; see `TrainingImages.batches`."""

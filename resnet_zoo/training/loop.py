@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import signal
 import threading
 import time
@@ -111,27 +112,30 @@ class Loop:
             NonFiniteLossError: The loss is no finite number any more.
             TrainingError: The disk is full or cannot be written; the checkpoints are as they were.
         """
-        with _writing(self.folder), _stop_requests() as stop:
+        with writing(self.folder), _stop_requests(self.say) as stop:
             self._resume()
             self.flushed_at = self.saved_at = time.monotonic()
             while self.position.epoch < self.recipe.epochs:
                 self._train_epoch(stop)
                 self._end_epoch()
+                self._pause(stop, is_due=True)
             return self.position
 
     def _resume(self) -> None:
-        found = None
-        if self.workers.is_first:
-            (self.folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-            found = load_newest(self.folder / CHECKPOINTS, self.learner, self.say)
-            with (self.folder / LOG_NAME).open("ab") as file:
-                file.truncate(found.log_bytes if found else 0)  # what came after the checkpoint happens again
-        found = self.workers.share(found)
+        found = self.workers.first(self._load)
         if found is not None:
             self.position = found
             self.workers.spread(self.learner.state().values())
             self._write(LogResume(epoch=found.epoch, step=found.step))
             self.say(f"Goes on at epoch {found.epoch + 1}, step {found.epoch_step} of {self.steps_per_epoch}.")
+
+    def _load(self) -> Position | None:
+        """Take up the newest checkpoint, if there is one, and cut off what the log says beyond it: it happens again."""
+        (self.folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        found = load_newest(self.folder / CHECKPOINTS, self.learner, self.say)
+        with (self.folder / LOG_NAME).open("ab") as log:
+            log.truncate(found.log_bytes if found else 0)
+        return found
 
     def _train_epoch(self, stop: threading.Event) -> None:
         epoch, size = self.position.epoch, image_size(self.recipe, self.position.epoch)
@@ -149,12 +153,15 @@ class Loop:
         self._flush()
 
     def _after_step(self, stop: threading.Event) -> None:
-        if len(self.pending) < _FLUSH_STEPS.get(self.workers.device.type, 50):
-            return
-        self._flush()
-        is_due = self.workers.is_first and time.monotonic() - self.saved_at >= self.checkpoint_s
-        requests = torch.tensor([stop.is_set(), is_due], dtype=torch.int64, device=self.workers.device)
-        must_stop, must_save = self.workers.total(requests).tolist()
+        if len(self.pending) >= _FLUSH_STEPS.get(self.workers.device.type, 50):
+            self._flush()
+            self._pause(stop, is_due=time.monotonic() - self.saved_at >= self.checkpoint_s)
+
+    def _pause(self, stop: threading.Event, *, is_due: bool) -> None:
+        """Save if the first process finds it due or one was asked to stop, and then stop; all decide alike."""
+        requests = [stop.is_set(), is_due and self.workers.is_first]
+        found = self.workers.total(torch.tensor(requests, dtype=torch.int64, device=self.workers.device))
+        must_stop, must_save = found.tolist()
         if must_stop or must_save:
             self._save()
         if must_stop:
@@ -164,11 +171,7 @@ class Loop:
         """Read the losses of the steps since the last flush, log them, and refuse one that is not finite."""
         if not self.pending:
             return
-        losses, corrects, counts = zip(*self.pending, strict=True)
-        self.pending = []
-        images = torch.tensor(counts, dtype=torch.float64, device=self.workers.device)
-        sums = torch.stack([torch.stack(losses).double() * images, torch.stack(corrects).double(), images])
-        loss_sums, correct, images = self.workers.total(sums).cpu()
+        loss_sums, correct, images = self._read_pending()
         now = time.monotonic()
         elapsed, self.flushed_at = now - self.flushed_at, now
         position = self.position = replace(
@@ -180,13 +183,22 @@ class Loop:
             seconds=self.position.seconds + elapsed,
         )
         means = (loss_sums / images).tolist()
-        first = position.step - len(means)
-        for step, loss in enumerate(means, start=first):
+        for step, loss in enumerate(means, start=position.step - len(means)):
             if not math.isfinite(loss):
                 raise NonFiniteLossError(self.folder, step, loss)
             lr = learning_rate(self.recipe, step, self.steps_per_epoch)
             self._write(LogStep(epoch=position.epoch, step=step, loss=loss, lr=lr))
         self.watch(self._progress(means[-1]))
+
+    def _read_pending(self) -> Tensor:
+        """Return the sum of losses, the images classified right, and the images of each pending step: (3, steps)."""
+        losses, corrects, counts = zip(*self.pending, strict=True)
+        self.pending = []
+        device = self.workers.device
+        dtype = torch.float32 if device.type == "mps" else torch.float64  # which MPS does not have
+        images = torch.tensor(counts, dtype=dtype, device=device)
+        sums = torch.stack([torch.stack(losses).to(dtype) * images, torch.stack(corrects).to(dtype), images])
+        return self.workers.total(sums).cpu()
 
     def _progress(self, loss: float) -> Progress:
         position = self.position
@@ -203,7 +215,7 @@ class Loop:
         )
 
     def _end_epoch(self) -> None:
-        """Log the epoch, measure the network if it is due, and save."""
+        """Measure the network if it is due, and log the epoch."""
         position = self.position
         is_last = position.epoch + 1 == self.recipe.epochs
         is_due = self.evaluate is not None and (position.epoch + 1) % self.evaluate_every == 0 and not is_last
@@ -224,15 +236,17 @@ class Loop:
             )
         )
         self.position = Position(epoch=position.epoch + 1, step=position.step, seconds=position.seconds)
-        self._save()
-        self.flushed_at = time.monotonic()
 
     def _save(self) -> None:
-        if self.workers.is_first:
-            log_bytes = (self.folder / LOG_NAME).stat().st_size
-            self.position = replace(self.position, log_bytes=log_bytes)
-            save_checkpoint(self.folder / CHECKPOINTS, self.learner, self.position)
+        self.position = self.workers.first(self._write_checkpoint)
         self.saved_at = self.flushed_at = time.monotonic()
+
+    def _write_checkpoint(self) -> Position:
+        with (self.folder / LOG_NAME).open("ab") as log:
+            os.fsync(log.fileno())  # what the checkpoint counts on must be there if the power fails
+            position = replace(self.position, log_bytes=log.tell())
+        save_checkpoint(self.folder / CHECKPOINTS, self.learner, position)
+        return position
 
     def _write(self, line: LogLine) -> None:
         if self.workers.is_first:
@@ -242,7 +256,7 @@ class Loop:
 
 
 @contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
+def writing(folder: Path) -> Iterator[None]:
     """Turn an error of writing into a sentence that says what is still good."""
     try:
         yield
@@ -254,7 +268,7 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _stop_requests() -> Iterator[threading.Event]:
+def _stop_requests(say: Callable[[str], None]) -> Iterator[threading.Event]:
     """Return an event that Ctrl-C and SIGTERM set, so that training stops between two steps.
 
     A second Ctrl-C ends the program at once. Outside of the main thread signals are left alone.
@@ -265,6 +279,7 @@ def _stop_requests() -> Iterator[threading.Event]:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
+        say("Stops after this step and writes a checkpoint; once more stops at once, without one.")
 
     if threading.current_thread() is not threading.main_thread():
         yield stop

@@ -1,4 +1,4 @@
-"""Training images in parquet shards (pyarrow, extra ``shards``)."""
+"""Training images in parquet shards (pyarrow, extra ``parquet``)."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class ParquetShards:
     far faster.
     """
 
-    def __init__(self, folder: Path, shards: list[Path], classes: list[str]) -> None:
-        self.folder, self._shards = folder, shards
+    def __init__(self, shards: list[Path], classes: list[str]) -> None:
+        self._shards = shards
         labels: list[Labels] = []
         places: list[npt.NDArray[np.int64]] = []
         for number, shard in enumerate(shards):

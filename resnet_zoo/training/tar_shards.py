@@ -22,8 +22,8 @@ class TarShards:
     image is then read at its offset.
     """
 
-    def __init__(self, folder: Path, shards: list[Path], classes: list[str]) -> None:
-        self.folder, self._shards = folder, shards
+    def __init__(self, shards: list[Path], classes: list[str]) -> None:
+        self._shards = shards
         names: list[str] = []
         places: list[tuple[int, int, int]] = []
         labels: list[int] = []

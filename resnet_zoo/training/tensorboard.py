@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.run_records import LogEpoch, LogLine, LogStep
 
 
-def tensorboard_writer(folder: Path) -> Callable[[LogLine], None]:
-    """Return a function that writes log lines as scalars into ``<folder>/tensorboard``.
+def summary_writer() -> Any:
+    """Return TensorBoard's class that writes event files.
 
     Raises:
         ArgumentError: TensorBoard is not installed.
@@ -19,7 +20,16 @@ def tensorboard_writer(folder: Path) -> Callable[[LogLine], None]:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ArgumentError("TensorBoard is not installed: pip install 'resnet-zoo[train]'.") from error
-    writer = SummaryWriter(str(folder / "tensorboard"))
+    return SummaryWriter
+
+
+def tensorboard_writer(folder: Path) -> Callable[[LogLine], None]:
+    """Return a function that writes log lines as scalars into ``<folder>/tensorboard``.
+
+    Raises:
+        ArgumentError: TensorBoard is not installed.
+    """
+    writer = summary_writer()(str(folder / "tensorboard"))
 
     def write(line: LogLine) -> None:
         if isinstance(line, LogStep):

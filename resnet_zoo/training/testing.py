@@ -43,7 +43,7 @@ class TestImages:
         )
         self.held: Batch | None = None
         if entry.preprocess.resize_backend is not None:
-            self.fingerprint = listing_sha256(images)
+            self.fingerprint = listing_sha256(_files_of(images), images.labels)
             self.own = LabelledImages(images.variant, images.images[share], images.labels[share], images.pixels)
         else:
             pixels, labels = read_all(images)
@@ -74,3 +74,9 @@ class TestImages:
         for start in range(0, len(self.held.labels), _BATCH_SIZE):
             part = slice(start, start + _BATCH_SIZE)
             yield Batch(self.held.pixels[part], self.held.labels[part])
+
+
+def _files_of(images: LabelledImages) -> Iterator[tuple[str, int]]:
+    """Yield names, that of the folder included, and sizes: the same as a training set of the same files would."""
+    for path in images.images:
+        yield f"{path.parent.name}/{path.name}", path.stat().st_size

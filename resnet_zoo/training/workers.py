@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from resnet_zoo.errors import ArgumentError
+from resnet_zoo.errors import ArgumentError, ZooError
+from resnet_zoo.ranks import Ranks
 from resnet_zoo.zoo import resolve_device
 
 
@@ -41,23 +42,29 @@ class Workers:
             dist.all_reduce(values)
         return values
 
-    def share(self, value: Any) -> Any:
-        """Return the first process's value to all: plain values and paths."""
-        box = [value]
+    def first(self, action: Callable[[], Any]) -> Any:
+        """Have the first process do something, and return its value, plain values and paths, in all of them.
+
+        Raises:
+            ZooError, OSError: In all of them, what it raised in the first.
+        """
+        outcome: list[Any] = [None, None]
+        if self.is_first:
+            try:
+                outcome[0] = action()
+            except (ZooError, OSError) as error:
+                outcome[1] = error
         if self.num_devices > 1:
-            dist.broadcast_object_list(box, src=0)
-        return box[0]
+            dist.broadcast_object_list(outcome, src=0)
+        if outcome[1] is not None:
+            raise outcome[1]
+        return outcome[0]
 
     def spread(self, tensors: Iterable[Tensor]) -> None:
         """Overwrite tensors of all processes with the first one's."""
         if self.num_devices > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, src=0)
-
-    def wait(self) -> None:
-        """Wait until every process is here."""
-        if self.num_devices > 1:
-            dist.barrier()
 
 
 @contextlib.contextmanager
@@ -67,24 +74,28 @@ def join_workers(device: torch.device | str) -> Iterator[Workers]:
     NCCL between CUDA devices, gloo between CPUs.
 
     Raises:
-        ArgumentError: The device is not there.
+        ArgumentError: The device is not there, or the processes cannot be connected.
     """
-    num_devices = int(os.environ.get("WORLD_SIZE", "1"))
-    if num_devices == 1:
-        yield Workers(0, 1, resolve_device(device))
-        return
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    chosen = resolve_device(device)
-    if chosen.type == "cuda":
-        if local_rank >= torch.cuda.device_count():
-            raise ArgumentError(
-                f"{local_rank + 1} processes on this machine, which has {torch.cuda.device_count()} CUDA devices. Pass "
-                "torchrun a smaller --nproc-per-node."
-            )
-        chosen = torch.device("cuda", local_rank)
-        torch.cuda.set_device(chosen)
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
-    try:
-        yield Workers(dist.get_rank(), num_devices, chosen)
-    finally:
-        dist.destroy_process_group()
+    ranks = Ranks.from_environment()
+    chosen = _own_device(ranks, resolve_device(device))
+    with ranks.connected("nccl" if chosen.type == "cuda" else "gloo"):
+        yield Workers(ranks.rank, ranks.size, chosen)
+
+
+def _own_device(ranks: Ranks, chosen: torch.device) -> torch.device:
+    """Return the CUDA device of this process among those of its machine, or what was chosen."""
+    if ranks.size == 1 or chosen.type != "cuda":
+        return chosen
+    if ranks.local_rank >= torch.cuda.device_count():
+        raise ArgumentError(
+            f"{ranks.local_rank + 1} processes on this machine, which has {torch.cuda.device_count()} CUDA devices. "
+            "Pass torchrun a smaller --nproc-per-node."
+        )
+    own = torch.device("cuda", ranks.local_rank)
+    torch.cuda.set_device(own)
+    return own
+
+
+def is_restarted() -> bool:
+    """Tell whether torchrun started all processes again, because one had failed."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"

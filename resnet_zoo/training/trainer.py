@@ -1,0 +1,241 @@
+"""Retraining a row from beginning to end: images, run folder, loop, result."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+from resnet_zoo.batching import num_cores
+from resnet_zoo.checkpoint import Checkpoint
+from resnet_zoo.data import open_test_set
+from resnet_zoo.environment import checkout_state, code_sha256, device_title, versions
+from resnet_zoo.errors import DatasetError
+from resnet_zoo.evaluation import Precision
+from resnet_zoo.fit import build, with_counters
+from resnet_zoo.preprocess import Transform
+from resnet_zoo.ranks import Ranks
+from resnet_zoo.recipes import Recipe, difference
+from resnet_zoo.records import Entry
+from resnet_zoo.run_records import DataFingerprint, EnvironmentFile, LogLine, RecipeFile, ResultFile
+from resnet_zoo.training.console import Console
+from resnet_zoo.training.finish import finish
+from resnet_zoo.training.folder import check_space, find_finished, open_folder, start_folder
+from resnet_zoo.training.imagenet import ImageNetTraining
+from resnet_zoo.training.images import CifarImages, TrainingImages
+from resnet_zoo.training.learner import Learner, repeat_exactly
+from resnet_zoo.training.loop import Loop, writing
+from resnet_zoo.training.order import initial_values
+from resnet_zoo.training.tensorboard import tensorboard_writer
+from resnet_zoo.training.testing import TestImages
+from resnet_zoo.training.workers import Workers, is_restarted
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a training runs, beside its recipe; none of it changes what a recipe says.
+
+    Attributes:
+        device: ``auto`` or a torch device.
+        compile_network: Use torch.compile; ``None``: where there is a CUDA device.
+        num_workers: Processes that decode ImageNet's images; ``None``: one per core, shared among the devices.
+        partial: Accept ImageNet folders in which classes are missing.
+        evaluate_every: Epochs between two looks at the test images; 0 for none before the end.
+        checkpoint_s: Seconds between two checkpoints within an epoch.
+        allow_changed: Go on with a run although code, recipe, data or versions are others than at its beginning.
+        new: Begin a new run even if an unfinished one could go on; one that torchrun starts again goes on.
+        tensorboard: Write event files for TensorBoard too.
+    """
+
+    device: str = "auto"
+    compile_network: bool | None = None
+    num_workers: int | None = None
+    partial: bool = False
+    evaluate_every: int = 1
+    checkpoint_s: float = 120.0
+    allow_changed: bool = False
+    new: bool = False
+    tensorboard: bool = False
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """A row about to be trained, and everything needed for it but the seed.
+
+    Attributes:
+        entry: The row.
+        kind: Name of the recipe.
+        base: The recipe of that name.
+        recipe: The recipe as it is used.
+        beginning: Weights to begin with, ``None`` for initial values.
+        data: The folder of the data set.
+        runs: Where run folders are made.
+        settings: How it runs.
+        workers: The processes that train together.
+        screen: Told about the progress.
+    """
+
+    entry: Entry
+    kind: str
+    base: Recipe
+    recipe: Recipe
+    beginning: Checkpoint | None
+    data: Path
+    runs: Path
+    settings: Settings
+    workers: Workers
+    screen: Console
+
+    def train(self, seed: int, *, reuse: bool = False) -> Path:
+        """Train with a seed, and return the run folder.
+
+        Args:
+            seed: Of initial values, order and augmentation.
+            reuse: Return a finished run of exactly this kind, if it is in no summary yet, instead of training again.
+        """
+        self.screen.say(f"{self.entry.name}, recipe {self.kind}: reading {self.data} …")
+        training, testing = self._images(seed)
+        overridden = difference(self.recipe, self.base)
+        plan = RecipeFile(row=self.entry.name, recipe=self.kind, overridden=overridden, values=asdict(self.recipe))
+        environment = self._environment(training, testing, seed)
+        with contextlib.ExitStack() as held:
+            finished = self.workers.first(lambda: find_finished(self.runs, plan, environment)) if reuse else None
+            if finished is not None:
+                self.screen.say(f"Finished before: {finished}")
+                return Path(finished)
+            folder = Path(self.workers.first(lambda: held.enter_context(self._folder(plan, environment))))
+            self.screen.say(f"Run folder: {folder}")
+            learner = self._learner(seed, compiled=environment.compiled)
+            position = self._loop(learner, training, testing, folder, seed).run()
+            correct = testing.count(learner.model)
+            if self.workers.is_first:
+                with writing(folder):
+                    result = finish(folder, learner.model, plan, environment, position, correct)
+                self.screen.say(_verdict(result, self.entry))
+        return folder
+
+    def _images(self, seed: int) -> tuple[TrainingImages, TestImages]:
+        """Open the training and the test images, which must not be the same."""
+        entry, settings = self.entry, self.settings
+        training: TrainingImages
+        if entry.dataset == "in1k":
+            training = ImageNetTraining(
+                entry,
+                self.data,
+                seed=seed,
+                partial=settings.partial,
+                num_workers=self._num_workers,
+                pin_memory=self.workers.device.type == "cuda",
+            )
+        else:
+            training = CifarImages(entry, self.data, self.recipe, seed=seed, device=self.workers.device)
+        test_set = open_test_set(entry, self.data, partial=settings.partial)
+        testing = TestImages(entry, test_set, self.workers, num_workers=self._num_workers)
+        if training.fingerprint == testing.fingerprint:
+            raise DatasetError(
+                f"{self.data} holds the same images for training and for testing. Pass the folder that holds both the "
+                "folder of training images and that of test images."
+            )
+        return training, testing
+
+    @property
+    def _num_workers(self) -> int:
+        """How many processes decode images beside this one."""
+        if self.settings.num_workers is not None:
+            return self.settings.num_workers
+        return num_cores() // Ranks.from_environment().local_size
+
+    def _environment(self, training: TrainingImages, testing: TestImages, seed: int) -> EnvironmentFile:
+        commit, dirty = checkout_state()
+        compiled = self.settings.compile_network
+        return EnvironmentFile(
+            commit=commit,
+            dirty=dirty,
+            code_sha256=code_sha256(),
+            command=_command(),
+            versions=versions(),
+            device=device_title(self.workers.device),
+            num_devices=self.workers.num_devices,
+            precision=self.recipe.precision,
+            compiled=self.workers.device.type == "cuda" if compiled is None else compiled,
+            seed=seed,
+            data=DataFingerprint(
+                train=training.variant,
+                test=testing.variant,
+                num_train=training.num_images,
+                num_test=testing.num_images,
+                train_sha256=training.fingerprint,
+                test_sha256=testing.fingerprint,
+            ),
+        )
+
+    def _folder(self, plan: RecipeFile, environment: EnvironmentFile) -> AbstractContextManager[Path]:
+        """Find an unfinished run to go on with, or make a new one; to be entered."""
+        if not self.settings.new or is_restarted():
+            found = open_folder(self.runs, plan, environment, self.settings.allow_changed)
+            if found is not None:
+                return found
+        check_space(self.runs, self.entry)
+        return start_folder(self.runs, plan, environment)
+
+    def _learner(self, seed: int, *, compiled: bool) -> Learner:
+        with initial_values(seed):
+            model = build(self.entry)
+            if self.recipe.initial_values == "torch":
+                model.initialise_by_layer()
+        if self.beginning is not None:
+            model.load_state_dict(with_counters(self.beginning.tensors))
+        repeat_exactly(self.workers.device)
+        normalise = Transform(self.entry.preprocess, self.entry.input_size).normalise
+        return Learner(model, self.recipe, normalise, self.workers, compile_network=compiled)
+
+    def _loop(
+        self, learner: Learner, training: TrainingImages, testing: TestImages, folder: Path, seed: int
+    ) -> Loop:
+        precision: Precision = "float32" if self.recipe.precision == "float32" else "bfloat16"
+        evaluate_every = self.settings.evaluate_every
+        return Loop(
+            learner,
+            training,
+            self.workers,
+            folder,
+            seed=seed,
+            size=self.entry.input_size[-1],
+            evaluate=partial(testing.percentages, learner.model, precision) if evaluate_every else None,
+            evaluate_every=evaluate_every,
+            checkpoint_s=self.settings.checkpoint_s,
+            watch=self.screen.watch,
+            on_line=self._listener(folder),
+            say=self.screen.say,
+        )
+
+    def _listener(self, folder: Path) -> Callable[[LogLine], None]:
+        """Return what is told about every line of the log."""
+        if not (self.settings.tensorboard and self.workers.is_first):
+            return self.screen.on_line
+        write = tensorboard_writer(folder)
+
+        def both(line: LogLine) -> None:
+            self.screen.on_line(line)
+            write(line)
+
+        return both
+
+
+def _command() -> tuple[str, ...]:
+    """Return the program and its arguments; of an absolute path, which says nothing elsewhere, the last part."""
+    return tuple(Path(argument).name if Path(argument).is_absolute() else argument for argument in sys.argv)
+
+
+def _verdict(result: ResultFile, entry: Entry) -> str:
+    published = entry.published
+    comparable = result.dataset == entry.dataset
+    note = "" if comparable else f" ({result.dataset} is not the official test set: not comparable)"
+    return (
+        f"top-1 {result.top1:.2f}%, top-5 {result.top5:.2f}% of {result.num_images} images; published "
+        f"{published.top1}, {published.top5}{note}. Trained in {result.train_seconds:.0f} s on {result.device}."
+    )
