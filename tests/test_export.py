@@ -30,6 +30,8 @@ from resnet_zoo.export import SUFFIXES, Format, export_model, metadata_of
 from resnet_zoo.files import sha256_of
 from resnet_zoo.fit import build
 from resnet_zoo.manifest import class_names, get_entry
+from resnet_zoo.network_file import save_network
+from resnet_zoo.networks import open_network
 from resnet_zoo.resnet import ResNet
 from tests.conftest import NAMES, randomise
 
@@ -119,7 +121,7 @@ def test_the_file_computes_what_the_network_does_for_any_batch(name: str, form: 
         assert_same(run(x), {"logits": model(x)})
     assert written.largest_difference < 1e-4
     assert (written.sha256, written.size_bytes) == (sha256_of(target), target.stat().st_size)
-    assert metadata == metadata_of(entry, written.weights, ("logits",))
+    assert metadata == metadata_of(open_network(name), written.weights, ("logits",))
     assert sorted(path.name for path in tmp_path.iterdir()) == [target.name, "row.safetensors"]
 
 
@@ -146,8 +148,27 @@ def test_the_metadata_are_enough_to_use_the_file(form: Format, weights: Path, tm
 
 
 def test_the_metadata_of_an_imagenet_row_tell_resize_and_crop() -> None:
-    rules = json.loads(metadata_of(get_entry("resnetv1d50"), None, ["logits"])["preprocess"])
+    rules = json.loads(metadata_of(open_network("resnetv1d50"), None, ["logits"])["preprocess"])
     assert (rules["resize_backend"], rules["short_edge"], rules["crop"]) == ("pillow", 256, 224)
+
+
+def test_a_network_file_is_exported_with_its_own_classes_channels_and_size(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    grey = build(get_entry(ROW), num_classes=2, in_channels=1)
+    randomise(grey).eval()
+    tuned, target = tmp_path / "tuned.safetensors", tmp_path / "tuned.pt2"
+    save_network(tuned, grey, row=ROW, class_names=["cat", "dog"], input_size=(1, 24, 24))
+    written = export_model(tuned, target, format="torch-export")
+    run, metadata = loaded(target, ("logits",))
+    x = torch.randn(3, 1, 24, 24)
+    assert_same(run(x), {"logits": grey(x)})
+    assert (metadata["model"], "dataset" in metadata) == (ROW, False)
+    assert json.loads(metadata["classes"]) == ["cat", "dog"]
+    assert json.loads(metadata["input"])["size"] == [1, 24, 24]
+    assert written.weights is not None
+    assert written.weights.file_sha256 == sha256_of(tuned)
+    with pytest.raises(ArgumentError, match="has its own weights"):
+        export_model(tuned, tmp_path / "other.pt2", format="torch-export", weights="openmmlab")
 
 
 @formats

@@ -68,8 +68,8 @@ def finetune(
     """Train a network to tell the classes of a folder apart: a new classifier first, then all of it.
 
     NAME is a row, hf-hub:owner/name, or the path of a network file. OUT holds class names and preprocessing too, and
-    stands for a NAME in predict and embed. Progress is on stderr. A training that was interrupted goes on when the same
-    command is given again.
+    stands for a NAME in predict, embed and export. Progress is on stderr. A training that was interrupted goes on when
+    the same command is given again.
     """
     kind_of(name)  # a misspelt name is told before torch is imported
     given = {field: value for field, value in tuning.items() if value is not None}
