@@ -121,6 +121,22 @@ def test_a_batch_that_does_not_fit_is_told(monkeypatch: pytest.MonkeyPatch) -> N
         measure_speed(ROW, batch_sizes=(3,), device="cpu")
 
 
+def test_a_batch_that_no_memory_holds_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "matrix_peak_tflops", lambda *_, **__: 1.0)
+    with pytest.raises(ArgumentError, match="A batch of 100000000000 does not fit"):
+        measure_speed(ROW, batch_sizes=(10**11,), device="cpu")
+
+
+def test_another_error_of_a_batch_is_raised_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> list[float]:
+        raise RuntimeError("an illegal memory access")
+
+    monkeypatch.setattr(speed, "matrix_peak_tflops", lambda *_, **__: 1.0)
+    monkeypatch.setattr(speed, "time_runs", fail)
+    with pytest.raises(RuntimeError, match="illegal"):
+        measure_speed(ROW, batch_sizes=(3,), device="cpu")
+
+
 # --- what is written -----------------------------------------------------------------------------------------------
 
 
