@@ -6,6 +6,7 @@ import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -168,10 +169,13 @@ def test_any_layout_and_floating_type_of_input_gives_the_same_logits(model: ResN
 
 @pytest.mark.parametrize(
     "x",
-    [images(0), images()[0], images()[:, :1], images().to(torch.uint8), torch.zeros(2, 32, 32, 3)],
-    ids=lambda x: str(x.shape),
+    [
+        *(images(0), images()[0], images()[:, :1], images().to(torch.uint8), torch.zeros(2, 32, 32, 3)),
+        *(images().numpy(), [images()]),
+    ],
+    ids=lambda x: str(getattr(x, "shape", "list")) + type(x).__name__,
 )
-def test_what_is_no_batch_of_normalised_images_is_refused(model: ResNet, x: Tensor) -> None:
+def test_what_is_no_batch_of_normalised_images_is_refused(model: ResNet, x: Any) -> None:
     with pytest.raises(ArgumentError, match=r"Expected normalised images \(N, 3, H, W\) of a floating type, got"):
         optimize_for_inference(model)(x)
 
