@@ -14,15 +14,17 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 
 import resnet_zoo.site.pages
 from resnet_zoo.cli import main
 from resnet_zoo.errors import ArgumentError, RunError
-from resnet_zoo.manifest import use_manifest
+from resnet_zoo.manifest import get_entry, use_manifest
 from resnet_zoo.site import build_site
 from resnet_zoo.site.errata import ERRATA, errata_of
 from resnet_zoo.site.folder import MARKER_NAME, write_site
-from tests.conftest import ENTRIES, NAMES
+from resnet_zoo.site.words import snippets_of
+from tests.conftest import ENTRIES, NAMES, smooth_image
 from tests.site_tools import (
     NAME,
     ROOT,
@@ -222,6 +224,17 @@ def test_a_model_page_shows_what_belongs_on_it(full_site: Path) -> None:
     assert WEIGHTS_SHA in text
     copied = [attributes["data-copy"] for _, attributes in page.elements if "data-copy" in attributes]
     assert any(text is not None and "torch.hub.load(" in text for text in copied)
+
+
+@pytest.mark.parametrize("name", [NAME, "resnet18_in1k"])
+def test_the_python_snippet_takes_a_photo(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry, names = get_entry(name), dict[str, Any]()
+    code = next(snippet.code for snippet in snippets_of(entry) if snippet.title == "Python")
+    Image.fromarray(smooth_image(240, 320)).save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    assert ", pretrained=True" in code
+    exec(code.replace(", pretrained=True", ""), names)
+    assert names["logits"].shape == (1, entry.num_classes)
 
 
 def test_curves_and_points_are_numbers_of_their_sources(full_site: Path) -> None:
