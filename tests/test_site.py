@@ -375,6 +375,17 @@ def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "index.html").read_bytes() == b"new"
 
 
+def test_the_folder_one_stands_in_stays_the_same_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "out" / "models").mkdir(parents=True)
+    for place in ("out", "out/models"):
+        monkeypatch.chdir(tmp_path / place)
+        inode = (tmp_path / "out").stat().st_ino
+        write_site(tmp_path / "out", {"index.html": place.encode(), "models/a.html": b"a"})
+        assert (tmp_path / "out").stat().st_ino == inode
+        assert contents(tmp_path / "out")["index.html"] == place.encode()
+        assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 @pytest.mark.parametrize("with_site", [False, True])
 def test_a_folder_with_files_of_others_is_refused_and_left_as_it_was(tmp_path: Path, with_site: bool) -> None:
     if with_site:
