@@ -17,8 +17,22 @@ from resnet_zoo.terminal import echo_benchmark, echo_json
     )
 )
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option("--batch-size", "batch_sizes", metavar="N,...", default="1,16,64", show_default=True)
-@click.option("--dtype", "dtypes", metavar="DTYPE,...", default="float32", show_default=True)
+@click.option(
+    "--batch-size",
+    "batch_sizes",
+    metavar="N,...",
+    default="1,16,64",
+    show_default=True,
+    help="Images per forward pass.",
+)
+@click.option(
+    "--dtype",
+    "dtypes",
+    metavar="DTYPE,...",
+    default="float32",
+    show_default=True,
+    help="float32, and bfloat16 or float16 where the device multiplies them.",
+)
 @click.option("--fast", is_flag=True, help="Measure the network optimised for inference too.")
 @click.option("--compile", "compiled", is_flag=True, help="Measure it compiled too: takes a minute per network.")
 @click.option("--seconds", type=float, default=1.0, show_default=True, help="Length of each measurement.")

@@ -46,8 +46,16 @@ _tuning_options = (
 @click.option("--classes", metavar="A,B,...", help="The classes to use, in this order.  [default: all, sorted]")
 @click.option("--val-share", type=float, help="Share of each class to hold out, if DIR has none.  [default: 0.1]")
 @click.option("--from-scratch", is_flag=True, help="Begin with fresh values instead of weights.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--num-workers", "-j", type=click.IntRange(min=0), help="Processes that decode images.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of new values, order and augmentation.",
+)
+@click.option(
+    "--num-workers", "-j", type=click.IntRange(min=0), help="Processes that decode images.  [default: one per core]"
+)
 @click.option("--force", is_flag=True, help="Replace OUT if it exists, or an unfinished training of another kind.")
 @with_options(*_tuning_options, weights_option, device_option, format_option("table", "json"))
 def finetune(

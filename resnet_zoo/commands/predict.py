@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from resnet_zoo.commands.shell import (
+    batch_size_option,
     device_option,
     echo_skipped,
     examples,
@@ -40,7 +41,7 @@ _STDIN = "-"
 @click.argument("name")
 @click.argument("images", nargs=-1, metavar="[IMAGE|FOLDER|-]...")
 @click.option("--top-k", type=click.IntRange(min=1), help="Classes per image.  [default: 5, or all if fewer]")
-@click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True)
+@batch_size_option(16)
 @click.option("--skip-bad", is_flag=True, help="Report unreadable images and go on.")
 @with_options(weights_option, device_option, fast_option, format_option("table", "jsonl", "csv", "json"))
 def predict(
