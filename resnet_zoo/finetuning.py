@@ -120,6 +120,6 @@ def _origin(network: Network, weights: str | os.PathLike[str] | None, *, from_sc
 
 
 def _alone(device: str) -> Workers:
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if os.environ.get("WORLD_SIZE") not in (None, "", "1"):
         raise ArgumentError("Fine-tuning uses one device. Start it without torchrun.")
     return Workers(0, 1, resolve_device(device))

@@ -379,5 +379,6 @@ def test_data_and_values_that_cannot_be_are_refused(
     assert "'rde'. Did you mean red" in refused(ArgumentError, classes=["rde", "blue"])
     assert "device 'cuda:99'" in refused(ArgumentError, device="cuda:99")
     assert "label_smoothing" in refused(ArgumentError, tuning=replace(SHORT, label_smoothing=2.0))
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert "without torchrun" in refused(ArgumentError)
+    for size in ("2", "two"):
+        monkeypatch.setenv("WORLD_SIZE", size)
+        assert "without torchrun" in refused(ArgumentError)
