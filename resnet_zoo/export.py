@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from resnet_zoo.chain import Chain
 from resnet_zoo.errors import ArgumentError, ExportError
 from resnet_zoo.features import FeatureExtractor
-from resnet_zoo.files import sha256_of, write_atomically
+from resnet_zoo.files import check_target, sha256_of, write_atomically
 from resnet_zoo.fit import build
 from resnet_zoo.names import kind_of
 from resnet_zoo.networks import Network, open_network
@@ -165,15 +165,9 @@ def metadata_of(network: Network, chain: Chain | None, outputs: Sequence[str]) -
 def _check_target(target: Path, form: str, *, overwrite: bool) -> None:
     if form not in SUFFIXES:
         raise ArgumentError(f"Expected a format of {' or '.join(SUFFIXES)}, got {form!r}.")
-    suffix = SUFFIXES[form]
-    if target.suffix != suffix:
-        raise ArgumentError(f"{target}: expected a target that ends in {suffix}, as {form} files do.")
-    if target.is_dir():
-        raise ArgumentError(f"{target} is a folder; pass the path of the file to write.")
+    check_target(target, (SUFFIXES[form],), overwrite=overwrite)
     if not target.parent.is_dir():
         raise ArgumentError(f"{target.parent} is no folder; make it first, or choose another target.")
-    if target.exists() and not overwrite:
-        raise ArgumentError(f"{target} exists already. Choose another target, or allow it to be replaced (--force).")
 
 
 def _require(module: str) -> Any:

@@ -9,8 +9,8 @@ from pathlib import Path
 from resnet_zoo.batching import num_cores
 from resnet_zoo.class_tree import read_class_tree
 from resnet_zoo.errors import ArgumentError, TrainingError
+from resnet_zoo.files import check_target
 from resnet_zoo.names import kind_of
-from resnet_zoo.network_file import check_target
 from resnet_zoo.networks import Network, open_network
 from resnet_zoo.training.console import Console, Silent
 from resnet_zoo.training.tuner import FinetuneResult, Tuner
@@ -70,7 +70,7 @@ def finetune(
         OSError: The file cannot be written; the last checkpoint is kept.
     """
     target = Path(target)
-    check_target(target, overwrite=overwrite)
+    check_target(target, (".safetensors",), overwrite=overwrite)
     _check_place(target.absolute().parent)
     network = _find_network(name, weights, from_scratch=from_scratch)
     tree = read_class_tree(data, classes=classes, val_share=val_share)

@@ -279,8 +279,8 @@ def test_an_existing_file_is_replaced_only_if_asked_for(weights: Path, tmp_path:
 @pytest.mark.parametrize(
     ("file", "form", "fact"),
     [
-        ("row.onnx", "torch-export", r"row\.onnx: expected a target that ends in \.pt2"),
-        ("row.pt2", "onnx", r"row\.pt2: expected a target that ends in \.onnx"),
+        ("row.onnx", "torch-export", r"row\.onnx: expected a path that ends in \.pt2"),
+        ("row.pt2", "onnx", r"row\.pt2: expected a path that ends in \.onnx"),
         ("row", "onnx", r"ends in \.onnx"),
         ("row.onnx", "tflite", "Expected a format of onnx or torch-export, got 'tflite'"),
         ("no/such/row.pt2", "torch-export", "such is no folder"),
