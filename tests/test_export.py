@@ -33,7 +33,7 @@ from resnet_zoo.manifest import class_names, get_entry
 from resnet_zoo.network_file import save_network
 from resnet_zoo.networks import open_network
 from resnet_zoo.resnet import ResNet
-from tests.conftest import NAMES, randomise
+from tests.conftest import NAMES, random_network
 
 ROW = "resnet18_cifar10"
 QUICK_ROWS = [ROW, "resnet18_in1k", "resnetv1d50_in1k"]
@@ -45,17 +45,9 @@ needs_onnx = pytest.mark.skipif(not HAS_ONNX, reason="needs the extra `export`")
 formats = pytest.mark.parametrize("form", ["torch-export", pytest.param("onnx", marks=needs_onnx)])
 
 
-def network(name: str) -> ResNet:
-    torch.manual_seed(0)
-    model = build(get_entry(name))
-    randomise(model)
-    nn.init.normal_(model.fc.weight, std=0.1)
-    return model.eval()
-
-
 @pytest.fixture(scope="module")
 def model() -> ResNet:
-    return network(ROW)
+    return random_network(ROW)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +104,7 @@ def is_quick(name: str, form: Format) -> bool:
 def test_the_file_computes_what_the_network_does_for_any_batch(name: str, form: Format, tmp_path: Path) -> None:
     if form == "onnx" and not HAS_ONNX:
         pytest.skip("needs the extra `export`")
-    target, entry, model = tmp_path / f"row{SUFFIXES[form]}", get_entry(name), network(name)
+    target, entry, model = tmp_path / f"row{SUFFIXES[form]}", get_entry(name), random_network(name)
     safetensors.torch.save_file(model.state_dict(), tmp_path / "row.safetensors")
     written = export_model(name, target, format=form, weights=tmp_path / "row.safetensors")
     run, metadata = loaded(target, ("logits",))
@@ -153,9 +145,7 @@ def test_the_metadata_of_an_imagenet_row_tell_resize_and_crop() -> None:
 
 
 def test_a_network_file_is_exported_with_its_own_classes_channels_and_size(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    grey = build(get_entry(ROW), num_classes=2, in_channels=1)
-    randomise(grey).eval()
+    grey = random_network(num_classes=2, in_channels=1)
     tuned, target = tmp_path / "tuned.safetensors", tmp_path / "tuned.pt2"
     save_network(tuned, grey, row=ROW, class_names=["cat", "dog"], input_size=(1, 24, 24))
     written = export_model(tuned, target, format="torch-export")
@@ -231,7 +221,7 @@ def test_a_file_that_computes_something_else_is_not_kept(
 
 
 def test_logits_that_are_not_numbers_are_not_kept(model: ResNet, tmp_path: Path) -> None:
-    broken = network(ROW)
+    broken = random_network(ROW)
     nn.init.constant_(broken.fc.bias, float("nan"))
     safetensors.torch.save_file(broken.state_dict(), tmp_path / "nan.safetensors")
     with pytest.raises(ExportError):
