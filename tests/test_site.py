@@ -24,6 +24,7 @@ from resnet_zoo.site import build_site
 from resnet_zoo.site.errata import ERRATA, errata_of
 from resnet_zoo.site.folder import MARKER_NAME, write_site
 from resnet_zoo.site.words import snippets_of
+from tests import site_tools
 from tests.conftest import ENTRIES, NAMES, smooth_image
 from tests.site_tools import (
     NAME,
@@ -31,7 +32,6 @@ from tests.site_tools import (
     WEIGHTS_SHA,
     a_report,
     retrained,
-    write_benchmark,
     write_manifest,
     write_report,
     write_run,
@@ -99,16 +99,10 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def full_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A site with everything: shipped weights and their run, other runs, a report, speeds."""
-    home = tmp_path_factory.mktemp("zoo")
-    manifest = write_manifest(home / "zoo.json", retrained)
-    write_run(home / "weights" / "resnet18_cifar10-retrained-cdcdcdcd")
-    write_run(home / "runs" / "20261124T203719Z", epochs=6, finished=False)
-    report = write_report(home / "verify.json", a_report(), a_report("resnet50_in1k", top1="70.00", status="failed"))
-    speeds = write_benchmark(home / "speed.json", {"resnet18_in1k": 41.2, "resnet50_in1k": 10.8})
-    with use_manifest(manifest):
-        build_site(home / "out", runs=home / "runs", report=report, benchmark=speeds)
-    return home / "out"
+    """A site with everything in it."""
+    reports = a_report(), a_report("resnet50_in1k", top1="70.00", status="failed")
+    speeds = {"resnet18_in1k": 41.2, "resnet50_in1k": 10.8}
+    return site_tools.full_site(tmp_path_factory.mktemp("zoo"), *reports, speeds=speeds, epochs=6)
 
 
 @pytest.fixture(scope="module")
