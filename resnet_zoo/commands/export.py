@@ -44,10 +44,5 @@ def export(
     written = export_model(
         name, output, format=form, weights=weights, pretrained=not untrained, features=layers, overwrite=force
     )
-    chain = written.weights
-    record = asdict(written) | {
-        "outputs": list(written.outputs),
-        "weights": f"{chain.file}, sha256 {chain.file_sha256} ({chain.pin})" if chain else "fresh random values",
-        "checked_batch_sizes": list(written.checked_batch_sizes),
-    }
-    echo_record(record)
+    origin = written.weights.title if written.weights else "fresh random values"
+    echo_record(asdict(written) | {"weights": origin})
