@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from resnet_zoo.batching import ImageBatch, batched, map_in_order, num_cores, read_batch
 from resnet_zoo.errors import ArgumentError, DatasetError
+from resnet_zoo.evaluation import exact_float32
 from resnet_zoo.inference import fast_dtype, optimize_for_inference
 from resnet_zoo.networks import Network, open_network
 from resnet_zoo.preprocess import ImageSource
@@ -60,7 +61,7 @@ def predict(
         name: A row or alias, ``hf-hub:owner/name``, or the path of a network file; see `open_network`.
         images: One image or several: paths, bytes of image files, PIL images, or (H, W, 3) uint8 RGB arrays.
         weights: A tag or path, as in `create_model`; ``None`` means the row's default weights.
-        model: A network to use instead of loading ``weights``.
+        model: A network to use instead of loading ``weights``; it is moved to the device and left in eval mode.
         top_k: How many classes per image; ``None`` means five, or all where there are fewer.
         device: ``auto`` (CUDA, MPS, then CPU) or a torch device.
         batch_size: Images per forward pass.
@@ -148,7 +149,7 @@ def _predictions(
             on_bad(error)
         if not batch.titles:
             continue
-        with torch.inference_mode():
+        with torch.inference_mode(), exact_float32(device):
             logits = model(normalise(batch.pixels.to(device)))
         expected = len(network.class_names)
         if logits.shape[1] != expected:
