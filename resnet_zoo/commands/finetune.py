@@ -41,7 +41,13 @@ _tuning_options = (
     )
 )
 @click.argument("name")
-@click.option("--data", required=True, metavar="DIR", help="train/<class>/*.jpg (and val or test), or <class>/*.jpg.")
+@click.option(
+    "--data",
+    type=click.Path(),
+    required=True,
+    metavar="DIR",
+    help="train/<class>/*.jpg (and val or test), or <class>/*.jpg.",
+)
 @click.option("-o", "--output", required=True, metavar="OUT", help="The .safetensors file to write.")
 @click.option("--classes", metavar="A,B,...", help="The classes to use, in this order.  [default: all, sorted]")
 @click.option("--val-share", type=float, help="Share of each class to hold out, if DIR has none.  [default: 0.1]")
