@@ -78,13 +78,13 @@ def echo_entries(entries: Sequence[Entry]) -> None:
 
 def echo_predictions(predictions: Sequence[Prediction]) -> None:
     """Write predictions as a table, a line per class."""
-    from rich.text import Text  # a path may hold what markup would take for a tag
+    from rich.text import Text  # a path or a class may hold what markup would take for a tag
 
     table = new_table("Image", ">Probability", ">Label", "Class")
     for prediction in predictions:
         for rank, found in enumerate(prediction.classes):
             title = "" if rank else prediction.image
-            table.add_row(Text(title), f"{found.probability:.4f}", str(found.label), found.name)
+            table.add_row(Text(title), f"{found.probability:.4f}", str(found.label), Text(found.name))
     echo_table(table)
 
 
