@@ -214,11 +214,6 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return sorted(values)[math.ceil(percent / 100 * len(values)) - 1]
 
 
-def as_json(benchmark: Benchmark) -> dict[str, Any]:
-    """Return a benchmark as plain JSON values."""
-    return {**asdict(benchmark), "speeds": [asdict(speed) for speed in benchmark.speeds]}
-
-
 def as_csv(benchmark: Benchmark) -> str:
     """Return the measurements as CSV with a header, a column for the device at the end."""
     text = io.StringIO()

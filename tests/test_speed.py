@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import time
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from resnet_zoo.cli import main
 from resnet_zoo.errors import ArgumentError, UnknownModelError
 from resnet_zoo.inference import supported_dtypes
 from resnet_zoo.manifest import get_entry
-from resnet_zoo.speed import Benchmark, as_csv, as_json, matrix_peak_tflops, measure_speed, percentile, time_runs
+from resnet_zoo.speed import Benchmark, as_csv, matrix_peak_tflops, measure_speed, percentile, time_runs
 
 ROW = "resnet18_cifar10"
 CPU = torch.device("cpu")
@@ -141,7 +142,7 @@ def test_another_error_of_a_batch_is_raised_as_it_is(monkeypatch: pytest.MonkeyP
 
 
 def test_json_and_csv_hold_the_same_lines(measured: Benchmark) -> None:
-    plain = json.loads(json.dumps(as_json(measured)))
+    plain = json.loads(json.dumps(asdict(measured)))
     rows = list(csv.DictReader(io.StringIO(as_csv(measured))))
     assert [float(row["images_per_s"]) for row in rows] == [line["images_per_s"] for line in plain["speeds"]]
     assert {row["device"] for row in rows} == {plain["device"]}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import click
 
 from resnet_zoo.commands.shell import device_option, examples, format_option, with_options
@@ -55,7 +57,7 @@ def benchmark(
     for name in names:
         get_entry(name)
     sizes = _numbers(batch_sizes)
-    from resnet_zoo.speed import as_csv, as_json, measure_speed
+    from resnet_zoo.speed import as_csv, measure_speed
 
     with progress_bar() as progress:
         measured = measure_speed(
@@ -69,7 +71,7 @@ def benchmark(
             progress=lambda _, done, total: progress("measurements", done, total),
         )
     if form == "json":
-        echo_json(as_json(measured))
+        echo_json(asdict(measured))
     elif form == "csv":
         click.echo(as_csv(measured), nl=False)
     else:
