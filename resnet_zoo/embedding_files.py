@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from resnet_zoo.batching import batched, num_cores
-from resnet_zoo.embedding import LAYER, Embedder, OnBad
+from resnet_zoo.batching import OnBad, batched, num_cores
+from resnet_zoo.embedding import LAYER, Embedder
 from resnet_zoo.errors import ArgumentError, DatasetError
 from resnet_zoo.files import check_target, write_atomically
 from resnet_zoo.image_list import find_images

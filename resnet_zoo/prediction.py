@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from resnet_zoo.batching import ImageBatch, batched, map_in_order, num_cores, read_batch
-from resnet_zoo.errors import ArgumentError, DatasetError
+from resnet_zoo.batching import ImageBatch, OnBad, batched, map_in_order, num_cores, read_batch
+from resnet_zoo.errors import ArgumentError
 from resnet_zoo.evaluation import exact_float32
 from resnet_zoo.inference import fast_dtype, optimize_for_inference
 from resnet_zoo.networks import Network, open_network
@@ -51,7 +51,7 @@ def predict(
     device: torch.device | str = "auto",
     batch_size: int = 16,
     fast: bool = False,
-    on_bad: Callable[[DatasetError], None] | None = None,
+    on_bad: OnBad | None = None,
 ) -> list[Prediction]:
     """Classify images with a network, its own preprocessing included.
 
@@ -103,7 +103,7 @@ def stream_predictions(
     device: torch.device | str = "auto",
     batch_size: int = 16,
     fast: bool = False,
-    on_bad: Callable[[DatasetError], None] | None = None,
+    on_bad: OnBad | None = None,
 ) -> Iterator[Prediction]:
     """Do what `predict` does, one prediction after the other: any number of images in the memory of a few batches.
 
@@ -139,14 +139,11 @@ def _predictions(
     device: torch.device,
     batches: Iterator[ImageBatch],
     top_k: int,
-    on_bad: Callable[[DatasetError], None] | None,
+    on_bad: OnBad | None,
 ) -> Iterator[Prediction]:
     normalise = network.transform.normalise
     for batch in batches:
-        for error in batch.bad.values():
-            if on_bad is None:
-                raise error
-            on_bad(error)
+        batch.report_bad(on_bad)
         if not batch.titles:
             continue
         with torch.inference_mode(), exact_float32(device):
