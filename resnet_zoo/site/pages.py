@@ -15,7 +15,7 @@ from resnet_zoo.errors import ArgumentError
 from resnet_zoo.listing import DATASET_TITLES
 from resnet_zoo.manifest import Manifest
 from resnet_zoo.records import Entry
-from resnet_zoo.report import Report
+from resnet_zoo.report import ACCURACY_TOLERANCE_PCT, Report
 from resnet_zoo.site.drawing import HEIGHT_PX, boxes_of, drawing_width, layers_of
 from resnet_zoo.site.errata import errata_of
 from resnet_zoo.site.inputs import Speeds, Training
@@ -116,7 +116,9 @@ def render_site(content: Content) -> dict[str, bytes]:
         "index.html": environment.get_template("index.html").render(
             **shared, root="", states=count_states(numbers), plots=plots, facets=_facets(content.models)
         ),
-        "checks.html": environment.get_template("checks.html").render(**shared, root="", example=_example(content)),
+        "checks.html": environment.get_template("checks.html").render(
+            **shared, root="", example=_example(content), tolerance=ACCURACY_TOLERANCE_PCT
+        ),
     }
     template = environment.get_template("model.html")
     for model in content.models:
