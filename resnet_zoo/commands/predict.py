@@ -57,9 +57,9 @@ def predict(
 ) -> None:
     """Classify images, best classes first.
 
-    NAME is a row, hf-hub:owner/name, or the path of a network file. A FOLDER stands for all images below it, - for
-    paths on standard input, one a line, as does no image at all. jsonl and csv are written as the images are done, for
-    any number of them.
+    NAME is a row, hf-hub:owner/name, or the path of a network file. A FOLDER stands for all images below it. With
+    -, or without images, paths are read from standard input, one a line. jsonl and csv are written as the images are
+    done, for any number of them.
     """
     kind_of(name)  # a misspelt name is told before torch is imported
     if not images and (sys.stdin is None or sys.stdin.isatty()):
