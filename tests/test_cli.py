@@ -549,6 +549,9 @@ def test_predict_goes_on_after_a_bad_image_if_told_to(weights: Path, image: Path
     result = run("predict", ROW, bad, image, "--weights", weights, "--skip-bad", "--format", "json")
     assert [found["image"] for found in json.loads(assert_good(result))] == [str(image)]
     assert result.stderr.startswith(f"Skipped: {bad}")
+    none = run("predict", ROW, bad, bad, "--weights", weights, "--skip-bad", "--format", "json")
+    assert_refused(none, 3, "None of the images can be read")
+    assert none.stderr.count("Skipped: ") == 2
 
 
 @pytest.mark.parametrize(

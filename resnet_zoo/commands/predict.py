@@ -77,7 +77,7 @@ def predict(
         fast=fast,
         on_bad=echo_skipped if skip_bad else None,
     )
-    _echo(predictions, form)
+    _echo(_some(predictions), form)
 
 
 def _paths(given: tuple[str, ...]) -> Iterator[str]:
@@ -99,6 +99,20 @@ def _lines_of_stdin() -> Iterator[str]:
     """Yield the lines that hold something; as bytes, because a path need not be text."""
     lines = (line.rstrip(b"\r\n") for line in sys.stdin.buffer)
     return (os.fsdecode(line) for line in lines if line)
+
+
+def _some(predictions: Iterator[Prediction]) -> Iterator[Prediction]:
+    """Yield predictions.
+
+    Raises:
+        DatasetError: There are none, because every image was skipped.
+    """
+    is_empty = True
+    for prediction in predictions:
+        is_empty = False
+        yield prediction
+    if is_empty:
+        raise DatasetError("None of the images can be read.")
 
 
 def _echo(predictions: Iterator[Prediction], form: str) -> None:
