@@ -37,8 +37,8 @@ def finetune(
 ) -> FinetuneResult:
     """Train a new classifier, then the whole network, to tell the classes of a tree of folders apart.
 
-    The file is one that `create_model`, `predict` and `embed` take in place of a name; its header says the class names,
-    the preprocessing, what it was made from, how, and the accuracy on the held-out images. The last epoch is the
+    The file is one that `create_model`, `predict`, `embed` and others take in place of a name. Its header says class
+    names, preprocessing, what it was made from, how, and the accuracy on the held-out images. The last epoch is the
     result: the held-out images choose nothing. The same call gives the same bits on the same device.
 
     A hidden folder beside the target keeps checkpoints until the file is there. Killed or stopped, the same call goes

@@ -47,7 +47,7 @@ def save_network(
     metadata: Mapping[str, str] | None = None,
     overwrite: bool = False,
 ) -> str:
-    """Write a network to a file that `create_model`, `predict` and `embed` take in place of a name.
+    """Write a network to a file that `create_model`, `predict`, `embed` and others take in place of a name.
 
     The same network gives the same bytes, and the file is moved into place when it is whole.
 
