@@ -21,6 +21,9 @@ from resnet_zoo.decode import title_of
 from resnet_zoo.errors import DatasetError
 from resnet_zoo.preprocess import ImageSource, Transform
 
+OnBad = Callable[[DatasetError], None]
+"""Called with the error of an unreadable image."""
+
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
@@ -38,6 +41,13 @@ class ImageBatch:
     titles: list[str]
     pixels: Tensor
     bad: dict[int, DatasetError]
+
+    def report_bad(self, on_bad: OnBad | None) -> None:
+        """Hand on the error of each unreadable image, or raise the first where nobody wants them."""
+        for error in self.bad.values():
+            if on_bad is None:
+                raise error
+            on_bad(error)
 
 
 def read_batch(sources: Iterable[ImageSource], transform: Transform) -> ImageBatch:

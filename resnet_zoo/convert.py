@@ -16,7 +16,7 @@ from torch import Tensor
 
 from resnet_zoo.checkpoint import Checkpoint, load_checkpoint
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.files import sha256_of, write_atomically
+from resnet_zoo.files import check_target, sha256_of, write_atomically
 from resnet_zoo.fit import check_fit, expected_shapes, fitting_rows, nearest_row, with_counters
 from resnet_zoo.layouts import LAYOUTS, Layout, is_deep, ours_to_openmmlab, renamed
 from resnet_zoo.manifest import current_manifest, get_entry
@@ -133,12 +133,7 @@ def safetensors_bytes(tensors: Mapping[str, Tensor], header: Mapping[str, str]) 
 def _check_target(target: Path, layout: str, *, overwrite: bool) -> None:
     if layout not in LAYOUTS:
         raise ArgumentError(f"Expected a layout of {', '.join(LAYOUTS)}, got {layout!r}.")
-    if target.suffix not in (".safetensors", ".pth"):
-        raise ArgumentError(f"{target}: expected a target that ends in .safetensors or .pth.")
-    if target.is_dir():
-        raise ArgumentError(f"{target} is a folder; pass the path of the file to write.")
-    if target.exists() and not overwrite:
-        raise ArgumentError(f"{target} exists already. Choose another target, or allow it to be replaced (--force).")
+    check_target(target, (".safetensors", ".pth"), overwrite=overwrite)
 
 
 def _row_of(checkpoint: Checkpoint) -> str:

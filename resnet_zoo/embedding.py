@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from resnet_zoo.batching import ImageBatch, batched, map_in_order, num_cores, read_batch
-from resnet_zoo.errors import ArgumentError, DatasetError
+from resnet_zoo.batching import ImageBatch, OnBad, batched, map_in_order, num_cores, read_batch
+from resnet_zoo.errors import ArgumentError
 from resnet_zoo.evaluation import exact_float32
 from resnet_zoo.inference import fast_dtype, optimize_for_inference
 from resnet_zoo.networks import Network, open_network
@@ -27,8 +27,6 @@ from resnet_zoo.prediction import SINGLE
 from resnet_zoo.preprocess import ImageSource, Transform
 from resnet_zoo.resnet import ResNet
 from resnet_zoo.zoo import resolve_device
-
-OnBad = Callable[[DatasetError], None]
 
 LAYER = "pool"
 """What a vector is: the maps of the last stage, averaged over their height and width."""
@@ -148,9 +146,6 @@ def embed(
     sources = [images] if isinstance(images, SINGLE) else images
     rows = [np.empty((0, embedder.channels), np.float32)]
     for batch, vectors in embedder.batches(batched(sources, batch_size)):
-        for error in batch.bad.values():
-            if on_bad is None:
-                raise error
-            on_bad(error)
+        batch.report_bad(on_bad)
         rows.append(vectors)
     return np.concatenate(rows)

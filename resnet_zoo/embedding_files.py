@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
-from resnet_zoo.batching import batched, num_cores
-from resnet_zoo.embedding import LAYER, Embedder, OnBad
+from resnet_zoo.batching import OnBad, batched, num_cores
+from resnet_zoo.embedding import LAYER, Embedder
 from resnet_zoo.errors import ArgumentError, DatasetError
-from resnet_zoo.files import write_atomically
+from resnet_zoo.files import check_target, write_atomically
 from resnet_zoo.image_list import find_images
 from resnet_zoo.networks import Network, open_network
 from resnet_zoo.partial_rows import Batch, MergedRows, PartialRun, RowLog, RunFacts
@@ -105,7 +105,7 @@ def embed_files(
     output = Path(output)
     _check_numbers(batch_size, num_threads)
     write = writer_for(output)
-    _check_output(output, overwrite=overwrite)
+    check_target(output, overwrite=overwrite)
     given = _check_paths(paths)
     ranks = Ranks.from_environment()
     target = _device_of(device, ranks)
@@ -127,13 +127,6 @@ def _check_numbers(batch_size: int, num_threads: int | None) -> None:
     for title, number in (("batch size", batch_size), ("number of threads", num_threads)):
         if number is not None and number < 1:
             raise ArgumentError(f"Expected a positive {title}, got {number}.")
-
-
-def _check_output(output: Path, *, overwrite: bool) -> None:
-    if output.is_dir():
-        raise ArgumentError(f"{output} is a folder; pass the path of the file to write.")
-    if output.exists() and not overwrite:
-        raise ArgumentError(f"{output} exists already. Choose another output, or allow it to be replaced (--force).")
 
 
 def _check_paths(paths: Iterable[str | os.PathLike[str]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""A row as an ONNX file or a torch.export program, with its preprocessing and class names inside.
+"""A network as an ONNX file or a torch.export program, with its preprocessing and class names inside.
 
 The file is written beside its target, read back by the program that will run it, compared with the eager network at two
 batch sizes, and only then moved into place.
@@ -20,15 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from resnet_zoo.chain import Chain, chain_of
+from resnet_zoo.chain import Chain
 from resnet_zoo.errors import ArgumentError, ExportError
 from resnet_zoo.features import FeatureExtractor
-from resnet_zoo.files import sha256_of, write_atomically
+from resnet_zoo.files import check_target, sha256_of, write_atomically
 from resnet_zoo.fit import build
-from resnet_zoo.manifest import class_names, get_entry
-from resnet_zoo.records import Entry, to_json
-from resnet_zoo.resnet import ResNet
-from resnet_zoo.zoo import assign_weights, open_weights
+from resnet_zoo.names import kind_of
+from resnet_zoo.networks import Network, open_network
+from resnet_zoo.records import to_json
 
 Format = Literal["onnx", "torch-export"]
 
@@ -53,7 +52,7 @@ class Export:
     """What `export_model` wrote.
 
     Attributes:
-        name: The row.
+        name: The row whose network it is.
         format: ``onnx`` or ``torch-export``.
         target: The file written.
         sha256: Its sha256.
@@ -76,7 +75,7 @@ class Export:
 
 
 def export_model(
-    name: str,
+    name: str | os.PathLike[str],
     target: str | os.PathLike[str],
     *,
     format: Format,  # noqa: A002  # the option's own name
@@ -85,14 +84,14 @@ def export_model(
     features: Sequence[str] | None = None,
     overwrite: bool = False,
 ) -> Export:
-    """Write a row's network as a file that other programs run; the number of images per batch is free.
+    """Write a network as a file that other programs run; the number of images per batch is free.
 
-    It takes ``images`` (N, C, H, W), float32, normalised, of the row's size, and returns ``logits`` (N, K). Inside is
-    what `metadata_of` says: how to make the input, the class names in label order, where the weights come from. The
+    It takes ``images`` (N, C, H, W), float32, normalised, of the network's size, and returns ``logits`` (N, K). Inside
+    is what `metadata_of` says: how to make the input, the class names in label order, where the weights come from. The
     same weights and versions give the same bytes every time.
 
     Args:
-        name: A row or alias.
+        name: A row or alias, ``hf-hub:owner/name``, or the path of a network file; see `open_network`.
         target: The file to write: ``.onnx``, or ``.pt2`` for torch.export.
         format: ``onnx`` (needs the extra ``export``) or ``torch-export``.
         weights: A tag or path, as in `create_model`; ``None`` means the row's default weights.
@@ -103,33 +102,36 @@ def export_model(
 
     Raises:
         UnknownModelError, UnknownWeightsError, WeightsUnavailableError, DownloadError, WeightsMismatchError,
-            IntegrityError, UnsafeCheckpointError, CheckpointError: As `create_model`.
+            IntegrityError, UnsafeCheckpointError, CheckpointError: As `open_network`.
         UnknownLayerError: The network has no layer of that name.
         ArgumentError: An unknown format, a target of the wrong suffix or that exists, no or repeated ``features``, or
             the extra is not installed.
         ExportError: The file does not compute what the network does; it was not kept.
         OSError: The target cannot be written; nothing is left behind.
     """
-    entry, target = get_entry(name), Path(target)
+    target = Path(target)
     _check_target(target, format, overwrite=overwrite)
     if format == "onnx":
         for module in ("onnx", "onnxscript", "onnxruntime"):
             _require(module)
-    network, chain = _network(entry, weights, pretrained=pretrained)
-    extractor = None if features is None else FeatureExtractor(network, layers=features)
-    model, outputs = (extractor, extractor.layers) if extractor else (network, (LOGITS,))
-    metadata = metadata_of(entry, chain, outputs)
-    data = (_onnx_bytes if format == "onnx" else _program_bytes)(model, _images(entry, _TRACED_BATCH_SIZE), metadata)
+    network = open_network(name, weights=weights)
+    is_fresh = weights is None and not pretrained
+    body = (build(network.entry, in_channels=network.in_channels) if is_fresh else network.load()).eval()
+    chain = None if is_fresh else network.chain
+    extractor = None if features is None else FeatureExtractor(body, layers=features)
+    model, outputs = (extractor, extractor.layers) if extractor else (body, (LOGITS,))
+    metadata = metadata_of(network, chain, outputs)
+    data = (_onnx_bytes if format == "onnx" else _program_bytes)(model, _images(network, _TRACED_BATCH_SIZE), metadata)
     open_file = _open_onnx if format == "onnx" else _open_program
     differences: list[float] = []
 
     def write_checked(path: Path) -> None:
         path.write_bytes(data)
-        differences.append(_checked(open_file(path, outputs), partial(_run_eager, model, outputs), entry, target))
+        differences.append(_checked(open_file(path, outputs), partial(_run_eager, model, outputs), network, target))
 
     write_atomically(target, write_checked)
     return Export(
-        name=entry.name,
+        name=network.entry.name,
         format=format,
         target=str(target),
         sha256=sha256_of(target),
@@ -141,35 +143,31 @@ def export_model(
     )
 
 
-def metadata_of(entry: Entry, chain: Chain | None, outputs: Sequence[str]) -> dict[str, str]:
-    """Return what a file says about itself: strings, of which all but ``model`` and ``dataset`` are JSON.
+def metadata_of(network: Network, chain: Chain | None, outputs: Sequence[str]) -> dict[str, str]:
+    """Return what a file says about itself: strings, of which all but ``model`` and ``dataset`` (rows only) are JSON.
 
     ``preprocess`` is the manifest's record: an image is decoded to RGB, its short edge resized to ``short_edge`` and
     its centre cropped to ``crop`` pixels, and (value - mean) / std of values from 0 to 255 is the input.
     """
+    entry = network.entry
     structured = {
-        "input": {"name": INPUT, "size": entry.input_size, "layout": "NCHW", "dtype": "float32"},
+        "input": {"name": INPUT, "size": _size_of(network), "layout": "NCHW", "dtype": "float32"},
         "outputs": list(outputs),
         "preprocess": {**to_json(entry.preprocess), "channel_order": "RGB", "value_range": [0, 255]},
-        "classes": class_names(entry.classes),
+        "classes": network.class_names,
         "weights": asdict(chain) if chain else None,
     }
     encoded = {key: json.dumps(value, ensure_ascii=False, sort_keys=True) for key, value in structured.items()}
-    return {"model": entry.name, "dataset": entry.dataset, **encoded}
+    dataset = {"dataset": entry.dataset} if kind_of(network.name) == "row" else {}
+    return {"model": entry.name, **dataset, **encoded}
 
 
 def _check_target(target: Path, form: str, *, overwrite: bool) -> None:
     if form not in SUFFIXES:
         raise ArgumentError(f"Expected a format of {' or '.join(SUFFIXES)}, got {form!r}.")
-    suffix = SUFFIXES[form]
-    if target.suffix != suffix:
-        raise ArgumentError(f"{target}: expected a target that ends in {suffix}, as {form} files do.")
-    if target.is_dir():
-        raise ArgumentError(f"{target} is a folder; pass the path of the file to write.")
+    check_target(target, (SUFFIXES[form],), overwrite=overwrite)
     if not target.parent.is_dir():
         raise ArgumentError(f"{target.parent} is no folder; make it first, or choose another target.")
-    if target.exists() and not overwrite:
-        raise ArgumentError(f"{target} exists already. Choose another target, or allow it to be replaced (--force).")
 
 
 def _require(module: str) -> Any:
@@ -182,16 +180,14 @@ def _require(module: str) -> Any:
         ) from error
 
 
-def _network(entry: Entry, weights: str | os.PathLike[str] | None, *, pretrained: bool) -> tuple[ResNet, Chain | None]:
-    if weights is None and not pretrained:
-        return build(entry).eval(), None
-    opened = open_weights(entry, entry.default_weights if weights is None else weights)
-    return assign_weights(entry, opened.checkpoint).eval(), chain_of(opened)
+def _size_of(network: Network) -> tuple[int, ...]:
+    """Return channels, height and width of an image."""
+    return (network.in_channels, *network.entry.input_size[1:])
 
 
-def _images(entry: Entry, count: int) -> Tensor:
-    """Return a batch of random values of the row's size."""
-    return torch.randn(count, *entry.input_size, generator=torch.Generator().manual_seed(count))
+def _images(network: Network, count: int) -> Tensor:
+    """Return a batch of random values of the network's size."""
+    return torch.randn(count, *_size_of(network), generator=torch.Generator().manual_seed(count))
 
 
 def _dynamic_batch() -> tuple[dict[int, Any]]:
@@ -250,7 +246,7 @@ def _run_eager(module: nn.Module, outputs: tuple[str, ...], images: Tensor) -> O
     return {name: (found[name] if isinstance(found, dict) else found).numpy() for name in outputs}
 
 
-def _checked(run: Runner, run_eager: Runner, entry: Entry, target: Path) -> float:
+def _checked(run: Runner, run_eager: Runner, network: Network, target: Path) -> float:
     """Return the largest difference between a file and the eager network.
 
     Raises:
@@ -258,7 +254,7 @@ def _checked(run: Runner, run_eager: Runner, entry: Entry, target: Path) -> floa
     """
     largest = 0.0
     for batch_size in _CHECKED_BATCH_SIZES:
-        images = _images(entry, batch_size)
+        images = _images(network, batch_size)
         actual, expected = run(images), run_eager(images)
         for output, value in expected.items():
             difference = float(np.abs(actual[output] - value).max())

@@ -63,7 +63,7 @@ _PROBE_SIZE = 256
 
 
 def create_feature_extractor(
-    name: str,
+    name: str | os.PathLike[str],
     *,
     layers: Sequence[str] = STAGES,
     pretrained: bool = False,
@@ -72,10 +72,10 @@ def create_feature_extractor(
     device: torch.device | str | None = None,
     manifest: str | os.PathLike[str] | None = None,
 ) -> FeatureExtractor:
-    """Return the part of a row's network that computes some layers, in training mode like any new module.
+    """Return the part of a network that computes some layers, in training mode like any new module.
 
     Args:
-        name: A row, an alias or a network on the Hugging Face Hub, as `create_model`.
+        name: A row or alias, ``hf-hub:owner/name``, or the path of a network file, as `create_model`.
         layers: The layers to return, in any order (a table is in the module's docstring): ``stem.relu``, ``stem``,
             ``stage1`` to ``stage4``, a block as ``stage3.5``, ``pool``, ``logits``.
         pretrained: Load the row's default weights.
@@ -91,7 +91,7 @@ def create_feature_extractor(
     """
     with use_manifest(manifest):
         if kind_of(name) == "row":  # before anything is fetched
-            _check_layers(layers, _blocks_of(architecture_of(get_entry(name)).depths))
+            _check_layers(layers, _blocks_of(architecture_of(get_entry(str(name))).depths))
         model = create_model(name, pretrained=pretrained, weights=weights, in_channels=in_channels, device=device)
     return FeatureExtractor(model, layers=layers)
 

@@ -1,12 +1,14 @@
-"""Files: their sha256, and writing them so that nobody ever sees half of one."""
+"""Files: their sha256, where one may be written, and writing so that nobody ever sees half of one."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
+
+from resnet_zoo.errors import ArgumentError
 
 _BLOCK_BYTES = 1 << 20
 
@@ -22,6 +24,25 @@ def sha256_of(path: Path) -> str:
         while block := file.read(_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
+
+
+def check_target(path: Path, suffixes: Collection[str] = (), *, overwrite: bool) -> None:
+    """Refuse a path that no file may be written to, before any work is done for it.
+
+    Args:
+        path: The file to write.
+        suffixes: What it may end in; none where its writer has looked.
+        overwrite: Whether a file that exists may be replaced.
+
+    Raises:
+        ArgumentError: It has another suffix, is a folder, or exists and may not be replaced.
+    """
+    if suffixes and path.suffix not in suffixes:
+        raise ArgumentError(f"{path}: expected a path that ends in {' or '.join(suffixes)}.")
+    if path.is_dir():
+        raise ArgumentError(f"{path} is a folder; pass the path of the file to write.")
+    if path.exists() and not overwrite:
+        raise ArgumentError(f"{path} exists already. Choose another path, or allow it to be replaced (--force).")
 
 
 def write_atomically(target: Path, write: Callable[[Path], object]) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 from resnet_zoo.batching import num_cores
 from resnet_zoo.class_tree import read_class_tree
 from resnet_zoo.errors import ArgumentError, TrainingError
+from resnet_zoo.files import check_target
 from resnet_zoo.names import kind_of
-from resnet_zoo.network_file import check_target
 from resnet_zoo.networks import Network, open_network
 from resnet_zoo.training.console import Console, Silent
 from resnet_zoo.training.tuner import FinetuneResult, Tuner
@@ -37,8 +37,8 @@ def finetune(
 ) -> FinetuneResult:
     """Train a new classifier, then the whole network, to tell the classes of a tree of folders apart.
 
-    The file is one that `create_model`, `predict` and `embed` take in place of a name; its header says the class names,
-    the preprocessing, what it was made from, how, and the accuracy on the held-out images. The last epoch is the
+    The file is one that `create_model`, `predict`, `embed` and others take in place of a name. Its header says class
+    names, preprocessing, what it was made from, how, and the accuracy on the held-out images. The last epoch is the
     result: the held-out images choose nothing. The same call gives the same bits on the same device.
 
     A hidden folder beside the target keeps checkpoints until the file is there. Killed or stopped, the same call goes
@@ -70,7 +70,7 @@ def finetune(
         OSError: The file cannot be written; the last checkpoint is kept.
     """
     target = Path(target)
-    check_target(target, overwrite=overwrite)
+    check_target(target, (".safetensors",), overwrite=overwrite)
     _check_place(target.absolute().parent)
     network = _find_network(name, weights, from_scratch=from_scratch)
     tree = read_class_tree(data, classes=classes, val_share=val_share)
@@ -120,6 +120,6 @@ def _origin(network: Network, weights: str | os.PathLike[str] | None, *, from_sc
 
 
 def _alone(device: str) -> Workers:
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if os.environ.get("WORLD_SIZE") not in (None, "", "1"):
         raise ArgumentError("Fine-tuning uses one device. Start it without torchrun.")
     return Workers(0, 1, resolve_device(device))

@@ -83,10 +83,11 @@ class OptimizedModel(nn.Module):
         Raises:
             ArgumentError: ``x`` is no such batch.
         """
-        if x.ndim != 4 or 0 in x.shape or x.shape[1] != self.in_channels or not x.is_floating_point():
+        if not _is_batch(x, self.in_channels):
+            got = f"{_name(x.dtype)} {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
             raise ArgumentError(
-                f"Expected normalised images (N, {self.in_channels}, H, W) of a floating type, got "
-                f"{_name(x.dtype)} {tuple(x.shape)}. `create_transform` makes them from files."
+                f"Expected normalised images (N, {self.in_channels}, H, W) of a floating type, got {got}. "
+                "`create_transform` makes them from files."
             )
         with torch.inference_mode():
             return _in_float32(self.network(x.to(self.dtype, memory_format=torch.channels_last)))
@@ -280,6 +281,12 @@ def _in_float32(output: Any) -> Any:
     if isinstance(output, dict):
         return {name: value.float() for name, value in output.items()}
     return output.float()
+
+
+def _is_batch(x: Any, channels: int) -> bool:
+    if not isinstance(x, Tensor) or x.ndim != 4:
+        return False
+    return 0 not in x.shape and x.shape[1] == channels and x.is_floating_point()
 
 
 def _argmax_agreement(actual: Tensor, expected: Tensor) -> float:

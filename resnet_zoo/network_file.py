@@ -10,7 +10,7 @@ from pathlib import Path
 from resnet_zoo.checkpoint import Checkpoint, load_checkpoint
 from resnet_zoo.convert import safetensors_bytes
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.files import sha256_of, write_atomically
+from resnet_zoo.files import check_target, sha256_of, write_atomically
 from resnet_zoo.fit import build_on_meta, check_fit, image_channels, shapes_of
 from resnet_zoo.manifest import get_entry
 from resnet_zoo.network_header import FIELDS, NetworkHeader
@@ -47,7 +47,7 @@ def save_network(
     metadata: Mapping[str, str] | None = None,
     overwrite: bool = False,
 ) -> str:
-    """Write a network to a file that `create_model`, `predict` and `embed` take in place of a name.
+    """Write a network to a file that `create_model`, `predict`, `embed` and others take in place of a name.
 
     The same network gives the same bytes, and the file is moved into place when it is whole.
 
@@ -72,7 +72,7 @@ def save_network(
         OSError: The file cannot be written; nothing is left behind.
     """
     path = Path(path)
-    check_target(path, overwrite=overwrite)
+    check_target(path, (".safetensors",), overwrite=overwrite)
     entry = get_entry(row)
     tensors = {key: tensor.detach().cpu() for key, tensor in model.state_dict().items()}
     num_classes, in_channels = model.fc.out_features, image_channels(tensors)
@@ -86,20 +86,6 @@ def save_network(
     data = safetensors_bytes(tensors, texts)
     write_atomically(path, lambda part: part.write_bytes(data))
     return sha256_of(path)
-
-
-def check_target(path: Path, *, overwrite: bool) -> None:
-    """Refuse a path that `save_network` would not write to.
-
-    Raises:
-        ArgumentError: It has another suffix, is a folder, or exists and may not be replaced.
-    """
-    if path.suffix != ".safetensors":
-        raise ArgumentError(f"{path}: expected a path that ends in .safetensors.")
-    if path.is_dir():
-        raise ArgumentError(f"{path} is a folder; pass the path of the file to write.")
-    if path.exists() and not overwrite:
-        raise ArgumentError(f"{path} exists already. Choose another path, or allow it to be replaced (--force).")
 
 
 def _checked_texts(header: NetworkHeader, in_channels: int, metadata: Mapping[str, str]) -> dict[str, str]:

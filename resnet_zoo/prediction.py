@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from resnet_zoo.batching import ImageBatch, batched, map_in_order, num_cores, read_batch
-from resnet_zoo.errors import ArgumentError, DatasetError
+from resnet_zoo.batching import ImageBatch, OnBad, batched, map_in_order, num_cores, read_batch
+from resnet_zoo.errors import ArgumentError
+from resnet_zoo.evaluation import exact_float32
 from resnet_zoo.inference import fast_dtype, optimize_for_inference
 from resnet_zoo.networks import Network, open_network
 from resnet_zoo.preprocess import ImageSource
@@ -50,7 +51,7 @@ def predict(
     device: torch.device | str = "auto",
     batch_size: int = 16,
     fast: bool = False,
-    on_bad: Callable[[DatasetError], None] | None = None,
+    on_bad: OnBad | None = None,
 ) -> list[Prediction]:
     """Classify images with a network, its own preprocessing included.
 
@@ -60,7 +61,7 @@ def predict(
         name: A row or alias, ``hf-hub:owner/name``, or the path of a network file; see `open_network`.
         images: One image or several: paths, bytes of image files, PIL images, or (H, W, 3) uint8 RGB arrays.
         weights: A tag or path, as in `create_model`; ``None`` means the row's default weights.
-        model: A network to use instead of loading ``weights``.
+        model: A network to use instead of loading ``weights``; it is moved to the device and left in eval mode.
         top_k: How many classes per image; ``None`` means five, or all where there are fewer.
         device: ``auto`` (CUDA, MPS, then CPU) or a torch device.
         batch_size: Images per forward pass.
@@ -102,7 +103,7 @@ def stream_predictions(
     device: torch.device | str = "auto",
     batch_size: int = 16,
     fast: bool = False,
-    on_bad: Callable[[DatasetError], None] | None = None,
+    on_bad: OnBad | None = None,
 ) -> Iterator[Prediction]:
     """Do what `predict` does, one prediction after the other: any number of images in the memory of a few batches.
 
@@ -138,17 +139,14 @@ def _predictions(
     device: torch.device,
     batches: Iterator[ImageBatch],
     top_k: int,
-    on_bad: Callable[[DatasetError], None] | None,
+    on_bad: OnBad | None,
 ) -> Iterator[Prediction]:
     normalise = network.transform.normalise
     for batch in batches:
-        for error in batch.bad.values():
-            if on_bad is None:
-                raise error
-            on_bad(error)
+        batch.report_bad(on_bad)
         if not batch.titles:
             continue
-        with torch.inference_mode():
+        with torch.inference_mode(), exact_float32(device):
             logits = model(normalise(batch.pixels.to(device)))
         expected = len(network.class_names)
         if logits.shape[1] != expected:

@@ -29,7 +29,7 @@ def _bars(*columns: str) -> Iterator[Draw]:
     from rich import progress
     from rich.console import Console
 
-    drawn = [progress.TextColumn("{task.description}"), progress.BarColumn()]
+    drawn = [progress.TextColumn("{task.description}", markup=False), progress.BarColumn()]  # a title may be a path
     drawn += [getattr(progress, column)() for column in columns]
     with progress.Progress(*drawn, console=Console(stderr=True), transient=True) as bars:
         tasks: dict[str, progress.TaskID] = {}

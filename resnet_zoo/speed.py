@@ -6,6 +6,7 @@ import copy
 import csv
 import io
 import math
+import re
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,7 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from resnet_zoo.environment import device_title, versions
 from resnet_zoo.errors import ArgumentError
@@ -34,6 +35,9 @@ _MIN_RUNS = 5
 _PEAK_SIZES = {"cpu": 2048, "cuda": 8192}
 """Rows and columns of the matrices whose product gives the peak: large enough to fill the device."""
 _OTHER_PEAK_SIZE = 4096
+
+_OUT_OF_MEMORY = re.compile("out of memory|not enough memory|can't allocate memory")
+"""What torch says on one kind of device or another."""
 
 
 @dataclass(frozen=True)
@@ -135,9 +139,8 @@ def _speeds_of(
         for mode in modes:
             model = _in_mode(network, mode, DTYPES[dtype])
             for batch_size in batch_sizes:
-                images = torch.randn(batch_size, *entry.input_size).to(device)
-                images = images.to(DTYPES[dtype]) if mode == "eager" else images
-                times = _times_of_batch(model, images, seconds)
+                images_dtype = DTYPES[dtype] if mode == "eager" else torch.float32
+                times = _times_of_batch(model, (batch_size, *entry.input_size), images_dtype, device, seconds)
                 median = statistics.median(times)
                 tflops = 2 * entry.exact.macs * batch_size / median / 1e12
                 yield Speed(
@@ -161,13 +164,18 @@ def _in_mode(network: nn.Module, mode: str, dtype: torch.dtype) -> nn.Module:
     return optimize_for_inference(network, dtype=dtype, compile=mode == "fast compiled")
 
 
-def _times_of_batch(model: nn.Module, images: Tensor, seconds: float) -> list[float]:
+def _times_of_batch(
+    model: nn.Module, size: Sequence[int], dtype: torch.dtype, device: torch.device, seconds: float
+) -> list[float]:
     try:
         with torch.inference_mode():
-            return time_runs(lambda: model(images), images.device, seconds=seconds)
-    except torch.OutOfMemoryError as error:
+            images = torch.randn(*size).to(device, dtype)
+            return time_runs(lambda: model(images), device, seconds=seconds)
+    except RuntimeError as error:  # a class of its own on CUDA only
+        if not _OUT_OF_MEMORY.search(str(error)):
+            raise
         raise ArgumentError(
-            f"A batch of {len(images)} does not fit into the memory of {images.device}. Pass smaller batch sizes."
+            f"A batch of {size[0]} does not fit into the memory of {device}. Pass smaller batch sizes."
         ) from error
 
 
@@ -204,11 +212,6 @@ def matrix_peak_tflops(dtype: torch.dtype, device: torch.device, *, seconds: flo
 def percentile(values: Sequence[float], percent: float) -> float:
     """Return the smallest value that at least ``percent`` of the values do not exceed (nearest rank)."""
     return sorted(values)[math.ceil(percent / 100 * len(values)) - 1]
-
-
-def as_json(benchmark: Benchmark) -> dict[str, Any]:
-    """Return a benchmark as plain JSON values."""
-    return {**asdict(benchmark), "speeds": [asdict(speed) for speed in benchmark.speeds]}
 
 
 def as_csv(benchmark: Benchmark) -> str:

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import re
 import types
+from collections.abc import Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 Place = tuple[str | int, ...]
@@ -47,7 +48,7 @@ def decode(kind: Any, value: Any, where: Place) -> Any:
     if origin is tuple:
         expect(isinstance(value, list), "a list", value, where)
         return tuple(decode(arguments[0], item, (*where, index)) for index, item in enumerate(value))
-    if origin is dict:
+    if origin in (dict, Mapping):
         expect(isinstance(value, dict), "an object", value, where)
         return {key: decode(arguments[1], item, (*where, key)) for key, item in value.items()}
     if kind is float:

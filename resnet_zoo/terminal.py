@@ -63,7 +63,7 @@ def echo_record(record: Mapping[str, Any]) -> None:
     table = new_table("", "")
     table.show_header = False
     for key, value in record.items():
-        table.add_row(key, Text(", ".join(map(str, value)) if isinstance(value, list) else str(value)))
+        table.add_row(key, Text(", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)))
     echo_table(table)
 
 
@@ -78,13 +78,13 @@ def echo_entries(entries: Sequence[Entry]) -> None:
 
 def echo_predictions(predictions: Sequence[Prediction]) -> None:
     """Write predictions as a table, a line per class."""
-    from rich.text import Text  # a path may hold what markup would take for a tag
+    from rich.text import Text  # a path or a class may hold what markup would take for a tag
 
     table = new_table("Image", ">Probability", ">Label", "Class")
     for prediction in predictions:
         for rank, found in enumerate(prediction.classes):
             title = "" if rank else prediction.image
-            table.add_row(Text(title), f"{found.probability:.4f}", str(found.label), found.name)
+            table.add_row(Text(title), f"{found.probability:.4f}", str(found.label), Text(found.name))
     echo_table(table)
 
 
@@ -189,7 +189,7 @@ def echo_evaluation(result: Evaluation) -> None:
     published, chain = get_entry(result.name).published, result.chain
     record = {
         "model": result.name,
-        "weights": f"{chain.file}, sha256 {chain.file_sha256} ({chain.pin})" if chain else "a model passed in",
+        "weights": chain.title if chain else "a model passed in",
         "data set": f"{result.dataset}, {result.num_images} images, {result.num_skipped} skipped",
         "top-1 (%)": _accuracy(result.top1, result.correct1, result.top1_interval, published.top1),
         "top-5 (%)": _accuracy(result.top5, result.correct5, result.top5_interval, published.top5),

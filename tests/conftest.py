@@ -15,7 +15,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from resnet_zoo.manifest import current_manifest, manifest_path
+from resnet_zoo.fit import build
+from resnet_zoo.manifest import current_manifest, get_entry, manifest_path
+from resnet_zoo.network_file import save_network
+from resnet_zoo.resnet import ResNet
 
 if TYPE_CHECKING:
     from tests.run_folders import MadeRun
@@ -78,6 +81,39 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
             elif isinstance(module, nn.Linear):
                 uniform(module.bias, -0.5, 0.5)
     return model
+
+
+def random_network(
+    name: str = "resnet18_cifar10",
+    *,
+    num_classes: int | None = None,
+    in_channels: int = 3,
+    head_std: float = 0.1,
+    seed: int = 0,
+) -> ResNet:
+    """Return a row's network in eval mode, always the same, with values as of `randomise` and classes far apart."""
+    torch.manual_seed(seed)
+    model = build(get_entry(name), num_classes=num_classes, in_channels=in_channels)
+    randomise(model, seed)
+    nn.init.normal_(model.fc.weight, std=head_std)
+    return model.eval()
+
+
+PETS = ["cat", "dog", "newt"]
+
+
+@pytest.fixture(scope="module")
+def pet_model() -> ResNet:
+    """A small network of three classes."""
+    return random_network(num_classes=len(PETS))
+
+
+@pytest.fixture(scope="module")
+def pet_file(pet_model: ResNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of that network."""
+    path = tmp_path_factory.mktemp("network") / "pets.safetensors"
+    save_network(path, pet_model, row="resnet18_cifar10", class_names=PETS)
+    return path
 
 
 def smooth_image(height: int, width: int, seed: int = 0) -> np.ndarray:

@@ -32,7 +32,7 @@ _MARK = re.compile(r"not run: (?P<why>.{8,})|slow(?:, needs: (?P<needs>[\w ]+))?
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _OPTION = re.compile(r"--?[a-z][\w-]*")
 _ASSIGNMENT = re.compile(r"[A-Z_]+=\S*")
-_FOREIGN_OPTIONS = {"-m"}
+_FOREIGN_OPTIONS = {"-m", "-e"}
 """Options in the prose that are of no program of ours."""
 
 

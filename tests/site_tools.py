@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from resnet_zoo.manifest import get_entry
+from resnet_zoo.manifest import get_entry, use_manifest
 from resnet_zoo.recipes import RECIPES
 from resnet_zoo.records import to_json
 from resnet_zoo.report import Check, Report, reports_as_json
@@ -22,6 +22,7 @@ from resnet_zoo.run_records import (
     RunWeights,
 )
 from resnet_zoo.runs import format_line, write_json
+from resnet_zoo.site import build_site
 
 ROOT = Path(__file__).parent.parent
 NAME = "resnet18_cifar10"
@@ -140,6 +141,18 @@ def write_manifest(path: Path, change: Callable[[Any], None]) -> Path:
     change(content)
     path.write_text(json.dumps(content), encoding="utf-8")
     return path
+
+
+def full_site(home: Path, *reports: Report, speeds: dict[str, float], epochs: int) -> Path:
+    """Make a site with everything: shipped weights and their run, another run, reports, speeds."""
+    manifest = write_manifest(home / "zoo.json", retrained)
+    write_run(home / "weights" / "resnet18_cifar10-retrained-cdcdcdcd")
+    write_run(home / "runs" / "20261124T203719Z", epochs=epochs, finished=False)
+    report = write_report(home / "verify.json", *reports)
+    benchmark = write_benchmark(home / "speed.json", speeds)
+    with use_manifest(manifest):
+        build_site(home / "out", runs=home / "runs", report=report, benchmark=benchmark)
+    return home / "out"
 
 
 def retrained(content: Any) -> None:

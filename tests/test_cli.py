@@ -26,12 +26,13 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from resnet_zoo import __version__, create_model, save_network
+from resnet_zoo import __version__, save_network
 from resnet_zoo.cli import main
 from resnet_zoo.manifest import class_folders, class_names
+from resnet_zoo.progress import progress_bar
 from resnet_zoo.recipes import RECIPES
 from resnet_zoo.records import to_json
-from tests.conftest import ENTRIES, NAMES, randomise, smooth_image
+from tests.conftest import ENTRIES, NAMES, random_network, smooth_image
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = [
@@ -94,7 +95,7 @@ def assert_one_sentence(result: Result, code: int, *facts: str | Path) -> None:
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of the smallest row: random, but all of them."""
     path = tmp_path_factory.mktemp("weights") / "resnet18_cifar10.safetensors"
-    safetensors.torch.save_file(randomise(create_model(ROW)).state_dict(), path)
+    safetensors.torch.save_file(random_network().state_dict(), path)
     return path
 
 
@@ -548,6 +549,9 @@ def test_predict_goes_on_after_a_bad_image_if_told_to(weights: Path, image: Path
     result = run("predict", ROW, bad, image, "--weights", weights, "--skip-bad", "--format", "json")
     assert [found["image"] for found in json.loads(assert_good(result))] == [str(image)]
     assert result.stderr.startswith(f"Skipped: {bad}")
+    none = run("predict", ROW, bad, bad, "--weights", weights, "--skip-bad", "--format", "json")
+    assert_refused(none, 3, "None of the images can be read")
+    assert none.stderr.count("Skipped: ") == 2
 
 
 @pytest.mark.parametrize(
@@ -665,13 +669,33 @@ def test_predict_streams_what_is_done_before_a_bad_image(weights: Path, image: P
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network file with two classes of its own."""
     path = tmp_path_factory.mktemp("tuned") / "tuned.safetensors"
-    save_network(path, randomise(create_model(ROW, num_classes=2)), row=ROW, class_names=["cat", "dog"])  # type: ignore[arg-type]
+    save_network(path, random_network(num_classes=2), row=ROW, class_names=["cat", "dog"])
     return path
 
 
 def test_predict_takes_a_network_file_for_a_name(tuned: Path, image: Path) -> None:
     (found,) = json.loads(assert_good(run("predict", tuned, image, "--format", "json")))
     assert {score["name"] for score in found["classes"]} == {"cat", "dog"}
+
+
+def test_predict_prints_the_names_of_classes_as_they_are(image: Path, tmp_path: Path) -> None:
+    path, names = tmp_path / "odd.safetensors", ["[/red]", "a [bold]b"]
+    save_network(path, random_network(num_classes=2), row=ROW, class_names=names)
+    out = assert_good(run("predict", path, image))
+    assert all(name in out for name in names)
+
+
+def test_the_title_of_a_bar_is_no_markup(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with progress_bar() as draw:
+        draw("[/a].safetensors", 1, 2)
+    assert "[/a].safetensors" in terminal.getvalue()
 
 
 @pytest.mark.parametrize("command", ["predict", "embed"])
@@ -727,8 +751,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network file that takes images of 8x8 pixels, so that training it is quick."""
     path = tmp_path_factory.mktemp("small") / "small.safetensors"
-    model = randomise(create_model(ROW, num_classes=2))
-    save_network(path, model, row=ROW, class_names=["cat", "dog"], input_size=(3, 8, 8))  # type: ignore[arg-type]
+    save_network(path, random_network(num_classes=2), row=ROW, class_names=["cat", "dog"], input_size=(3, 8, 8))
     return path
 
 

@@ -38,6 +38,7 @@ NOT_RUN = {
 """How many blocks of each page are never run; each says why."""
 
 _WEIGHTS = re.compile(r"--weights (\w+)(?![\w.])|weights=\"(\w+)\"")
+_INSTALL = re.compile(r"pip install ((?:-\w+ )*)'?\.")
 
 GENERATED = ("api.md", "modules.md")
 
@@ -88,6 +89,13 @@ def test_weights_that_the_pages_name_come_with_a_checkout() -> None:
     named = {tag for block in BLOCKS for pair in _WEIGHTS.findall(block.text) for tag in pair if tag}
     assert named == {"retrained"}
     assert shipped_weights(get_entry("resnet18_cifar10"), "retrained") is not None
+
+
+def test_pages_that_name_such_weights_install_the_checkout_in_place() -> None:
+    texts = [page.read_text(encoding="utf-8") for page in PAGES]
+    installs = [options for text in texts if _WEIGHTS.search(text) for options in _INSTALL.findall(text)]
+    assert len(installs) >= 6
+    assert all("-e" in options.split() for options in installs)  # a copy elsewhere has no weights beside it
 
 
 PLANTED = {

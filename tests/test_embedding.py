@@ -9,95 +9,80 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from resnet_zoo import create_model, create_transform, embed, save_network
+from resnet_zoo import create_model, create_transform, embed
 from resnet_zoo.errors import ArgumentError, DatasetError, UnknownModelError
 from resnet_zoo.resnet import ResNet
-from tests.conftest import randomise, smooth_image
+from tests.conftest import smooth_image
 
 ROW = "resnet18_cifar10"
 IMAGES = [smooth_image(32, 32, seed=seed) for seed in range(7)]
 
 
-@pytest.fixture(scope="module")
-def model() -> ResNet:
-    torch.manual_seed(0)
-    network = randomise(create_model(ROW, num_classes=3)).eval()
-    assert isinstance(network, ResNet)
-    return network
-
-
-@pytest.fixture(scope="module")
-def tuned(model: ResNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("network") / "tuned.safetensors"
-    save_network(path, model, row=ROW, class_names=["cat", "dog", "newt"])
-    return path
-
-
-def test_vectors_are_what_the_classifier_gets(model: ResNet, tuned: Path) -> None:
+def test_vectors_are_what_the_classifier_gets(pet_model: ResNet, pet_file: Path) -> None:
     seen: list[torch.Tensor] = []
-    hook = model.fc.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    hook = pet_model.fc.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     with torch.inference_mode():
-        model(torch.stack([create_transform(ROW)(image) for image in IMAGES]))
+        pet_model(torch.stack([create_transform(ROW)(image) for image in IMAGES]))
     hook.remove()
-    found = embed(tuned, IMAGES, device="cpu")
+    found = embed(pet_file, IMAGES, device="cpu")
     assert found.shape == (7, 512)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, seen[0].numpy(), rtol=1e-5, atol=1e-5)
     assert len(np.unique(found[:, 0])) == 7
 
 
-def test_vectors_do_not_depend_on_the_number_of_cores(tuned: Path) -> None:
+def test_vectors_do_not_depend_on_the_number_of_cores(pet_file: Path) -> None:
     before = torch.get_num_threads()
     found = []
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            found.append(embed(tuned, IMAGES, device="cpu", batch_size=2))
+            found.append(embed(pet_file, IMAGES, device="cpu", batch_size=2))
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
     assert np.array_equal(found[0], found[1])
 
 
-def test_fast_vectors_are_nearly_the_same(tuned: Path) -> None:
-    exact, fast = (embed(tuned, IMAGES, device="cpu", fast=fast) for fast in (False, True))
+def test_fast_vectors_are_nearly_the_same(pet_file: Path) -> None:
+    exact, fast = (embed(pet_file, IMAGES, device="cpu", fast=fast) for fast in (False, True))
     assert fast.dtype == np.float32
     assert not np.array_equal(exact, fast)
     assert np.abs(exact - fast).max() < 0.03 * np.abs(exact).max()
 
 
-def test_every_kind_of_source_and_one_alone_is_taken(tuned: Path, tmp_path: Path) -> None:
+def test_every_kind_of_source_and_one_alone_is_taken(pet_file: Path, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.fromarray(IMAGES[0]).save(path)
     sources: list[Any] = [IMAGES[0], path, str(path), path.read_bytes()]
-    several = embed(tuned, iter(sources), device="cpu", batch_size=1)
+    several = embed(pet_file, iter(sources), device="cpu", batch_size=1)
     assert len(np.unique(several, axis=0)) == 1
-    assert np.array_equal(embed(tuned, path, device="cpu"), several[:1])
-    assert embed(tuned, [], device="cpu").shape == (0, 512)
+    assert np.array_equal(embed(pet_file, path, device="cpu"), several[:1])
+    assert embed(pet_file, [], device="cpu").shape == (0, 512)
 
 
-def test_bad_images_are_raised_or_reported(tuned: Path, tmp_path: Path) -> None:
+def test_bad_images_are_raised_or_reported(pet_file: Path, tmp_path: Path) -> None:
     missing = tmp_path / "missing.png"
     with pytest.raises(DatasetError, match="missing"):
-        embed(tuned, [IMAGES[0], missing], device="cpu")
+        embed(pet_file, [IMAGES[0], missing], device="cpu")
     bad: list[DatasetError] = []
-    assert len(embed(tuned, [IMAGES[0], missing, IMAGES[1]], device="cpu", batch_size=2, on_bad=bad.append)) == 2
+    assert len(embed(pet_file, [IMAGES[0], missing, IMAGES[1]], device="cpu", batch_size=2, on_bad=bad.append)) == 2
     assert [str(missing) in str(error) for error in bad] == [True]
-    assert embed(tuned, [missing], device="cpu", on_bad=bad.append).shape == (0, 512)
+    assert embed(pet_file, [missing], device="cpu", on_bad=bad.append).shape == (0, 512)
 
 
-def test_a_row_takes_weights(tmp_path: Path, model: ResNet) -> None:
+def test_a_row_takes_weights(tmp_path: Path, pet_model: ResNet) -> None:
     path = tmp_path / "weights.safetensors"
     network = create_model(ROW)
-    network.load_state_dict({**model.state_dict(), **{f"fc.{k}": v for k, v in network.fc.state_dict().items()}})
+    network.load_state_dict({**pet_model.state_dict(), **{f"fc.{k}": v for k, v in network.fc.state_dict().items()}})
     safetensors.torch.save_file(network.state_dict(), path)
     assert embed(ROW, IMAGES[0], weights=path, device="cpu").shape == (1, 512)
 
 
-def test_wrong_arguments_are_refused(tuned: Path) -> None:
+def test_wrong_arguments_are_refused(pet_file: Path) -> None:
     with pytest.raises(ArgumentError, match="positive batch size"):
-        embed(tuned, IMAGES, batch_size=0)
+        embed(pet_file, IMAGES, batch_size=0)
     with pytest.raises(ArgumentError, match="'toaster' is not there"):
-        embed(tuned, IMAGES, device="toaster")
+        embed(pet_file, IMAGES, device="toaster")
     with pytest.raises(UnknownModelError):
         embed("reznet50", IMAGES)

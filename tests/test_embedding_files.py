@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
-import torch
 from PIL import Image
 
-from resnet_zoo import create_model, embed, embed_files, save_network
+from resnet_zoo import embed, embed_files, save_network
 from resnet_zoo.embedding_files import EmbeddingFile
 from resnet_zoo.errors import ArgumentError, DatasetError, UnknownModelError, WeightsUnavailableError
-from tests.conftest import randomise, smooth_image
+from tests.conftest import random_network, smooth_image
 
 ROW = "resnet18_cifar10"
 NUM_IMAGES = 9
@@ -28,8 +27,7 @@ posix_only = pytest.mark.skipif(os.name != "posix", reason="needs signals")
 
 
 def save(path: Path, seed: int) -> Path:
-    torch.manual_seed(seed)
-    save_network(path, randomise(create_model(ROW, num_classes=2), seed), row=ROW, class_names=["cat", "dog"])  # type: ignore[arg-type]
+    save_network(path, random_network(num_classes=2, seed=seed), row=ROW, class_names=["cat", "dog"])
     return path
 
 

@@ -30,8 +30,10 @@ from resnet_zoo.export import SUFFIXES, Format, export_model, metadata_of
 from resnet_zoo.files import sha256_of
 from resnet_zoo.fit import build
 from resnet_zoo.manifest import class_names, get_entry
+from resnet_zoo.network_file import save_network
+from resnet_zoo.networks import open_network
 from resnet_zoo.resnet import ResNet
-from tests.conftest import NAMES, randomise
+from tests.conftest import NAMES, random_network
 
 ROW = "resnet18_cifar10"
 QUICK_ROWS = [ROW, "resnet18_in1k", "resnetv1d50_in1k"]
@@ -43,17 +45,9 @@ needs_onnx = pytest.mark.skipif(not HAS_ONNX, reason="needs the extra `export`")
 formats = pytest.mark.parametrize("form", ["torch-export", pytest.param("onnx", marks=needs_onnx)])
 
 
-def network(name: str) -> ResNet:
-    torch.manual_seed(0)
-    model = build(get_entry(name))
-    randomise(model)
-    nn.init.normal_(model.fc.weight, std=0.1)
-    return model.eval()
-
-
 @pytest.fixture(scope="module")
 def model() -> ResNet:
-    return network(ROW)
+    return random_network(ROW)
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +104,7 @@ def is_quick(name: str, form: Format) -> bool:
 def test_the_file_computes_what_the_network_does_for_any_batch(name: str, form: Format, tmp_path: Path) -> None:
     if form == "onnx" and not HAS_ONNX:
         pytest.skip("needs the extra `export`")
-    target, entry, model = tmp_path / f"row{SUFFIXES[form]}", get_entry(name), network(name)
+    target, entry, model = tmp_path / f"row{SUFFIXES[form]}", get_entry(name), random_network(name)
     safetensors.torch.save_file(model.state_dict(), tmp_path / "row.safetensors")
     written = export_model(name, target, format=form, weights=tmp_path / "row.safetensors")
     run, metadata = loaded(target, ("logits",))
@@ -119,7 +113,7 @@ def test_the_file_computes_what_the_network_does_for_any_batch(name: str, form: 
         assert_same(run(x), {"logits": model(x)})
     assert written.largest_difference < 1e-4
     assert (written.sha256, written.size_bytes) == (sha256_of(target), target.stat().st_size)
-    assert metadata == metadata_of(entry, written.weights, ("logits",))
+    assert metadata == metadata_of(open_network(name), written.weights, ("logits",))
     assert sorted(path.name for path in tmp_path.iterdir()) == [target.name, "row.safetensors"]
 
 
@@ -146,8 +140,25 @@ def test_the_metadata_are_enough_to_use_the_file(form: Format, weights: Path, tm
 
 
 def test_the_metadata_of_an_imagenet_row_tell_resize_and_crop() -> None:
-    rules = json.loads(metadata_of(get_entry("resnetv1d50"), None, ["logits"])["preprocess"])
+    rules = json.loads(metadata_of(open_network("resnetv1d50"), None, ["logits"])["preprocess"])
     assert (rules["resize_backend"], rules["short_edge"], rules["crop"]) == ("pillow", 256, 224)
+
+
+def test_a_network_file_is_exported_with_its_own_classes_channels_and_size(tmp_path: Path) -> None:
+    grey = random_network(num_classes=2, in_channels=1)
+    tuned, target = tmp_path / "tuned.safetensors", tmp_path / "tuned.pt2"
+    save_network(tuned, grey, row=ROW, class_names=["cat", "dog"], input_size=(1, 24, 24))
+    written = export_model(tuned, target, format="torch-export")
+    run, metadata = loaded(target, ("logits",))
+    x = torch.randn(3, 1, 24, 24)
+    assert_same(run(x), {"logits": grey(x)})
+    assert (metadata["model"], "dataset" in metadata) == (ROW, False)
+    assert json.loads(metadata["classes"]) == ["cat", "dog"]
+    assert json.loads(metadata["input"])["size"] == [1, 24, 24]
+    assert written.weights is not None
+    assert written.weights.file_sha256 == sha256_of(tuned)
+    with pytest.raises(ArgumentError, match="has its own weights"):
+        export_model(tuned, tmp_path / "other.pt2", format="torch-export", weights="openmmlab")
 
 
 @formats
@@ -210,7 +221,7 @@ def test_a_file_that_computes_something_else_is_not_kept(
 
 
 def test_logits_that_are_not_numbers_are_not_kept(model: ResNet, tmp_path: Path) -> None:
-    broken = network(ROW)
+    broken = random_network(ROW)
     nn.init.constant_(broken.fc.bias, float("nan"))
     safetensors.torch.save_file(broken.state_dict(), tmp_path / "nan.safetensors")
     with pytest.raises(ExportError):
@@ -258,8 +269,8 @@ def test_an_existing_file_is_replaced_only_if_asked_for(weights: Path, tmp_path:
 @pytest.mark.parametrize(
     ("file", "form", "fact"),
     [
-        ("row.onnx", "torch-export", r"row\.onnx: expected a target that ends in \.pt2"),
-        ("row.pt2", "onnx", r"row\.pt2: expected a target that ends in \.onnx"),
+        ("row.onnx", "torch-export", r"row\.onnx: expected a path that ends in \.pt2"),
+        ("row.pt2", "onnx", r"row\.pt2: expected a path that ends in \.onnx"),
         ("row", "onnx", r"ends in \.onnx"),
         ("row.onnx", "tflite", "Expected a format of onnx or torch-export, got 'tflite'"),
         ("no/such/row.pt2", "torch-export", "such is no folder"),

@@ -200,6 +200,15 @@ def test_copies_and_pickles_give_the_same_maps() -> None:
 # --- from a name ---------------------------------------------------------------------------------------------------
 
 
+def test_a_network_file_is_taken_with_its_weights(pet_model: ResNet, pet_file: Path) -> None:
+    x = images()
+    for name in (pet_file, str(pet_file)):
+        logits = create_feature_extractor(name, layers=("logits",)).eval()(x)["logits"]
+        assert torch.equal(logits, pet_model(x))
+    with pytest.raises(UnknownLayerError):
+        create_feature_extractor(pet_file, layers=("stage5",))
+
+
 def test_weights_of_a_file_are_loaded(tmp_path: Path) -> None:
     model, x = network(), images()
     torch.save(model.state_dict(), tmp_path / "weights.pth")

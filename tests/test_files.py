@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from resnet_zoo.files import sha256_of, write_atomically
+from resnet_zoo.errors import ArgumentError
+from resnet_zoo.files import check_target, sha256_of, write_atomically
 
 ROOT = Path(__file__).parent.parent
 
@@ -35,6 +36,17 @@ def test_the_sha256_of_abc_is_the_published_test_vector(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_an_os_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(OSError, match=re.escape(str(tmp_path))):
         sha256_of(tmp_path / name)
+
+
+def test_a_path_that_no_file_may_be_written_to_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "folder.a").mkdir()
+    (tmp_path / "old.a").write_bytes(b"old")
+    for name, fact in (("new.c", r"ends in \.a or \.b"), ("folder.a", "is a folder"), ("old.a", "exists already")):
+        with pytest.raises(ArgumentError, match=fact):
+            check_target(tmp_path / name, (".a", ".b"), overwrite=False)
+    for name in ("old.a", "new.b", "missing/new.a"):
+        check_target(tmp_path / name, (".a", ".b"), overwrite=True)
+    check_target(tmp_path / "new.c", overwrite=False)
 
 
 def test_a_file_is_written(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ from resnet_zoo.manifest import class_names, get_entry
 from resnet_zoo.run_records import LogEpoch, LogLine, LogStep
 from resnet_zoo.training.console import Silent
 from resnet_zoo.tuning import Tuning
-from tests.conftest import randomise
+from tests.conftest import random_network
 
 ROW, ROW_IN1K = "resnet18_cifar10", "resnet18_in1k"
 COLOURS = {"blue": (40, 60, 200), "green": (50, 190, 60), "red": (210, 50, 40)}
@@ -46,23 +46,19 @@ HEAD, WHOLE = replace(SHORT, head_epochs=1, epochs=0), replace(SHORT, head_epoch
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network file of a CIFAR row that takes images of 8x8 pixels."""
-    torch.manual_seed(0)
     path = tmp_path_factory.mktemp("network") / "small.safetensors"
-    model = randomise(create_model(ROW))
-    save_network(path, model, row=ROW, class_names=class_names("cifar10"), input_size=(3, 8, 8))  # type: ignore[arg-type]
+    save_network(path, random_network(), row=ROW, class_names=class_names("cifar10"), input_size=(3, 8, 8))
     return path
 
 
 @pytest.fixture(scope="module")
 def small_in1k(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network file of an ImageNet row that takes crops of 32x32 pixels."""
-    torch.manual_seed(0)
     path = tmp_path_factory.mktemp("network") / "small_in1k.safetensors"
     rules = replace(get_entry(ROW_IN1K).preprocess, short_edge=36, crop=32)
-    model = randomise(create_model(ROW_IN1K, num_classes=2))
     save_network(
         path,
-        model,  # type: ignore[arg-type]
+        random_network(ROW_IN1K, num_classes=2),
         row=ROW_IN1K,
         class_names=["a", "b"],
         preprocess=rules,
@@ -224,9 +220,8 @@ def test_without_held_out_images_nothing_is_claimed_and_classes_keep_their_order
 
 
 def test_a_row_begins_with_a_file_of_weights_or_with_fresh_values(photos: Path, tmp_path: Path) -> None:
-    torch.manual_seed(1)
     weights = tmp_path / "weights.safetensors"
-    safetensors.torch.save_file(randomise(create_model(ROW)).state_dict(), weights)
+    safetensors.torch.save_file(random_network(seed=1).state_dict(), weights)
     result = run(ROW, photos, tmp_path / "a.safetensors", weights=weights, tuning=HEAD, val_share=0)
     assert result.made_from == f"{ROW} weights.safetensors"
     assert torch.equal(tensors(result.path)["conv1.weight"], tensors(weights)["conv1.weight"])
@@ -379,5 +374,6 @@ def test_data_and_values_that_cannot_be_are_refused(
     assert "'rde'. Did you mean red" in refused(ArgumentError, classes=["rde", "blue"])
     assert "device 'cuda:99'" in refused(ArgumentError, device="cuda:99")
     assert "label_smoothing" in refused(ArgumentError, tuning=replace(SHORT, label_smoothing=2.0))
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert "without torchrun" in refused(ArgumentError)
+    for size in ("2", "two"):
+        monkeypatch.setenv("WORLD_SIZE", size)
+        assert "without torchrun" in refused(ArgumentError)

@@ -6,6 +6,7 @@ import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -29,7 +30,7 @@ from resnet_zoo.inference import (
 from resnet_zoo.manifest import class_folders, get_entry
 from resnet_zoo.prediction import predict
 from resnet_zoo.resnet import ResNet
-from tests.conftest import NAMES, randomise, smooth_image
+from tests.conftest import NAMES, random_network, smooth_image
 
 ROW, DEEP_ROW = "resnet18_cifar10", "resnetv1d50_in1k"
 CPU = torch.device("cpu")
@@ -39,17 +40,9 @@ needs_bfloat16 = pytest.mark.skipif(
 )
 
 
-def network(name: str) -> ResNet:
-    torch.manual_seed(0)
-    model = build(get_entry(name))
-    randomise(model)
-    nn.init.normal_(model.fc.weight, std=0.1)
-    return model.eval()
-
-
 @pytest.fixture(scope="module")
 def model() -> ResNet:
-    return network(ROW)
+    return random_network(ROW)
 
 
 def images(count: int = 2, size: int = 32, seed: int = 1) -> Tensor:
@@ -69,7 +62,7 @@ def relative_difference(actual: Tensor, expected: Tensor) -> float:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_folded_logits_are_those_of_the_network(name: str) -> None:
-    model = network(name)
+    model = random_network(name)
     num_norms = len(batch_norms(model))
     optimized = optimize_for_inference(model)
     x = images(size=32 if "cifar" in name else 65)  # an odd map, so that V1D's pools meet an edge
@@ -85,7 +78,7 @@ def test_folded_logits_are_those_of_the_network(name: str) -> None:
 
 @pytest.mark.parametrize("name", [ROW, "resnet50_in1k", DEEP_ROW])
 def test_the_fold_is_exact_but_for_rounding(name: str) -> None:
-    model, x = network(name).double(), images(size=33).double()
+    model, x = random_network(name).double(), images(size=33).double()
     with torch.no_grad():
         expected = model(x)
         fold_batch_norms(model)
@@ -93,7 +86,7 @@ def test_the_fold_is_exact_but_for_rounding(name: str) -> None:
 
 
 def test_a_fold_that_forgets_eps_would_be_seen() -> None:
-    model, x = network(ROW).double(), images().double()
+    model, x = random_network(ROW).double(), images().double()
     with torch.no_grad():
         expected = model(x)
         for norm in batch_norms(model):
@@ -135,7 +128,7 @@ def test_what_cannot_be_folded_is_refused(module: nn.Module, fact: str) -> None:
 
 
 def test_the_network_given_is_left_as_it_was() -> None:
-    model = network(ROW).train()
+    model = random_network(ROW).train()
     model.layer1.eval()  # type: ignore[union-attr]
     before = copy.deepcopy(model)
     optimize_for_inference(model)
@@ -168,10 +161,13 @@ def test_any_layout_and_floating_type_of_input_gives_the_same_logits(model: ResN
 
 @pytest.mark.parametrize(
     "x",
-    [images(0), images()[0], images()[:, :1], images().to(torch.uint8), torch.zeros(2, 32, 32, 3)],
-    ids=lambda x: str(x.shape),
+    [
+        *(images(0), images()[0], images()[:, :1], images().to(torch.uint8), torch.zeros(2, 32, 32, 3)),
+        *(images().numpy(), [images()]),
+    ],
+    ids=lambda x: str(getattr(x, "shape", "list")) + type(x).__name__,
 )
-def test_what_is_no_batch_of_normalised_images_is_refused(model: ResNet, x: Tensor) -> None:
+def test_what_is_no_batch_of_normalised_images_is_refused(model: ResNet, x: Any) -> None:
     with pytest.raises(ArgumentError, match=r"Expected normalised images \(N, 3, H, W\) of a floating type, got"):
         optimize_for_inference(model)(x)
 
@@ -281,7 +277,7 @@ def test_a_system_that_does_not_tell_its_processor_computes_in_float32(monkeypat
 
 
 def test_values_that_overflow_are_refused() -> None:
-    huge = network(ROW)
+    huge = random_network(ROW)
     nn.init.constant_(huge.fc.weight, 3e38)
     with pytest.raises(ArgumentError, match="do not fit into float32"):
         optimize_for_inference(huge)

@@ -9,7 +9,6 @@ import pytest
 import safetensors
 import torch
 
-from resnet_zoo import create_model
 from resnet_zoo.checkpoint import load_checkpoint
 from resnet_zoo.convert import safetensors_bytes
 from resnet_zoo.errors import (
@@ -22,47 +21,31 @@ from resnet_zoo.errors import (
 from resnet_zoo.manifest import get_entry
 from resnet_zoo.network_file import read_network, save_network
 from resnet_zoo.resnet import ResNet
-from tests.conftest import randomise
+from tests.conftest import PETS
 
 ROW = "resnet18_cifar10"
-NAMES = ["cat", "dog", "newt"]
 
 
-@pytest.fixture(scope="module")
-def model() -> ResNet:
-    torch.manual_seed(0)
-    network = randomise(create_model(ROW, num_classes=3)).eval()
-    assert isinstance(network, ResNet)
-    return network
-
-
-@pytest.fixture(scope="module")
-def saved(model: ResNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("network") / "tuned.safetensors"
-    save_network(path, model, row=ROW, class_names=NAMES)
-    return path
-
-
-def test_a_network_is_read_back_whole(model: ResNet, saved: Path) -> None:
-    found = read_network(saved)
+def test_a_network_is_read_back_whole(pet_model: ResNet, pet_file: Path) -> None:
+    found = read_network(pet_file)
     assert (found.entry.name, found.entry.num_classes, found.in_channels) == (ROW, 3, 3)
-    assert found.class_names == tuple(NAMES)
-    assert found.checkpoint.sha256 == hashlib.sha256(saved.read_bytes()).hexdigest()
-    for key, tensor in model.state_dict().items():
+    assert found.class_names == tuple(PETS)
+    assert found.checkpoint.sha256 == hashlib.sha256(pet_file.read_bytes()).hexdigest()
+    for key, tensor in pet_model.state_dict().items():
         assert torch.equal(found.checkpoint.tensors[key], tensor), key
 
 
-def test_equal_networks_give_equal_bytes_and_their_hash(model: ResNet, saved: Path, tmp_path: Path) -> None:
+def test_equal_networks_give_equal_bytes_and_their_hash(pet_model: ResNet, pet_file: Path, tmp_path: Path) -> None:
     again = tmp_path / "again.safetensors"
-    sha256 = save_network(again, model, row=ROW, class_names=NAMES)
-    assert again.read_bytes() == saved.read_bytes()
-    assert sha256 == hashlib.sha256(saved.read_bytes()).hexdigest()
+    sha256 = save_network(again, pet_model, row=ROW, class_names=PETS)
+    assert again.read_bytes() == pet_file.read_bytes()
+    assert sha256 == hashlib.sha256(pet_file.read_bytes()).hexdigest()
 
 
-def test_own_rules_and_metadata_are_kept(model: ResNet, tmp_path: Path) -> None:
+def test_own_rules_and_metadata_are_kept(pet_model: ResNet, tmp_path: Path) -> None:
     path, rules = tmp_path / "a.safetensors", get_entry("resnet50").preprocess
     options: dict[str, Any] = {"preprocess": rules, "input_size": (3, 224, 224), "metadata": {"run": "runs/7"}}
-    save_network(path, model, row="resnet18_cifar10", class_names=NAMES, **options)
+    save_network(path, pet_model, row="resnet18_cifar10", class_names=PETS, **options)
     found = read_network(path)
     assert (found.entry.preprocess, found.entry.input_size) == (rules, (3, 224, 224))
     with safetensors.safe_open(path, framework="pt") as file:
@@ -81,45 +64,45 @@ def test_own_rules_and_metadata_are_kept(model: ResNet, tmp_path: Path) -> None:
     ],
 )
 def test_what_could_not_be_read_back_is_not_written(
-    model: ResNet, tmp_path: Path, options: dict[str, Any], fact: str
+    pet_model: ResNet, tmp_path: Path, options: dict[str, Any], fact: str
 ) -> None:
     with pytest.raises(ArgumentError, match=fact):
-        save_network(tmp_path / "a.safetensors", model, **({"row": ROW, "class_names": NAMES} | options))
+        save_network(tmp_path / "a.safetensors", pet_model, **({"row": ROW, "class_names": PETS} | options))
     assert not list(tmp_path.iterdir())
 
 
-def test_a_model_of_another_row_is_refused(model: ResNet, tmp_path: Path) -> None:
+def test_a_model_of_another_row_is_refused(pet_model: ResNet, tmp_path: Path) -> None:
     with pytest.raises(WeightsMismatchError):
-        save_network(tmp_path / "a.safetensors", model, row="resnet34_cifar10", class_names=NAMES)
+        save_network(tmp_path / "a.safetensors", pet_model, row="resnet34_cifar10", class_names=PETS)
     with pytest.raises(UnknownModelError):
-        save_network(tmp_path / "a.safetensors", model, row="reznet", class_names=NAMES)
+        save_network(tmp_path / "a.safetensors", pet_model, row="reznet", class_names=PETS)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_is_replaced_only_if_that_is_asked_for(model: ResNet, tmp_path: Path) -> None:
+def test_a_file_is_replaced_only_if_that_is_asked_for(pet_model: ResNet, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     path.write_bytes(b"precious")
     with pytest.raises(ArgumentError, match="exists already"):
-        save_network(path, model, row=ROW, class_names=NAMES)
+        save_network(path, pet_model, row=ROW, class_names=PETS)
     assert path.read_bytes() == b"precious"
-    save_network(path, model, row=ROW, class_names=NAMES, overwrite=True)
-    assert read_network(path).class_names == tuple(NAMES)
+    save_network(path, pet_model, row=ROW, class_names=PETS, overwrite=True)
+    assert read_network(path).class_names == tuple(PETS)
 
 
 @pytest.mark.parametrize(("name", "fact"), [("a.pth", "ends in .safetensors"), ("folder.safetensors", "is a folder")])
-def test_a_target_that_is_none_is_refused(model: ResNet, tmp_path: Path, name: str, fact: str) -> None:
+def test_a_target_that_is_none_is_refused(pet_model: ResNet, tmp_path: Path, name: str, fact: str) -> None:
     (tmp_path / "folder.safetensors").mkdir()
     with pytest.raises(ArgumentError, match=fact):
-        save_network(tmp_path / name, model, row=ROW, class_names=NAMES)
+        save_network(tmp_path / name, pet_model, row=ROW, class_names=PETS)
 
 
-def test_a_folder_that_is_not_there_is_an_os_error(model: ResNet, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_there_is_an_os_error(pet_model: ResNet, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
-        save_network(tmp_path / "missing" / "a.safetensors", model, row=ROW, class_names=NAMES)
+        save_network(tmp_path / "missing" / "a.safetensors", pet_model, row=ROW, class_names=PETS)
 
 
-def test_a_header_that_lies_about_the_tensors_is_found(saved: Path, tmp_path: Path) -> None:
-    checkpoint = load_checkpoint(saved)
+def test_a_header_that_lies_about_the_tensors_is_found(pet_file: Path, tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(pet_file)
     lies = {
         "classes": {"num_classes": "2", "class_names": '["a", "b"]'},
         "a billion classes": {"num_classes": "999999999"},
@@ -133,18 +116,18 @@ def test_a_header_that_lies_about_the_tensors_is_found(saved: Path, tmp_path: Pa
             read_network(path)
 
 
-def test_a_flipped_bit_in_the_header_is_found_or_changes_the_hash(saved: Path, tmp_path: Path) -> None:
-    data = bytearray(saved.read_bytes())
+def test_a_flipped_bit_in_the_header_is_found_or_changes_the_hash(pet_file: Path, tmp_path: Path) -> None:
+    data = bytearray(pet_file.read_bytes())
     position = data.index(b"newt")
     data[position] ^= 1
     path = tmp_path / "flipped.safetensors"
     path.write_bytes(data)
-    assert read_network(path).checkpoint.sha256 != read_network(saved).checkpoint.sha256
+    assert read_network(path).checkpoint.sha256 != read_network(pet_file).checkpoint.sha256
 
 
-def test_files_without_a_network_are_refused(saved: Path, tmp_path: Path) -> None:
+def test_files_without_a_network_are_refused(pet_file: Path, tmp_path: Path) -> None:
     plain, text = tmp_path / "plain.safetensors", tmp_path / "text.safetensors"
-    plain.write_bytes(safetensors_bytes(load_checkpoint(saved).tensors, {"format": "pt"}))
+    plain.write_bytes(safetensors_bytes(load_checkpoint(pet_file).tensors, {"format": "pt"}))
     text.write_bytes(b"no network")
     with pytest.raises(CheckpointError, match="Name the row, and pass the file as its weights"):
         read_network(plain)
@@ -155,9 +138,9 @@ def test_files_without_a_network_are_refused(saved: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_cannot_be_written_is_left_alone(model: ResNet, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_left_alone(pet_model: ResNet, tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(OSError, match="Permission"):
-        save_network(tmp_path / "a.safetensors", model, row=ROW, class_names=NAMES)
+        save_network(tmp_path / "a.safetensors", pet_model, row=ROW, class_names=PETS)
     tmp_path.chmod(0o700)
     assert not list(tmp_path.iterdir())

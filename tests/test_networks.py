@@ -14,55 +14,37 @@ from resnet_zoo.errors import ArgumentError, CheckpointError, UnknownModelError,
 from resnet_zoo.manifest import class_names, get_entry
 from resnet_zoo.prediction import predict
 from resnet_zoo.resnet import ResNet
-from tests.conftest import randomise, smooth_image
+from tests.conftest import PETS, random_network, smooth_image
 from tests.hub_server import HubServer, in_new_process
 
 ROW = "resnet18_cifar10"
-NAMES = ["cat", "dog", "newt"]
-
-
-def network(**options: int) -> ResNet:
-    torch.manual_seed(0)
-    model = randomise(create_model(ROW, **options)).eval()  # type: ignore[arg-type]
-    assert isinstance(model, ResNet)
-    return model
-
-
-@pytest.fixture(scope="module")
-def model() -> ResNet:
-    return network(num_classes=3)
-
-
-@pytest.fixture(scope="module")
-def tuned(model: ResNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("network") / "tuned.safetensors"
-    save_network(path, model, row=ROW, class_names=NAMES)
-    return path
 
 
 @pytest.mark.parametrize("kind", [str, Path])
-def test_a_file_gives_its_network_names_and_chain(kind: type[str] | type[Path], model: ResNet, tuned: Path) -> None:
-    found = open_network(kind(tuned))
-    assert (found.entry.name, found.entry.num_classes, found.class_names) == (ROW, 3, tuple(NAMES))
-    sha256 = hashlib.sha256(tuned.read_bytes()).hexdigest()
-    assert (found.chain.pin, found.chain.file_sha256, found.chain.source) == ("path", sha256, str(tuned))
+def test_a_file_gives_its_network_names_and_chain(
+    kind: type[str] | type[Path], pet_model: ResNet, pet_file: Path
+) -> None:
+    found = open_network(kind(pet_file))
+    assert (found.entry.name, found.entry.num_classes, found.class_names) == (ROW, 3, tuple(PETS))
+    sha256 = hashlib.sha256(pet_file.read_bytes()).hexdigest()
+    assert (found.chain.pin, found.chain.file_sha256, found.chain.source) == ("path", sha256, str(pet_file))
     x = torch.randn(2, 3, 32, 32)
     with torch.inference_mode():
-        assert torch.equal(found.load().eval()(x), model(x))
+        assert torch.equal(found.load().eval()(x), pet_model(x))
 
 
-def test_create_model_loads_a_file_whole(model: ResNet, tuned: Path) -> None:
-    for name in (tuned, str(tuned)):
+def test_create_model_loads_a_file_whole(pet_model: ResNet, pet_file: Path) -> None:
+    for name in (pet_file, str(pet_file)):
         loaded = create_model(name).eval()
-        assert torch.equal(loaded.fc.weight, model.fc.weight)
-    assert create_model(tuned, num_classes=5).fc.out_features == 5
-    assert create_model(tuned, num_classes=3).fc.weight.equal(model.fc.weight)
+        assert torch.equal(loaded.fc.weight, pet_model.fc.weight)
+    assert create_model(pet_file, num_classes=5).fc.out_features == 5
+    assert create_model(pet_file, num_classes=3).fc.weight.equal(pet_model.fc.weight)
 
 
-def test_own_weights_exclude_others(tuned: Path) -> None:
+def test_own_weights_exclude_others(pet_file: Path) -> None:
     for use in (create_model, open_network):
         with pytest.raises(ArgumentError, match="has its own weights"):
-            use(tuned, weights="openmmlab")
+            use(pet_file, weights="openmmlab")
 
 
 def test_a_row_is_described_without_its_weights_and_loads_those_given(tmp_path: Path) -> None:
@@ -70,45 +52,41 @@ def test_a_row_is_described_without_its_weights_and_loads_those_given(tmp_path: 
     assert found.entry == get_entry("resnet50_in1k")
     assert found.class_names[0] == "tench, Tinca tinca"
     path = tmp_path / "weights.safetensors"
-    safetensors.torch.save_file(network().state_dict(), path)
+    safetensors.torch.save_file(random_network().state_dict(), path)
     given = open_network(ROW, weights=path)
     assert given.class_names == tuple(class_names("cifar10"))
     assert given.chain.file == path.name
 
 
-def test_names_that_are_none_are_refused(tuned: Path, tmp_path: Path) -> None:
+def test_names_that_are_none_are_refused(pet_file: Path, tmp_path: Path) -> None:
     with pytest.raises(UnknownModelError, match="Did you mean resnet50"):
         open_network("reznet50")
     with pytest.raises(WeightsUnavailableError, match="No such file"):
         open_network(tmp_path / "missing.safetensors")
     plain = tmp_path / "plain.safetensors"
-    safetensors.torch.save_file(network().state_dict(), plain)
+    safetensors.torch.save_file(random_network().state_dict(), plain)
     for use in (create_model, open_network):
         with pytest.raises(CheckpointError, match="pass the file as its weights"):
             use(plain)
 
 
-def test_predict_uses_the_names_of_the_file(tuned: Path) -> None:
-    (found,) = predict(tuned, smooth_image(40, 50), device="cpu")
-    assert {score.name for score in found.classes} == set(NAMES)
+def test_predict_uses_the_names_of_the_file(pet_file: Path) -> None:
+    (found,) = predict(pet_file, smooth_image(40, 50), device="cpu")
+    assert {score.name for score in found.classes} == set(PETS)
     with pytest.raises(ArgumentError, match="top_k of 1 to 3"):
-        predict(tuned, smooth_image(40, 50), device="cpu", top_k=4)
+        predict(pet_file, smooth_image(40, 50), device="cpu", top_k=4)
 
 
 def test_a_network_for_grey_images_takes_no_rgb_ones(tmp_path: Path) -> None:
     path = tmp_path / "grey.safetensors"
-    save_network(path, network(in_channels=1), row=ROW, class_names=class_names("cifar10"))
+    save_network(path, random_network(in_channels=1), row=ROW, class_names=class_names("cifar10"))
     assert create_model(path).conv1.in_channels == 1
     with pytest.raises(ArgumentError, match="takes images of 1 channels"):
         predict(path, smooth_image(32, 32), device="cpu")
 
 
-def three_classes() -> ResNet:
-    return network(num_classes=3)
-
-
 def push(address: str, names: list[str] | None) -> str:
-    return push_to_hub(three_classes(), address, name=ROW, class_names=names)
+    return push_to_hub(random_network(num_classes=3), address, name=ROW, class_names=names)
 
 
 def names_and_chain(address: str) -> tuple[list[str], str, str]:
@@ -120,10 +98,10 @@ def names_and_chain(address: str) -> tuple[list[str], str, str]:
 def test_predict_uses_the_names_of_a_repository_and_the_chain_tells_its_commit(tmp_path: Path) -> None:
     with HubServer(tmp_path / "files") as server:
         environment = server.environment(tmp_path / "home")
-        in_new_process(environment, push, "someone/named", NAMES)
+        in_new_process(environment, push, "someone/named", PETS)
         in_new_process(environment, push, "someone/nameless", None)
         names, source, pin = in_new_process(environment, names_and_chain, "hf-hub:someone/named")
-        assert (names, pin) == (NAMES, "hub")
+        assert (names, pin) == (PETS, "hub")
         assert source.startswith("hf-hub:someone/named@")
         assert in_new_process(environment, names_and_chain, "hf-hub:someone/nameless")[0] == [
             "class 0",

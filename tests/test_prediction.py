@@ -15,7 +15,7 @@ from resnet_zoo.manifest import class_names, get_entry
 from resnet_zoo.prediction import Prediction, predict
 from resnet_zoo.preprocess import ImageSource, create_transform
 from resnet_zoo.resnet import ResNet
-from tests.conftest import randomise, smooth_image
+from tests.conftest import random_network, smooth_image
 
 NAME = "resnet18_cifar10"
 CLASSES = class_names("cifar10")
@@ -23,11 +23,7 @@ CLASSES = class_names("cifar10")
 
 @pytest.fixture(scope="module")
 def model() -> ResNet:
-    torch.manual_seed(0)
-    network = build(get_entry(NAME))
-    randomise(network)
-    nn.init.normal_(network.fc.weight, std=0.5)
-    return network.eval()
+    return random_network(head_std=0.5)
 
 
 @pytest.fixture

@@ -75,6 +75,13 @@ def test_every_command_has_examples_of_itself(path: tuple[str, ...], monkeypatch
     assert re.search(rf"^ +resnet-zoo {' '.join(path)}", text, re.MULTILINE)
 
 
+def test_every_option_is_explained() -> None:
+    parameters = [(path, parameter) for path, command in commands() for parameter in command.params]
+    options = [(path, option) for path, option in parameters if isinstance(option, click.Option)]
+    assert len(options) > 50
+    assert [(path, option.name) for path, option in options if not option.help] == []
+
+
 def test_the_help_names_every_variable_of_this_package(monkeypatch: pytest.MonkeyPatch) -> None:
     sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "resnet_zoo").rglob("*.py"))
     used = set(re.findall(r"(?<![\w$])RESNET_ZOO_[A-Z]+(?![\w])", sources))

@@ -14,22 +14,24 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 
 import resnet_zoo.site.pages
 from resnet_zoo.cli import main
 from resnet_zoo.errors import ArgumentError, RunError
-from resnet_zoo.manifest import use_manifest
+from resnet_zoo.manifest import get_entry, use_manifest
 from resnet_zoo.site import build_site
 from resnet_zoo.site.errata import ERRATA, errata_of
 from resnet_zoo.site.folder import MARKER_NAME, write_site
-from tests.conftest import ENTRIES, NAMES
+from resnet_zoo.site.words import snippets_of
+from tests import site_tools
+from tests.conftest import ENTRIES, NAMES, smooth_image
 from tests.site_tools import (
     NAME,
     ROOT,
     WEIGHTS_SHA,
     a_report,
     retrained,
-    write_benchmark,
     write_manifest,
     write_report,
     write_run,
@@ -97,16 +99,10 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def full_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A site with everything: shipped weights and their run, other runs, a report, speeds."""
-    home = tmp_path_factory.mktemp("zoo")
-    manifest = write_manifest(home / "zoo.json", retrained)
-    write_run(home / "weights" / "resnet18_cifar10-retrained-cdcdcdcd")
-    write_run(home / "runs" / "20261124T203719Z", epochs=6, finished=False)
-    report = write_report(home / "verify.json", a_report(), a_report("resnet50_in1k", top1="70.00", status="failed"))
-    speeds = write_benchmark(home / "speed.json", {"resnet18_in1k": 41.2, "resnet50_in1k": 10.8})
-    with use_manifest(manifest):
-        build_site(home / "out", runs=home / "runs", report=report, benchmark=speeds)
-    return home / "out"
+    """A site with everything in it."""
+    reports = a_report(), a_report("resnet50_in1k", top1="70.00", status="failed")
+    speeds = {"resnet18_in1k": 41.2, "resnet50_in1k": 10.8}
+    return site_tools.full_site(tmp_path_factory.mktemp("zoo"), *reports, speeds=speeds, epochs=6)
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +218,17 @@ def test_a_model_page_shows_what_belongs_on_it(full_site: Path) -> None:
     assert WEIGHTS_SHA in text
     copied = [attributes["data-copy"] for _, attributes in page.elements if "data-copy" in attributes]
     assert any(text is not None and "torch.hub.load(" in text for text in copied)
+
+
+@pytest.mark.parametrize("name", [NAME, "resnet18_in1k"])
+def test_the_python_snippet_takes_a_photo(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry, names = get_entry(name), dict[str, Any]()
+    code = next(snippet.code for snippet in snippets_of(entry) if snippet.title == "Python")
+    Image.fromarray(smooth_image(240, 320)).save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    assert ", pretrained=True" in code
+    exec(code.replace(", pretrained=True", ""), names)
+    assert names["logits"].shape == (1, entry.num_classes)
 
 
 def test_curves_and_points_are_numbers_of_their_sources(full_site: Path) -> None:
@@ -360,6 +367,17 @@ def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     write_site(tmp_path / "out", {"index.html": b"new"})
     assert (tmp_path / "out" / "index.html").read_bytes() == b"new"
+
+
+def test_the_folder_one_stands_in_stays_the_same_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "out" / "models").mkdir(parents=True)
+    for place in ("out", "out/models"):
+        monkeypatch.chdir(tmp_path / place)
+        inode = (tmp_path / "out").stat().st_ino
+        write_site(tmp_path / "out", {"index.html": place.encode(), "models/a.html": b"a"})
+        assert (tmp_path / "out").stat().st_ino == inode
+        assert contents(tmp_path / "out")["index.html"] == place.encode()
+        assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 @pytest.mark.parametrize("with_site", [False, True])

@@ -9,19 +9,8 @@ from typing import Any
 
 import pytest
 
-from resnet_zoo.manifest import use_manifest
-from resnet_zoo.site import build_site
 from tests.conftest import ENTRIES, NAMES
-from tests.site_tools import (
-    NAME,
-    WEIGHTS_SHA,
-    a_report,
-    retrained,
-    write_benchmark,
-    write_manifest,
-    write_report,
-    write_run,
-)
+from tests.site_tools import NAME, WEIGHTS_SHA, a_report, full_site
 
 pytestmark = pytest.mark.browser
 
@@ -49,15 +38,9 @@ Open = Callable[..., Any]
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A site with everything in it."""
-    home = tmp_path_factory.mktemp("zoo")
-    manifest = write_manifest(home / "zoo.json", retrained)
-    write_run(home / "weights" / "resnet18_cifar10-retrained-cdcdcdcd")
-    write_run(home / "runs" / "20261124T203719Z", epochs=60, finished=False)
-    report = write_report(home / "verify.json", a_report("resnet50_in1k", top1="76.55"))
-    speeds = write_benchmark(home / "speed.json", dict.fromkeys(NAMES, 20.0) | {NAME: 400.0})
-    with use_manifest(manifest):
-        build_site(home / "out", runs=home / "runs", report=report, benchmark=speeds)
-    return home / "out"
+    report = a_report("resnet50_in1k", top1="76.55")
+    speeds = dict.fromkeys(NAMES, 20.0) | {NAME: 400.0}
+    return full_site(tmp_path_factory.mktemp("zoo"), report, speeds=speeds, epochs=60)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,12 @@ def test_what_is_no_report_is_refused(tmp_path: Path, text: str, why: str) -> No
 def test_a_check_of_unknown_status_is_refused(tmp_path: Path) -> None:
     path = write_report(tmp_path / "verify.json", a_report(status="fine"))
     with pytest.raises(ArgumentError, match="expected one of passed, failed, not checked, got 'fine'"):
+        read_reports(path)
+
+
+def test_a_chain_without_its_links_is_refused(tmp_path: Path) -> None:
+    path = write_report(tmp_path / "verify.json", dataclasses.replace(a_report(), chain={"file": "a.safetensors"}))
+    with pytest.raises(ArgumentError, match=rf"{NAME}\.chain: expected file, file_sha256, .*got"):
         read_reports(path)
 
 

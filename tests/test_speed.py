@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import time
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from resnet_zoo.cli import main
 from resnet_zoo.errors import ArgumentError, UnknownModelError
 from resnet_zoo.inference import supported_dtypes
 from resnet_zoo.manifest import get_entry
-from resnet_zoo.speed import Benchmark, as_csv, as_json, matrix_peak_tflops, measure_speed, percentile, time_runs
+from resnet_zoo.speed import Benchmark, as_csv, matrix_peak_tflops, measure_speed, percentile, time_runs
 
 ROW = "resnet18_cifar10"
 CPU = torch.device("cpu")
@@ -121,11 +122,27 @@ def test_a_batch_that_does_not_fit_is_told(monkeypatch: pytest.MonkeyPatch) -> N
         measure_speed(ROW, batch_sizes=(3,), device="cpu")
 
 
+def test_a_batch_that_no_memory_holds_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "matrix_peak_tflops", lambda *_, **__: 1.0)
+    with pytest.raises(ArgumentError, match="A batch of 100000000000 does not fit"):
+        measure_speed(ROW, batch_sizes=(10**11,), device="cpu")
+
+
+def test_another_error_of_a_batch_is_raised_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> list[float]:
+        raise RuntimeError("an illegal memory access")
+
+    monkeypatch.setattr(speed, "matrix_peak_tflops", lambda *_, **__: 1.0)
+    monkeypatch.setattr(speed, "time_runs", fail)
+    with pytest.raises(RuntimeError, match="illegal"):
+        measure_speed(ROW, batch_sizes=(3,), device="cpu")
+
+
 # --- what is written -----------------------------------------------------------------------------------------------
 
 
 def test_json_and_csv_hold_the_same_lines(measured: Benchmark) -> None:
-    plain = json.loads(json.dumps(as_json(measured)))
+    plain = json.loads(json.dumps(asdict(measured)))
     rows = list(csv.DictReader(io.StringIO(as_csv(measured))))
     assert [float(row["images_per_s"]) for row in rows] == [line["images_per_s"] for line in plain["speeds"]]
     assert {row["device"] for row in rows} == {plain["device"]}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import click
 
 from resnet_zoo.commands.shell import device_option, examples, format_option, with_options
@@ -17,8 +19,22 @@ from resnet_zoo.terminal import echo_benchmark, echo_json
     )
 )
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option("--batch-size", "batch_sizes", metavar="N,...", default="1,16,64", show_default=True)
-@click.option("--dtype", "dtypes", metavar="DTYPE,...", default="float32", show_default=True)
+@click.option(
+    "--batch-size",
+    "batch_sizes",
+    metavar="N,...",
+    default="1,16,64",
+    show_default=True,
+    help="Images per forward pass.",
+)
+@click.option(
+    "--dtype",
+    "dtypes",
+    metavar="DTYPE,...",
+    default="float32",
+    show_default=True,
+    help="float32, and bfloat16 or float16 where the device multiplies them.",
+)
 @click.option("--fast", is_flag=True, help="Measure the network optimised for inference too.")
 @click.option("--compile", "compiled", is_flag=True, help="Measure it compiled too: takes a minute per network.")
 @click.option("--seconds", type=float, default=1.0, show_default=True, help="Length of each measurement.")
@@ -41,7 +57,7 @@ def benchmark(
     for name in names:
         get_entry(name)
     sizes = _numbers(batch_sizes)
-    from resnet_zoo.speed import as_csv, as_json, measure_speed
+    from resnet_zoo.speed import as_csv, measure_speed
 
     with progress_bar() as progress:
         measured = measure_speed(
@@ -55,7 +71,7 @@ def benchmark(
             progress=lambda _, done, total: progress("measurements", done, total),
         )
     if form == "json":
-        echo_json(as_json(measured))
+        echo_json(asdict(measured))
     elif form == "csv":
         click.echo(as_csv(measured), nl=False)
     else:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 import click
 
 from resnet_zoo.commands.shell import (
+    batch_size_option,
     device_option,
     echo_skipped,
     examples,
@@ -30,8 +31,8 @@ from resnet_zoo.terminal import echo_json, echo_record
 @click.argument("name")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @click.option("-o", "--output", required=True, metavar="OUT", help="The .npy, .safetensors or .parquet file to write.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True)
-@click.option("--num-threads", "-j", type=click.IntRange(min=1), help="Threads that work; default: one per core.")
+@batch_size_option(16)
+@click.option("--num-threads", "-j", type=click.IntRange(min=1), help="Threads that work.  [default: one per core]")
 @click.option("--force", is_flag=True, help="Replace OUT if it exists, or an unfinished run of another kind.")
 @with_options(weights_option, device_option, fast_option, format_option("table", "json"))
 def embed(

@@ -1,4 +1,4 @@
-"""``export``: a row as a file that other programs run."""
+"""``export``: a network as a file that other programs run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from resnet_zoo.commands.shell import examples, weights_option
-from resnet_zoo.manifest import get_entry
+from resnet_zoo.names import kind_of
 from resnet_zoo.terminal import echo_record
 
 
@@ -16,6 +16,7 @@ from resnet_zoo.terminal import echo_record
     epilog=examples(
         "export resnet18_cifar10 --format onnx -o resnet18.onnx --weights my.safetensors",
         "export resnetv1d50 --format torch-export -o maps.pt2 --features stage2,stage4",
+        "export tuned.safetensors --format torch-export -o tuned.pt2",
     )
 )
 @click.argument("name")
@@ -28,12 +29,13 @@ from resnet_zoo.terminal import echo_record
 def export(
     name: str, form: Any, output: str, weights: str | None, untrained: bool, features: str | None, force: bool
 ) -> None:
-    """Write a row's network as an ONNX file or a torch.export program.
+    """Write a network as an ONNX file or a torch.export program.
 
-    The number of images per batch is free. Preprocessing, class names and the weights' hashes are in the file's
-    metadata. The file is compared with the network before it is moved into place.
+    NAME is a row, hf-hub:owner/name, or the path of a network file. The number of images per batch is free.
+    Preprocessing, class names and the weights' hashes are in the file's metadata. The file is compared with the network
+    before it is moved into place.
     """
-    get_entry(name)
+    kind_of(name)  # a misspelt name is told before torch is imported
     if untrained and weights is not None:
         raise click.UsageError("Pass --weights or --untrained, not both.")
     from resnet_zoo.export import export_model
@@ -42,10 +44,5 @@ def export(
     written = export_model(
         name, output, format=form, weights=weights, pretrained=not untrained, features=layers, overwrite=force
     )
-    chain = written.weights
-    record = asdict(written) | {
-        "outputs": list(written.outputs),
-        "weights": f"{chain.file}, sha256 {chain.file_sha256} ({chain.pin})" if chain else "fresh random values",
-        "checked_batch_sizes": list(written.checked_batch_sizes),
-    }
-    echo_record(record)
+    origin = written.weights.title if written.weights else "fresh random values"
+    echo_record(asdict(written) | {"weights": origin})

@@ -41,13 +41,27 @@ _tuning_options = (
     )
 )
 @click.argument("name")
-@click.option("--data", required=True, metavar="DIR", help="train/<class>/*.jpg (and val or test), or <class>/*.jpg.")
+@click.option(
+    "--data",
+    type=click.Path(),
+    required=True,
+    metavar="DIR",
+    help="train/<class>/*.jpg (and val or test), or <class>/*.jpg.",
+)
 @click.option("-o", "--output", required=True, metavar="OUT", help="The .safetensors file to write.")
 @click.option("--classes", metavar="A,B,...", help="The classes to use, in this order.  [default: all, sorted]")
 @click.option("--val-share", type=float, help="Share of each class to hold out, if DIR has none.  [default: 0.1]")
 @click.option("--from-scratch", is_flag=True, help="Begin with fresh values instead of weights.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--num-workers", "-j", type=click.IntRange(min=0), help="Processes that decode images.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of new values, order and augmentation.",
+)
+@click.option(
+    "--num-workers", "-j", type=click.IntRange(min=0), help="Processes that decode images.  [default: one per core]"
+)
 @click.option("--force", is_flag=True, help="Replace OUT if it exists, or an unfinished training of another kind.")
 @with_options(*_tuning_options, weights_option, device_option, format_option("table", "json"))
 def finetune(
@@ -68,8 +82,8 @@ def finetune(
     """Train a network to tell the classes of a folder apart: a new classifier first, then all of it.
 
     NAME is a row, hf-hub:owner/name, or the path of a network file. OUT holds class names and preprocessing too, and
-    stands for a NAME in predict and embed. Progress is on stderr. A training that was interrupted goes on when the same
-    command is given again.
+    stands for a NAME in predict, embed and export. Progress is on stderr. A training that was interrupted goes on when
+    the same command is given again.
     """
     kind_of(name)  # a misspelt name is told before torch is imported
     given = {field: value for field, value in tuning.items() if value is not None}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from resnet_zoo.commands.shell import (
+    batch_size_option,
     device_option,
     echo_skipped,
     examples,
@@ -40,7 +41,7 @@ _STDIN = "-"
 @click.argument("name")
 @click.argument("images", nargs=-1, metavar="[IMAGE|FOLDER|-]...")
 @click.option("--top-k", type=click.IntRange(min=1), help="Classes per image.  [default: 5, or all if fewer]")
-@click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True)
+@batch_size_option(16)
 @click.option("--skip-bad", is_flag=True, help="Report unreadable images and go on.")
 @with_options(weights_option, device_option, fast_option, format_option("table", "jsonl", "csv", "json"))
 def predict(
@@ -56,9 +57,9 @@ def predict(
 ) -> None:
     """Classify images, best classes first.
 
-    NAME is a row, hf-hub:owner/name, or the path of a network file. A FOLDER stands for all images below it, - for
-    paths on standard input, one a line, as does no image at all. jsonl and csv are written as the images are done, for
-    any number of them.
+    NAME is a row, hf-hub:owner/name, or the path of a network file. A FOLDER stands for all images below it. With
+    -, or without images, paths are read from standard input, one a line. jsonl and csv are written as the images are
+    done, for any number of them.
     """
     kind_of(name)  # a misspelt name is told before torch is imported
     if not images and (sys.stdin is None or sys.stdin.isatty()):
@@ -76,7 +77,7 @@ def predict(
         fast=fast,
         on_bad=echo_skipped if skip_bad else None,
     )
-    _echo(predictions, form)
+    _echo(_some(predictions), form)
 
 
 def _paths(given: tuple[str, ...]) -> Iterator[str]:
@@ -98,6 +99,20 @@ def _lines_of_stdin() -> Iterator[str]:
     """Yield the lines that hold something; as bytes, because a path need not be text."""
     lines = (line.rstrip(b"\r\n") for line in sys.stdin.buffer)
     return (os.fsdecode(line) for line in lines if line)
+
+
+def _some(predictions: Iterator[Prediction]) -> Iterator[Prediction]:
+    """Yield predictions.
+
+    Raises:
+        DatasetError: There are none, because every image was skipped.
+    """
+    is_empty = True
+    for prediction in predictions:
+        is_empty = False
+        yield prediction
+    if is_empty:
+        raise DatasetError("None of the images can be read.")
 
 
 def _echo(predictions: Iterator[Prediction], form: str) -> None:

@@ -94,6 +94,17 @@ def format_option(*formats: str) -> Callable[[Any], Any]:
     )
 
 
+def batch_size_option(default: int) -> Callable[[Any], Any]:
+    """Return the ``--batch-size`` option."""
+    return click.option(
+        "--batch-size",
+        type=click.IntRange(min=1),
+        default=default,
+        show_default=True,
+        help="Images computed at a time.",
+    )
+
+
 def echo_skipped(error: ZooError) -> None:
     """Say on stderr that an image was left out, and why."""
     click.echo(f"Skipped: {error}", err=True)
@@ -124,9 +135,7 @@ fast_option = click.option(
     "--fast", is_flag=True, help="Fold batch-norm, and compute in bfloat16 where the device multiplies it."
 )
 data_options = (
-    click.option(
-        "--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Images computed at a time."
-    ),
+    batch_size_option(64),
     click.option(
         "--num-workers",
         "-j",

@@ -70,15 +70,12 @@ def layers_of(entry: Entry) -> tuple[Layer, ...]:
             share=layer.params / total,
         )
         for layer in shapes
-        if not (layer.name == "stem" and entry.stem == "cifar")  # no pooling there: the layer before is the stem
     )
 
 
 def boxes_of(entry: Entry) -> tuple[Box, ...]:
     """Return the boxes of the drawing from left to right, the image first."""
     layers = [LayerShape("image", entry.input_size, 0), *_shapes(entry)]
-    if entry.stem == "cifar":
-        layers = [layer for layer in layers if layer.name != "stem"]
     largest = max(entry.input_size[1:])
     boxes: list[Box] = []
     for index, layer in enumerate(layers):
@@ -108,7 +105,9 @@ def _shapes(entry: Entry) -> tuple[LayerShape, ...]:
     plan = PLANS.get(entry.architecture)
     if plan is None:
         return ()
-    return layer_shapes(plan, stem=entry.stem, input_size=entry.input_size, num_classes=entry.num_classes)
+    shapes = layer_shapes(plan, stem=entry.stem, input_size=entry.input_size, num_classes=entry.num_classes)
+    pools = entry.stem != "cifar"  # where it does not, the layer before is the stem
+    return tuple(layer for layer in shapes if pools or layer.name != "stem")
 
 
 def _height(shape: Sequence[int], largest: int) -> float:

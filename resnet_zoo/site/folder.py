@@ -34,7 +34,7 @@ def write_site(target: Path, files: Mapping[str, bytes], *, force: bool = False)
     try:
         part.chmod(0o777 & ~_umask())
         _write_files(part, {**files, MARKER_NAME: _marker(files)})
-        if _others(target):
+        if _others(target) or _is_above(target, Path.cwd()):
             _move_beside_others(part, target)
         else:
             _swap(part, target)
@@ -84,6 +84,11 @@ def _write_files(folder: Path, files: Mapping[str, bytes]) -> None:
         path = folder / address
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
+
+
+def _is_above(target: Path, folder: Path) -> bool:
+    """Tell whether a folder lies in the target or is it: a shell standing there would be left in a removed folder."""
+    return target == folder or target in folder.parents
 
 
 def _swap(part: Path, target: Path) -> None:

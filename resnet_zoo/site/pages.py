@@ -15,11 +15,11 @@ from resnet_zoo.errors import ArgumentError
 from resnet_zoo.listing import DATASET_TITLES
 from resnet_zoo.manifest import Manifest
 from resnet_zoo.records import Entry
-from resnet_zoo.report import Report
+from resnet_zoo.report import ACCURACY_TOLERANCE_PCT, Report
 from resnet_zoo.site.drawing import HEIGHT_PX, boxes_of, drawing_width, layers_of
 from resnet_zoo.site.errata import errata_of
 from resnet_zoo.site.inputs import Speeds, Training
-from resnet_zoo.site.numbers import count_states, is_of_run, numbers_of, other_accuracies
+from resnet_zoo.site.numbers import Number, OtherAccuracy, count_states, is_of_run, numbers_of, other_accuracies
 from resnet_zoo.site.plots import curve_data, scatter_data
 from resnet_zoo.site.words import citations_of, preprocess_lines, provenance_of, recipe_table, snippets_of
 
@@ -73,12 +73,12 @@ class Model:
         return f"models/{self.entry.name}.html"
 
     @cached_property
-    def numbers(self) -> Any:
+    def numbers(self) -> tuple[Number, ...]:
         """The four published numbers; see `numbers_of`."""
         return numbers_of(self.entry, self.report)
 
     @property
-    def others(self) -> Any:
+    def others(self) -> tuple[OtherAccuracy, ...]:
         """Accuracies of other weights or images; see `other_accuracies`."""
         return other_accuracies(self.entry)
 
@@ -116,7 +116,9 @@ def render_site(content: Content) -> dict[str, bytes]:
         "index.html": environment.get_template("index.html").render(
             **shared, root="", states=count_states(numbers), plots=plots, facets=_facets(content.models)
         ),
-        "checks.html": environment.get_template("checks.html").render(**shared, root="", example=_example(content)),
+        "checks.html": environment.get_template("checks.html").render(
+            **shared, root="", example=_example(content), tolerance=ACCURACY_TOLERANCE_PCT
+        ),
     }
     template = environment.get_template("model.html")
     for model in content.models:

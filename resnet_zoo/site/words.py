@@ -44,10 +44,11 @@ class Snippet:
 def snippets_of(entry: Entry) -> tuple[Snippet, ...]:
     """Return how the row is used from Python, from torch.hub and at the command line."""
     name = entry.name
+    any_size = ", any_size=True" if entry.preprocess.resize_backend is None else ""  # a photo is not 32x32
     python = (
         "import resnet_zoo\n\n"
         f'model = resnet_zoo.create_model("{name}", pretrained=True).eval()\n'
-        f'transform = resnet_zoo.create_transform("{name}")\n'
+        f'transform = resnet_zoo.create_transform("{name}"{any_size})\n'
         'logits = model(transform("photo.jpg")[None])'
     )
     hub = (
