@@ -30,7 +30,7 @@ def reproduce(
     seed: int = 0,
     begin_with: str | os.PathLike[str] | None = None,
     runs: str | os.PathLike[str] = "runs",
-    settings: Settings = Settings(),
+    settings: Settings | None = None,
 ) -> Path:
     """Train a row from its recipe, evaluate the last epoch's weights, and return the run folder.
 
@@ -45,7 +45,7 @@ def reproduce(
         seed: Of initial values, order and augmentation.
         begin_with: The path of weights to begin with instead of initial values; the result names their sha256.
         runs: Where run folders are made: ``<runs>/<row>/<stamp>/``.
-        settings: How it runs.
+        settings: How it runs; ``None`` means as `Settings` says by itself.
 
     Raises:
         UnknownModelError: No row is called so.
@@ -95,9 +95,10 @@ def _trainer(
     overrides: Mapping[str, str] | None = None,
     begin_with: str | os.PathLike[str] | None = None,
     runs: str | os.PathLike[str] = "runs",
-    settings: Settings = Settings(),
+    settings: Settings | None = None,
 ) -> Iterator[Trainer]:
     """Judge the arguments, and connect the processes for as long as the context lasts; see `reproduce`."""
+    settings = settings or Settings()
     entry = get_entry(name)
     base = find_recipe(entry.recipe, recipe)
     used = override(base, overrides or {})

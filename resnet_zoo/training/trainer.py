@@ -193,9 +193,7 @@ class Trainer:
         normalise = Transform(self.entry.preprocess, self.entry.input_size).normalise
         return Learner(model, self.recipe, normalise, self.workers, compile_network=compiled)
 
-    def _loop(
-        self, learner: Learner, training: TrainingImages, testing: TestImages, folder: Path, seed: int
-    ) -> Loop:
+    def _loop(self, learner: Learner, training: TrainingImages, testing: TestImages, folder: Path, seed: int) -> Loop:
         precision: Precision = "float32" if self.recipe.precision == "float32" else "bfloat16"
         evaluate_every = self.settings.evaluate_every
         return Loop(
