@@ -345,7 +345,7 @@ def torchrun(arguments: Sequence[str], count: int = 2) -> subprocess.CompletedPr
     return script([*arguments, "--device", "cpu"], launcher=launcher)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_two_processes_train_as_one_with_as_many_splits(cifar: Path, tmp_path: Path) -> None:
     fields = {"epochs": "2", "lr": "0.02", "precision": "float32", "cutout": "0", "total_batch": "16"}
     common = ["resnet18_cifar10", "--data", str(cifar), "--recipe", "fast", "--evaluate-every", "1"]
