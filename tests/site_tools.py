@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +12,13 @@ from resnet_zoo.manifest import get_entry, use_manifest
 from resnet_zoo.recipes import RECIPES
 from resnet_zoo.records import to_json
 from resnet_zoo.report import Check, Report, reports_as_json
-from resnet_zoo.run_records import (
-    HASHED_NAMES,
-    DataFingerprint,
-    EnvironmentFile,
-    LogEpoch,
-    LogStep,
-    RecipeFile,
-    ResultFile,
-    RunWeights,
-)
+from resnet_zoo.run_records import LogStep, RecipeFile, ResultFile, RunWeights
 from resnet_zoo.runs import format_line, write_json
 from resnet_zoo.site import build_site
+from tests.run_folders import ENVIRONMENT, EPOCH, NAME, RESULT, ROOT, SHA
 
-ROOT = Path(__file__).parent.parent
-NAME = "resnet18_cifar10"
-SHA, WEIGHTS_SHA = "ab" * 32, "cd" * 32
-DATASET = "cifar10-jpeg"
+WEIGHTS_SHA = "cd" * 32
+DATASET, DEVICE = "cifar10-jpeg", "a test's machine"
 
 
 def write_run(folder: Path, *, row: str = NAME, epochs: int = 4, finished: bool = True) -> Path:
@@ -36,21 +27,16 @@ def write_run(folder: Path, *, row: str = NAME, epochs: int = 4, finished: bool 
     overridden = {"epochs": epochs}
     values = to_json(RECIPES["cifar10"]) | overridden
     write_json(folder / "recipe.json", RecipeFile(row=row, recipe="published", overridden=overridden, values=values))
-    images = DataFingerprint(
-        train=DATASET, test=DATASET, num_train=50_000, num_test=10_000, train_sha256=SHA, test_sha256=SHA
-    )
-    environment = EnvironmentFile(
+    environment = replace(
+        ENVIRONMENT,
         commit="c0" * 20,
         dirty=False,
         code_sha256="ef" * 32,
         command=("scripts/reproduce.py", row),
         versions={"torch": "2.14.1"},
-        device="a test's machine",
-        num_devices=1,
+        device=DEVICE,
         precision="float32",
-        compiled=False,
-        seed=0,
-        data=images,
+        data=replace(ENVIRONMENT.data, train=DATASET, test=DATASET),
     )
     write_json(folder / "environment.json", environment)
     lines = [format_line(LogStep(epoch=0, step=0, loss=2.3, lr=0.1)), *map(_epoch_line, range(epochs))]
@@ -62,16 +48,14 @@ def write_run(folder: Path, *, row: str = NAME, epochs: int = 4, finished: bool 
 
 def _epoch_line(epoch: int) -> str:
     accuracy = None if epoch == 0 else 60.0 + 10 * epoch
-    line = LogEpoch(
+    line = replace(
+        EPOCH,
         epoch=epoch,
         step=epoch,
         loss=2.0 / (epoch + 1),
-        lr=0.1,
-        top1_train=None,
         images=50_000,
         seconds=100.0,
         images_per_s=500.0,
-        size=32,
         top1=accuracy,
         top5=accuracy and 99.0,
     )
@@ -80,28 +64,22 @@ def _epoch_line(epoch: int) -> str:
 
 def _result(row: str, epochs: int) -> ResultFile:
     entry = get_entry(row)
-    return ResultFile(
+    return replace(
+        RESULT,
         row=row,
         recipe="published",
         overridden={"epochs": epochs},
-        seed=0,
         epochs=epochs,
         steps=epochs,
         dataset=DATASET,
-        num_images=10_000,
-        correct1=9_312,
         correct5=9_978,
-        top1=93.12,
         top5=99.78,
-        precision="float32",
         params=entry.exact.params,
         flops=entry.exact.flops,
         train_seconds=400.0,
         images_per_s=500.0,
-        device="a test's machine",
-        date="2026-11-24",
+        device=DEVICE,
         weights=RunWeights(path=f"{row}-cdcdcdcd.safetensors", sha256=WEIGHTS_SHA, size_bytes=1000, dtype="bfloat16"),
-        files=dict.fromkeys(HASHED_NAMES, SHA),
     )
 
 
@@ -131,7 +109,7 @@ def write_benchmark(path: Path, speeds: dict[str, float], **changes: Any) -> Pat
     """Write speeds as ``resnet-zoo benchmark --format json`` does."""
     setting = {"mode": "fast", "dtype": "float32", "batch_size": 16, "num_runs": 5, "latency_ms": 1.0}
     lines = [{"name": name, "images_per_s": pace, **setting, **changes} for name, pace in speeds.items()]
-    path.write_text(json.dumps({"device": "a test's machine", "num_threads": 2, "speeds": lines}), encoding="utf-8")
+    path.write_text(json.dumps({"device": DEVICE, "num_threads": 2, "speeds": lines}), encoding="utf-8")
     return path
 
 
@@ -172,7 +150,7 @@ def retrained(content: Any) -> None:
             "dataset": DATASET,
             "date": "2026-11-24",
             "versions": {"torch": "2.14.1"},
-            "device": "a test's machine",
+            "device": DEVICE,
         },
         "license": "Apache-2.0",
     }

@@ -26,9 +26,8 @@ from resnet_zoo.site.folder import MARKER_NAME, write_site
 from resnet_zoo.site.words import snippets_of
 from tests import site_tools
 from tests.conftest import ENTRIES, NAMES, smooth_image
+from tests.run_folders import NAME, ROOT
 from tests.site_tools import (
-    NAME,
-    ROOT,
     WEIGHTS_SHA,
     a_report,
     retrained,

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import ENTRIES, NAMES
-from tests.site_tools import NAME, WEIGHTS_SHA, a_report, full_site
+from tests.run_folders import NAME
+from tests.site_tools import WEIGHTS_SHA, a_report, full_site
 
 pytestmark = pytest.mark.browser
 

@@ -11,7 +11,8 @@ import pytest
 
 from resnet_zoo.errors import ArgumentError, RunError
 from resnet_zoo.site.inputs import find_trainings, read_reports, read_speeds
-from tests.site_tools import NAME, a_report, write_benchmark, write_report, write_run
+from tests.run_folders import NAME
+from tests.site_tools import a_report, write_benchmark, write_report, write_run
 
 
 def test_trainings_are_found_at_any_depth_in_order(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from resnet_zoo.records import Entry, Measured, RunOrigin
 from resnet_zoo.report import Check, Report
 from resnet_zoo.site.numbers import Number, count_states, numbers_of, other_accuracies
 from tests.conftest import ENTRIES
-from tests.site_tools import NAME, a_report
+from tests.run_folders import NAME
+from tests.site_tools import a_report
 
 ENTRY = get_entry(NAME)
 
