@@ -1,4 +1,4 @@
-"""A network made ready for inference: batch-norm folded into the convolutions, channels_last, half precision.
+"""A network made ready for inference: batch-norm folded into the convolutions, channels_last, fewer bits.
 
 In eval mode a batch-norm is y = (x - mean) / sqrt(var + eps) * weight + bias, linear in x, and so is the convolution
 before it; their product is one convolution with a bias (Jacob et al. 2018, https://arxiv.org/abs/1712.05877, section
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from resnet_zoo import quantization
 from resnet_zoo.errors import ArgumentError
 
 PROBE_IMAGES, PROBE_SEED = 4, 0
@@ -24,6 +25,9 @@ PROBE_IMAGES, PROBE_SEED = 4, 0
 
 _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 """What /proc/cpuinfo calls instructions that multiply bfloat16, on x86 and on Arm."""
+
+_EXACT_INT8_FLAG = "avx512_vnni"
+"""What it calls those that add up products of 8-bit integers without saturation."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +37,10 @@ class InferenceReport:
     Attributes:
         folded_batch_norms: How many batch-norms went into convolutions; none is left.
         memory_format: ``channels_last``.
-        dtype: ``float32``, ``bfloat16`` or ``float16``.
+        dtype: ``float32``, ``bfloat16``, ``float16`` or ``int8``.
         compiled: Whether the network is compiled.
-        probe_size: (N, C, H, W) of the images it was compared on, drawn from a fixed seed.
+        probe_size: (N, C, H, W) of the images it was compared on: drawn from a fixed seed, or for ``int8`` the first
+            of those it was calibrated on.
         largest_logit_difference: Largest absolute difference of an output from that of the network given, in float32.
         largest_logit: Largest absolute output of the network given, to compare the difference with.
         argmax_agreement: Share of the probe's images with the same best class, 0 to 1; ``None`` for feature maps.
@@ -61,11 +66,11 @@ class OptimizedModel(nn.Module):
 
     report: InferenceReport
 
-    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
+    def __init__(self, network: nn.Module, dtype: torch.dtype, in_channels: int) -> None:
         super().__init__()
         self.network = network
         self.dtype = dtype
-        self.in_channels = _first_convolution(network).in_channels
+        self.in_channels = in_channels
 
     @property
     def precision(self) -> str:
@@ -84,9 +89,8 @@ class OptimizedModel(nn.Module):
             ArgumentError: ``x`` is no such batch.
         """
         if not _is_batch(x, self.in_channels):
-            got = f"{_name(x.dtype)} {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
             raise ArgumentError(
-                f"Expected normalised images (N, {self.in_channels}, H, W) of a floating type, got {got}. "
+                f"Expected normalised images (N, {self.in_channels}, H, W) of a floating type, got {_described(x)}. "
                 "`create_transform` makes them from files."
             )
         with torch.inference_mode():
@@ -101,32 +105,45 @@ def optimize_for_inference(
     model: nn.Module,
     *,
     dtype: torch.dtype | None = None,
+    calibration: Tensor | None = None,
     compile: bool = False,  # noqa: A002  # torch's own word
 ) -> OptimizedModel:
     """Return a faster network with the same outputs; the model given is left as it was.
 
-    Batch-norm is folded into the convolutions in float64 and memory is laid out channels_last. The new network is then
-    compared with the one given on a few images of random values; its ``report`` says what was done and what differs.
+    Batch-norm is folded into the convolutions and memory is laid out channels_last. The new network is then compared
+    with the one given on a few images; its ``report`` says what was done and what differs.
 
     Args:
         model: A network of this zoo, or a module made of one, on the device where it will run.
         dtype: ``torch.bfloat16`` or ``torch.float16`` where the device multiplies them (`supported_dtypes`); ``None``
-            means ``torch.float32``. `fast_dtype` chooses.
+            means ``torch.float32``. `fast_dtype` chooses. ``torch.int8``, on a CPU of x86, is faster still: maps and
+            weights of all convolutions are rounded to 8-bit integers, which changes a few predictions in a thousand.
+        calibration: For ``torch.int8``, and needed there: normalised images (N, C, H, W) like those to come, a hundred
+            or more; the range of values that each map gets is taken from them.
         compile: Compile it with ``torch.compile``: takes up to minutes, here and again for another batch size.
 
     Raises:
         ArgumentError: The device has no such arithmetic, the values do not fit into ``dtype``, a batch-norm has no
-            convolution before it, or nothing can be compiled here.
+            convolution before it, the calibration images are missing or unfit, or nothing can be compiled here.
     """
     device = next(model.parameters()).device
     dtype = torch.float32 if dtype is None else dtype
     _check_dtype(dtype, device)
     network = copy.deepcopy(model).float().eval().requires_grad_(False)
-    probe = _probe_for(network).to(device)
+    in_channels = _first_convolution(network).in_channels
+    _check_calibration(calibration, dtype, in_channels, compile=compile)
+    probe = (_probe_for(network) if calibration is None else calibration[:PROBE_IMAGES].float()).to(device)
     with torch.inference_mode():
         expected = _outputs(network(probe))
-    num_folded = fold_batch_norms(network)
-    optimized = OptimizedModel(network.to(dtype, memory_format=torch.channels_last), dtype).eval()  # type: ignore[call-overload]
+    if calibration is None:
+        num_folded = fold_batch_norms(network)
+        network, input_dtype = network.to(dtype, memory_format=torch.channels_last), dtype  # type: ignore[call-overload]
+    else:
+        num_folded = len(_batch_norms(network))
+        full_range = _EXACT_INT8_FLAG in _cpu_flags()
+        network, input_dtype = quantization.quantize(network, calibration.float(), full_range=full_range), torch.float32
+        _check_folded(network)
+    optimized = OptimizedModel(network, input_dtype, in_channels).eval()
     if compile:
         optimized.network = _compiled(network, device)
     actual = _run_probe(optimized, probe, compiled=compile)
@@ -162,10 +179,18 @@ def fold_batch_norms(network: nn.Module) -> int:
     for parent, convolution, name in pairs:
         _fold(convolution, getattr(parent, name))
         setattr(parent, name, nn.Identity())
-    left = [name for name, module in network.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    _check_folded(network)
+    return len(pairs)
+
+
+def _check_folded(network: nn.Module) -> None:
+    left = _batch_norms(network)
     if left:
         raise ArgumentError(f"Batch-norm {left[0]} has no convolution before it to fold it into.")
-    return len(pairs)
+
+
+def _batch_norms(network: nn.Module) -> list[str]:
+    return [name for name, module in network.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
 
 
 def _convolutions_and_norms(module: nn.Module) -> Iterator[tuple[nn.Module, nn.Conv2d, str]]:
@@ -235,11 +260,25 @@ def _cpu_flags() -> set[str]:
 
 
 def _check_dtype(dtype: torch.dtype, device: torch.device) -> None:
-    known = supported_dtypes(device)
+    known = (*supported_dtypes(device), *((torch.int8,) if quantization.is_available(device) else ()))
     if dtype not in known:
         raise ArgumentError(
             f"Expected a dtype that {device} multiplies quickly ({', '.join(map(_name, known))}), got {_name(dtype)}. "
             "Leave it out for float32."
+        )
+
+
+def _check_calibration(calibration: Any, dtype: torch.dtype, channels: int, *, compile: bool) -> None:  # noqa: A002
+    if dtype is not torch.int8:
+        if calibration is not None:
+            raise ArgumentError(f"Calibration images are for dtype torch.int8, got {_name(dtype)}. Leave them out.")
+        return
+    if compile:
+        raise ArgumentError("An int8 network runs kernels of its own, which nothing compiles. Leave out compile.")
+    if not _is_batch(calibration, channels) or not calibration.isfinite().all():
+        raise ArgumentError(
+            f"int8 needs calibration images: normalised, finite, of shape (N, {channels}, H, W), got "
+            f"{_described(calibration)}. Pass calibration=images, a hundred or more like those to come."
         )
 
 
@@ -287,6 +326,10 @@ def _is_batch(x: Any, channels: int) -> bool:
     if not isinstance(x, Tensor) or x.ndim != 4:
         return False
     return 0 not in x.shape and x.shape[1] == channels and x.is_floating_point()
+
+
+def _described(x: Any) -> str:
+    return f"{_name(x.dtype)} {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
 
 
 def _argmax_agreement(actual: Tensor, expected: Tensor) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from torch import Tensor, nn
 
-from resnet_zoo import inference
+from resnet_zoo import create_feature_extractor, inference, quantization
 from resnet_zoo.cli import main
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.evaluation import evaluate
@@ -38,6 +39,7 @@ Tree = Callable[..., Path]
 needs_bfloat16 = pytest.mark.skipif(
     torch.bfloat16 not in supported_dtypes(CPU), reason="this CPU does not multiply bfloat16"
 )
+needs_int8 = pytest.mark.skipif(not quantization.is_available(CPU), reason="this torch has no 8-bit kernels")
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +248,7 @@ def test_bfloat16_agrees_but_for_its_rounding(model: ResNet) -> None:
     assert 1e-5 < optimized.report.largest_logit_difference < 0.05 * optimized.report.largest_logit
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float64, torch.int8])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64, torch.int16])
 def test_a_dtype_that_the_cpu_does_not_multiply_is_refused(model: ResNet, dtype: torch.dtype) -> None:
     with pytest.raises(ArgumentError, match=f"cpu multiplies quickly .*float32.*got {str(dtype)[6:]}"):
         optimize_for_inference(model, dtype=dtype)
@@ -281,6 +283,165 @@ def test_values_that_overflow_are_refused() -> None:
     nn.init.constant_(huge.fc.weight, 3e38)
     with pytest.raises(ArgumentError, match="do not fit into float32"):
         optimize_for_inference(huge)
+
+
+# --- 8-bit integers ------------------------------------------------------------------------------------------------
+
+
+def unlike_images(count: int, size: int = 32) -> Tensor:
+    """Images of rising contrast, on which even a network of random values gives unlike outputs."""
+    return images(count, size) * torch.linspace(0.2, 2, count)[:, None, None, None]
+
+
+def rounding(actual: Tensor, expected: Tensor) -> float:
+    """The size of all differences, relative to what distinguishes one image's outputs from another's."""
+    return float((actual - expected).norm() / (expected - expected.mean(0)).norm())
+
+
+@needs_int8
+@pytest.mark.parametrize("name", [ROW, "resnet50_in1k", DEEP_ROW])
+def test_int8_agrees_but_for_its_rounding(name: str) -> None:
+    model, x = random_network(name), unlike_images(16, size=32 if "cifar" in name else 65)
+    optimized = optimize_for_inference(model, dtype=torch.int8, calibration=x)
+    with torch.no_grad():
+        expected = model(x)
+    actual = optimized(x)
+    assert actual.dtype == torch.float32
+    assert 1e-3 < rounding(actual, expected) < 0.5 < rounding(actual.flip(0), expected)
+    report = optimized.report
+    assert (report.dtype, report.folded_batch_norms) == ("int8", len(batch_norms(model)))
+    assert report.probe_size == (4, *x.shape[1:])
+    assert report.largest_logit_difference == pytest.approx((actual[:4] - expected[:4]).abs().max().item(), rel=1e-3)
+    assert optimized.precision == "int8, batch-norm folded"
+
+
+@needs_int8
+def test_int8_multiplies_integers_and_leaves_pool_and_classifier_alone(model: ResNet) -> None:
+    optimized = optimize_for_inference(model, dtype=torch.int8, calibration=images(8))
+    convolutions: list[Any] = [m for m in optimized.modules() if "Conv" in type(m).__name__]
+    assert len(convolutions) == sum(isinstance(m, nn.Conv2d) for m in model.modules())
+    assert all(m.weight().dtype == torch.qint8 for m in convolutions)
+    assert not any(isinstance(m, nn.Conv2d) for m in optimized.modules())
+    assert batch_norms(optimized) == []
+    (classifier,) = (m for m in optimized.modules() if isinstance(m, nn.Linear))
+    assert torch.equal(classifier.weight, model.fc.weight)
+    seen: list[Tensor] = []
+    (pool,) = (m for m in optimized.modules() if isinstance(m, nn.AdaptiveAvgPool2d))
+    pool.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    optimized(images())
+    assert seen[0].dtype == torch.float32
+
+
+@needs_int8
+def test_int8_leaves_the_network_and_torch_s_engine_as_they_were() -> None:
+    model, engine = random_network(ROW), torch.backends.quantized.engine
+    before = copy.deepcopy(model.state_dict())
+    torch.backends.quantized.engine = other = next(
+        name for name in torch.backends.quantized.supported_engines if name not in ("none", quantization.ENGINE)
+    )
+    try:
+        optimize_for_inference(model, dtype=torch.int8, calibration=images(4))
+        assert torch.backends.quantized.engine == other
+    finally:
+        torch.backends.quantized.engine = engine
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert type(model.avgpool) is nn.AdaptiveAvgPool2d
+
+
+@needs_int8
+def test_the_range_of_maps_is_that_of_the_calibration_images(model: ResNet) -> None:
+    x = unlike_images(16)
+    close, far = (optimize_for_inference(model, dtype=torch.int8, calibration=scale * x)(x) for scale in (1.0, 1e-3))
+    with torch.no_grad():
+        expected = model(x)
+    assert rounding(close, expected) < 0.5 < rounding(far, expected)
+
+
+@needs_int8
+def test_feature_maps_are_quantised_too() -> None:
+    extractor = create_feature_extractor(ROW, layers=("stage2", "stage4")).eval()
+    x = unlike_images(16)
+    actual = optimize_for_inference(extractor, dtype=torch.int8, calibration=x)(x)
+    with torch.no_grad():
+        expected = extractor(x)
+    assert list(actual) == ["stage2", "stage4"]
+    assert all(1e-3 < rounding(actual[key], expected[key]) < 0.5 for key in expected)
+
+
+@needs_int8
+def test_an_int8_network_is_evaluated_and_its_records_say_so(model: ResNet, class_tree: Tree) -> None:
+    optimized = optimize_for_inference(model, dtype=torch.int8, calibration=images(16))
+    root = class_tree(class_folders("cifar10"), per_class=2)
+    result = evaluate(ROW, root, model=optimized, device="cpu")
+    assert result.precision == "int8, batch-norm folded"
+    assert abs(result.correct1 - evaluate(ROW, root, model=model, device="cpu").correct1) <= 2
+
+
+@needs_int8
+@pytest.mark.parametrize(
+    ("options", "fact"),
+    [
+        ({}, "int8 needs calibration images.*got NoneType"),
+        ({"calibration": images(0)}, r"got float32 \(0, 3, 32, 32\)"),
+        ({"calibration": images()[:, :1]}, r"\(N, 3, H, W\), got float32 \(2, 1, 32, 32\)"),
+        ({"calibration": images().to(torch.uint8)}, "got uint8"),
+        ({"calibration": images() / 0}, "finite"),
+        ({"calibration": images(), "compile": True}, "Leave out compile"),
+        ({"calibration": images(), "dtype": torch.float32}, "are for dtype torch.int8, got float32"),
+    ],
+    ids=["none", "empty", "grey", "integers", "infinite", "compile", "float32"],
+)
+def test_int8_without_fit_calibration_images_is_refused(model: ResNet, options: dict[str, Any], fact: str) -> None:
+    with pytest.raises(ArgumentError, match=fact):
+        optimize_for_inference(model, **{"dtype": torch.int8, **options})
+
+
+@needs_int8
+def test_a_module_that_cannot_be_traced_is_refused_for_int8() -> None:
+    class Branching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            maps: Tensor = self.conv(x)
+            return maps if maps.sum() > 0 else -maps
+
+    with pytest.raises(ArgumentError, match=r"torch\.fx cannot trace"):
+        optimize_for_inference(Branching(), dtype=torch.int8, calibration=images())
+
+
+@needs_int8
+def test_a_batch_norm_that_stays_is_refused_for_int8() -> None:
+    module = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3))
+    with pytest.raises(ArgumentError, match="0 has no convolution before it"):
+        optimize_for_inference(module, dtype=torch.int8, calibration=images())
+
+
+@needs_int8
+def test_a_torch_without_quantisation_is_told(model: ResNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.ao.quantization.quantize_fx", None)
+    with pytest.raises(ArgumentError, match=r"needs torch\.ao\.quantization, which torch .* not have\. Use"):
+        optimize_for_inference(model, dtype=torch.int8, calibration=images())
+
+
+def test_a_machine_without_8_bit_kernels_refuses_int8(model: ResNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantization, "is_available", lambda _: False)
+    with pytest.raises(ArgumentError, match=r"cpu multiplies quickly .*got int8"):
+        optimize_for_inference(model, dtype=torch.int8, calibration=images())
+
+
+@needs_int8
+def test_all_8_bits_are_used_where_the_processor_adds_without_saturation(
+    model: ResNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scales: list[float] = []
+    for flags in (set[str](), {"avx512_vnni"}):
+        monkeypatch.setattr(inference, "_cpu_flags", lambda flags=flags: flags)
+        optimized = optimize_for_inference(model, dtype=torch.int8, calibration=images(8))
+        first: Any = next(m for m in optimized.modules() if hasattr(m, "scale"))
+        scales.append(first.scale)
+    assert scales[0] == pytest.approx(scales[1] * 255 / 127, rel=0.1)
 
 
 # --- compiling -----------------------------------------------------------------------------------------------------

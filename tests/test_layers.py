@@ -26,7 +26,7 @@ LAYERS = {
     ],
     2: [
         *("preprocess", "complexity", "checkpoint", "layouts", "fit"),
-        *("convert", "data", "decode", "jpeg", "resize", "resnet", "trunk", "hub", "inference"),
+        *("convert", "data", "decode", "jpeg", "resize", "resnet", "trunk", "hub", "inference", "quantization"),
         *("network_file", "image_list", "batching", "partial_rows", "vector_files", "ranks"),
         "class_tree",
     ],

@@ -16,14 +16,19 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 16
 
+CIFAR_ROW = "resnet18_cifar10"
+
+NUM_CALIBRATION_IMAGES = 256
+
 
 def measure(options: Options) -> None:
-    """Print the table, ratios to timm as it comes, and how often the optimised network has the same best class."""
+    """Print the table, ratios to timm as it comes, and what optimising changes on real images."""
     anchor, *_ = contestants = infer_contestants(BATCH_SIZE)
     compare(f"ResNet-50, batch {BATCH_SIZE}", contestants, options.rounds, BATCH_SIZE, anchor=anchor)
     images, cifar10 = options.images, options.cifar10
     tell_agreement("resnet50_in1k", options.weights, None if images is None else image_batches(images))
-    tell_agreement("resnet18_cifar10", options.cifar_weights, None if cifar10 is None else cifar_batches(cifar10))
+    tell_agreement(CIFAR_ROW, options.cifar_weights, None if cifar10 is None else cifar_batches(cifar10))
+    tell_accuracy_of_int8(options.cifar_weights, cifar10)
 
 
 def infer_contestants(batch_size: int) -> Contestants:
@@ -35,7 +40,7 @@ def infer_contestants(batch_size: int) -> Contestants:
     import torch
     import torchvision
 
-    from resnet_zoo import create_model, optimize_for_inference
+    from resnet_zoo import create_model, optimize_for_inference, quantization
     from resnet_zoo.inference import fast_dtype
     from resnet_zoo.zoo import resolve_device
 
@@ -66,6 +71,9 @@ def infer_contestants(batch_size: int) -> Contestants:
         f"resnet_zoo, optimised, {kind}": run(optimize_for_inference(ours, dtype=half)),
         f"resnet_zoo, optimised, {kind}, compiled": run(optimize_for_inference(ours, dtype=half, compile=True)),
     }
+    if quantization.is_available(device):
+        int8 = optimize_for_inference(ours, dtype=torch.int8, calibration=images)
+        contestants["resnet_zoo, optimised, int8"] = run(int8)
     if device.type == "cuda":
         name = f"timm, {kind}, channels_last, compiled"
         contestants[name] = run(torch.compile(of_timm(half)), last.to(half))
@@ -89,8 +97,8 @@ def cifar_batches(root: Path, batch_size: int = 100) -> Iterator[Tensor]:
     from resnet_zoo.data import batches, open_test_set
     from resnet_zoo.manifest import get_entry
 
-    images = open_test_set(get_entry("resnet18_cifar10"), root)
-    transform = create_transform("resnet18_cifar10")
+    images = open_test_set(get_entry(CIFAR_ROW), root)
+    transform = create_transform(CIFAR_ROW)
     yield from (transform.normalise(batch.pixels) for batch in batches(images, batch_size))
 
 
@@ -124,3 +132,39 @@ def tell_agreement(name: str, weights: str | None, inputs: Iterable[Tensor] | No
         largest = max(largest, float((folded(x.to(device)) - logits).abs().max()))
     click.echo(f"{name}, top-1 agreement of {half} with float32: {same} of {total} images ({100 * same / total:.2f}%)")
     click.echo(f"{name}, float32 folded: largest logit difference {largest:.2g}")
+
+
+def tell_accuracy_of_int8(weights: str | None, root: Path | None) -> None:
+    """Print the top-1 of ResNet-18 on the CIFAR-10 test images in float32 and in 8-bit integers."""
+    import torch
+
+    from resnet_zoo import ZooError, create_model, evaluate, optimize_for_inference
+
+    if root is None:
+        click.echo(f"{CIFAR_ROW}, int8: not measured (give its images)")
+        return
+    try:
+        model = create_model(CIFAR_ROW, pretrained=True, weights=weights).eval()
+        int8 = optimize_for_inference(model, dtype=torch.int8, calibration=calibration_images(root))
+    except ZooError as error:
+        click.echo(f"{CIFAR_ROW}, int8: not measured ({error})")
+        return
+    exact, rounded = (evaluate(CIFAR_ROW, root, model=network, device="cpu") for network in (model, int8))
+    click.echo(
+        f"{CIFAR_ROW}, top-1 of {exact.num_images} images: float32 {exact.top1:.2f}%, int8 {rounded.top1:.2f}% "
+        f"({rounded.top1 - exact.top1:+.2f}), calibrated on {NUM_CALIBRATION_IMAGES} training images"
+    )
+
+
+def calibration_images(root: Path) -> Tensor:
+    """Return CIFAR-10 training images from all over the set (N, 3, 32, 32), as ResNet-18 sees them."""
+    import torch
+
+    from resnet_zoo import create_transform
+    from resnet_zoo.data import open_training_set
+    from resnet_zoo.manifest import get_entry
+
+    images = open_training_set(get_entry(CIFAR_ROW), root)
+    step = len(images) // NUM_CALIBRATION_IMAGES
+    pixels = [images[step * index].pixels for index in range(NUM_CALIBRATION_IMAGES)]
+    return create_transform(CIFAR_ROW).normalise(torch.cat(pixels))
