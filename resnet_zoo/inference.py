@@ -132,7 +132,8 @@ def optimize_for_inference(
     network = copy.deepcopy(model).float().eval().requires_grad_(False)
     in_channels = _first_convolution(network).in_channels
     _check_calibration(calibration, dtype, in_channels, compile=compile)
-    probe = (_probe_for(network) if calibration is None else calibration[:PROBE_IMAGES].float()).to(device)
+    images = (_probe_for(network) if calibration is None else calibration).to(device, torch.float32)
+    probe = images[:PROBE_IMAGES]
     with torch.inference_mode():
         expected = _outputs(network(probe))
     if calibration is None:
@@ -141,7 +142,7 @@ def optimize_for_inference(
     else:
         num_folded = len(_batch_norms(network))
         full_range = _EXACT_INT8_FLAG in _cpu_flags()
-        network, input_dtype = quantization.quantize(network, calibration.float(), full_range=full_range), torch.float32
+        network, input_dtype = quantization.quantize(network, images, full_range=full_range), torch.float32
         _check_folded(network)
     optimized = OptimizedModel(network, input_dtype, in_channels).eval()
     if compile:
