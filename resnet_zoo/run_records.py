@@ -188,7 +188,17 @@ class LogResume:
     step: int
 
 
-LogLine = LogStep | LogEpoch | LogResume
+@dataclass(frozen=True, kw_only=True)
+class LogChange:
+    """Training went on although something was otherwise than at its beginning: from which step on, and what."""
+
+    kind: Literal["change"] = "change"
+    epoch: int
+    step: int
+    changes: tuple[str, ...]
+
+
+LogLine = LogStep | LogEpoch | LogResume | LogChange
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,12 +209,14 @@ class Log:
         steps: In order of ``step``.
         epochs: In order of ``epoch``.
         resumes: As they happened.
+        changes: Of code, recipe, data or versions, as they happened.
         is_torn: Whether the last line was cut off, by a kill while it was written.
     """
 
     steps: tuple[LogStep, ...]
     epochs: tuple[LogEpoch, ...]
     resumes: tuple[LogResume, ...]
+    changes: tuple[LogChange, ...]
     is_torn: bool
 
 

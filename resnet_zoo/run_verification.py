@@ -22,7 +22,7 @@ from resnet_zoo.manifest import get_entry
 from resnet_zoo.recipes import Recipe, find_recipe
 from resnet_zoo.records import Entry, Measured, to_json
 from resnet_zoo.report import ACCURACY_TOLERANCE_PCT, Check, Report
-from resnet_zoo.run_records import Run
+from resnet_zoo.run_records import LogChange, Run
 from resnet_zoo.runs import read_run
 from resnet_zoo.schedule import learning_rate
 from resnet_zoo.strict import WrongValueError, decode
@@ -175,11 +175,18 @@ def _check_log(run: Run) -> Check:
         "every step in its epoch": bool(missing)
         or all(line.epoch in bounds and bounds[line.epoch][0] <= line.step < bounds[line.epoch][1] for line in steps),
         "no line torn": not run.log.is_torn,
+        "nothing changed on the way" + _told(run.log.changes): not run.log.changes,
         "the last epoch is the result": not epochs or _is_near(epochs[-1].top1, result.top1),
     }
     strays = _stray_rates(run)
     facts["learning rates as scheduled" + (f" (other in epoch {_some(strays)})" if strays else "")] = not strays
     return _check_facts("log", facts)
+
+
+def _told(changes: tuple[LogChange, ...]) -> str:
+    """Return what changed while a run was trained, in brackets."""
+    told = [f"at step {line.step}: {', '.join(line.changes)}" for line in changes]
+    return f" ({'; '.join(told)})" if told else ""
 
 
 def _is_near(logged: float | None, final: float) -> bool:

@@ -27,6 +27,7 @@ from resnet_zoo.run_records import (
     RESULT_NAME,
     EnvironmentFile,
     Log,
+    LogChange,
     LogEpoch,
     LogLine,
     LogResume,
@@ -127,16 +128,21 @@ def read_log(path: Path) -> Log:
     is_torn = bool(lines[-1]) and not is_complete(lines[-1].encode())
     if is_torn or not lines[-1]:
         lines.pop()
-    found: dict[str, dict[int, Any]] = {"step": {}, "epoch": {}, "resume": {}}
+    found: dict[str, dict[int, Any]] = {kind: {} for kind in _LINE_KINDS}
     for number, line in enumerate(lines, start=1):
         record = _read_line(path, number, line)
-        key = {"step": record.step, "epoch": record.epoch, "resume": number}[record.kind]
+        key = {"step": record.step, "epoch": record.epoch}.get(record.kind, number)
         found[record.kind][key] = record
-    steps, epochs, resumes = (tuple(records[key] for key in sorted(records)) for records in found.values())
-    return Log(steps=steps, epochs=epochs, resumes=resumes, is_torn=is_torn)
+    steps, epochs, resumes, changes = (tuple(records[key] for key in sorted(records)) for records in found.values())
+    return Log(steps=steps, epochs=epochs, resumes=resumes, changes=changes, is_torn=is_torn)
 
 
-_LINE_KINDS: dict[Any, type[LogLine]] = {"step": LogStep, "epoch": LogEpoch, "resume": LogResume}
+_LINE_KINDS: dict[str, type[LogLine]] = {
+    "step": LogStep,
+    "epoch": LogEpoch,
+    "resume": LogResume,
+    "change": LogChange,
+}
 
 
 def _read_line(path: Path, number: int, line: str) -> LogLine:
@@ -249,5 +255,5 @@ _CHECKS: dict[type, Callable[[Any], None]] = {
     EnvironmentFile: _check_environment,
     ResultFile: _check_result,
     SummaryFile: _check_summary,
-    **dict.fromkeys((LogStep, LogEpoch, LogResume), _check_log_line),
+    **dict.fromkeys(_LINE_KINDS.values(), _check_log_line),
 }

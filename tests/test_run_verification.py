@@ -20,7 +20,8 @@ from resnet_zoo.evaluation import evaluate
 from resnet_zoo.manifest import class_folders, get_entry
 from resnet_zoo.report import RUN_CHECKS, Report
 from resnet_zoo.run_verification import REPRODUCTION_TOLERANCE_PCT, stored_dtypes, verify_run
-from resnet_zoo.runs import read_run
+from resnet_zoo.run_records import LogChange
+from resnet_zoo.runs import format_line, read_run
 from tests.private_zoo import state_dict
 from tests.run_folders import NAME, MadeRun, header
 from tests.test_accuracy import evaluated
@@ -180,6 +181,13 @@ WRONG: dict[str, tuple[Change, str, str]] = {
     "the last epoch dropped": (without("epoch", 2), "log", "3 epochs (missing 2)"),
     "a step dropped": (without("step", 5), "log", "12 steps, a line for each"),
     "a torn last line": (lambda made: made.change_log(lambda lines: [*lines, '{"kind": "st']), "log", "no line torn"),
+    "code changed on the way": (
+        lambda made: made.change_log(
+            lambda lines: [*lines, format_line(LogChange(epoch=2, step=9, changes=("code_sha256 was 0 and is 1",)))]
+        ),
+        "log",
+        "nothing changed on the way (at step 9: code_sha256 was 0 and is 1)",
+    ),
     "another learning rate": (with_line("epoch", 2, lr=0.01), "log", "other in epoch 2"),
     "another learning rate in a step": (with_line("step", 1, lr=0.01), "log", "other in epoch 0"),
     "a step in another epoch": (with_line("step", 5, epoch=0), "log", "every step in its epoch"),

@@ -113,7 +113,7 @@ def test_a_last_line_that_lacks_its_line_end_alone_is_whole(tmp_path: Path) -> N
     [
         ("{", "line 2: is not valid JSON"),
         ("", "line 2: is not valid JSON"),
-        ("[1]", "line 2: expected an object of kind step, epoch, resume, got '[1]'"),
+        ("[1]", "line 2: expected an object of kind step, epoch, resume, change, got '[1]'"),
         ('{"kind": "note"}', "line 2: expected an object of kind step"),
         ('{"kind": ["step"]}', "line 2: expected an object of kind step"),
         ('{"kind": "resume", "epoch": 0}', "line 2, field step: missing field"),

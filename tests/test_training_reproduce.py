@@ -22,7 +22,8 @@ from resnet_zoo.errors import ArgumentError, DatasetError, RunError, TrainingErr
 from resnet_zoo.files import sha256_of
 from resnet_zoo.manifest import class_folders, get_entry
 from resnet_zoo.run_records import SummaryFile
-from resnet_zoo.runs import read_record, read_run
+from resnet_zoo.run_verification import verify_run
+from resnet_zoo.runs import read_log, read_record, read_run
 from resnet_zoo.training import trainer as module
 from resnet_zoo.training.folder import check_space
 from resnet_zoo.training.reproduce import reproduce, reproduce_seeds
@@ -142,6 +143,9 @@ def test_a_run_that_began_otherwise_goes_on_only_if_allowed(
         train(cifar, tmp_path / "runs", **options)
     assert words in str(error.value)
     assert train(cifar, tmp_path / "runs", replace(CPU, allow_changed=True), **options) == folder
+    (change,) = read_log(folder / "log.jsonl").changes
+    assert words in "; ".join(change.changes)
+    assert "nothing changed on the way" in str(verify_run(folder).check("log").detail)
 
 
 def test_a_run_folder_of_another_row_is_refused(cifar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,7 @@ def find_finished(root: Path, plan: RecipeFile, environment: EnvironmentFile) ->
     taken = {name for summary in summaries for name in summary.runs}
     for path in sorted(row.glob(f"*/{RESULT_NAME}"), reverse=True):
         folder = path.parent
-        if folder.name not in taken and not _changes_since(folder, plan, environment):
+        if folder.name not in taken and not changes_since(folder, plan, environment):
             return folder
     return None
 
@@ -69,7 +69,7 @@ def open_folder(
             raise RunError(folder / RECIPE_NAME, "field row", f"expected {plan.row}, got {began.row}")
         if (began.recipe, there.seed) != (plan.recipe, environment.seed):
             continue
-        changes = _changes_since(folder, plan, environment)
+        changes = changes_since(folder, plan, environment)
         if changes and not allow_changed:
             raise TrainingError(
                 f"{folder} is unfinished and began otherwise: {'; '.join(changes)}. Pass --allow-changed to go on with "
@@ -133,8 +133,12 @@ def check_space(root: Path, entry: Entry) -> None:
         )
 
 
-def _changes_since(folder: Path, plan: RecipeFile, environment: EnvironmentFile) -> list[str]:
-    """Return what is different from when a run began, as words."""
+def changes_since(folder: Path, plan: RecipeFile, environment: EnvironmentFile) -> list[str]:
+    """Return what is different from when a run began, as words.
+
+    Raises:
+        RunError: Its files cannot be read.
+    """
     began = read_record(folder / RECIPE_NAME, RecipeFile)
     there = read_record(folder / ENVIRONMENT_NAME, EnvironmentFile)
     return changes_between(began, plan) + changes_between(there, environment, _FREE_FIELDS)

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from resnet_zoo.errors import NonFiniteLossError, TrainingError, TrainingStopped
 from resnet_zoo.recipes import Recipe
-from resnet_zoo.run_records import LOG_NAME, LogEpoch, LogLine, LogResume, LogStep
+from resnet_zoo.run_records import LOG_NAME, LogChange, LogEpoch, LogLine, LogResume, LogStep
 from resnet_zoo.runs import format_line
 from resnet_zoo.schedule import image_size, learning_rate
 from resnet_zoo.training.checkpoints import Position, load_newest, save_checkpoint
@@ -73,6 +73,7 @@ class Loop:
         evaluate: Measures the network on the test images; ``None``: never.
         evaluate_every: Epochs between two measurements; the last epoch is measured by the caller.
         checkpoint_s: Seconds between checkpoints within an epoch; one is made after every epoch in any case.
+        changes: What is otherwise than at the beginning of the run, for its log.
         watch: Told about progress every few steps.
         on_line: Given every line of the log.
         say: Given sentences for the person at the terminal.
@@ -90,12 +91,14 @@ class Loop:
         evaluate: Callable[[], Accuracy] | None = None,
         evaluate_every: int = 1,
         checkpoint_s: float = 120.0,
+        changes: Sequence[str] = (),
         watch: Callable[[Progress], None] = lambda _: None,
         on_line: Callable[[LogLine], None] = lambda _: None,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.learner, self.images, self.workers, self.folder, self.seed = learner, images, workers, folder, seed
         self.evaluate, self.evaluate_every, self.checkpoint_s = evaluate, evaluate_every, checkpoint_s
+        self.changes = tuple(changes)
         self.watch, self.on_line, self.say = watch, on_line, say
         self.recipe: Recipe = learner.recipe
         self.steps_per_epoch = num_steps(images.num_images, self.recipe.total_batch, workers.num_devices)
@@ -128,6 +131,8 @@ class Loop:
             self.workers.spread(self.learner.state().values())
             self._write(LogResume(epoch=found.epoch, step=found.step))
             self.say(f"Goes on at epoch {found.epoch + 1}, step {found.epoch_step} of {self.steps_per_epoch}.")
+        if self.changes:
+            self._write(LogChange(epoch=self.position.epoch, step=self.position.step, changes=self.changes))
 
     def _load(self) -> Position | None:
         """Take up the newest checkpoint, if there is one, and cut off what the log says beyond it: it happens again."""

@@ -24,7 +24,7 @@ from resnet_zoo.records import Entry
 from resnet_zoo.run_records import DataFingerprint, EnvironmentFile, LogLine, RecipeFile, ResultFile
 from resnet_zoo.training.console import Console
 from resnet_zoo.training.finish import finish
-from resnet_zoo.training.folder import check_space, find_finished, open_folder, start_folder
+from resnet_zoo.training.folder import changes_since, check_space, find_finished, open_folder, start_folder
 from resnet_zoo.training.imagenet import ImageNetTraining
 from resnet_zoo.training.images import CifarImages, TrainingImages
 from resnet_zoo.training.learner import Learner, repeat_exactly
@@ -109,8 +109,9 @@ class Trainer:
                 return Path(finished)
             folder = Path(self.workers.first(lambda: held.enter_context(self._folder(plan, environment))))
             self.screen.say(f"Run folder: {folder}")
+            changes = self.workers.first(lambda: changes_since(folder, plan, environment))
             learner = self._learner(seed, compiled=environment.compiled)
-            position = self._loop(learner, training, testing, folder, seed).run()
+            position = self._loop(learner, training, testing, folder, seed, changes).run()
             correct = testing.count(learner.model)
             if self.workers.is_first:
                 with writing(folder):
@@ -193,7 +194,15 @@ class Trainer:
         normalise = Transform(self.entry.preprocess, self.entry.input_size).normalise
         return Learner(model, self.recipe, normalise, self.workers, compile_network=compiled)
 
-    def _loop(self, learner: Learner, training: TrainingImages, testing: TestImages, folder: Path, seed: int) -> Loop:
+    def _loop(
+        self,
+        learner: Learner,
+        training: TrainingImages,
+        testing: TestImages,
+        folder: Path,
+        seed: int,
+        changes: list[str],
+    ) -> Loop:
         precision: Precision = "float32" if self.recipe.precision == "float32" else "bfloat16"
         evaluate_every = self.settings.evaluate_every
         return Loop(
@@ -206,6 +215,7 @@ class Trainer:
             evaluate=partial(testing.percentages, learner.model, precision) if evaluate_every else None,
             evaluate_every=evaluate_every,
             checkpoint_s=self.settings.checkpoint_s,
+            changes=changes,
             watch=self.screen.watch,
             on_line=self._listener(folder),
             say=self.screen.say,
