@@ -143,8 +143,8 @@ def test_a_run_that_began_otherwise_goes_on_only_if_allowed(
         train(cifar, tmp_path / "runs", **options)
     assert words in str(error.value)
     assert train(cifar, tmp_path / "runs", replace(CPU, allow_changed=True), **options) == folder
-    (change,) = read_log(folder / "log.jsonl").changes
-    assert words in "; ".join(change.changes)
+    (line,) = read_log(folder / "log.jsonl").changes
+    assert words in "; ".join(line.changes)
     assert "nothing changed on the way" in str(verify_run(folder).check("log").detail)
 
 
