@@ -166,8 +166,6 @@ def _check_target(target: Path, form: str, *, overwrite: bool) -> None:
     if form not in SUFFIXES:
         raise ArgumentError(f"Expected a format of {' or '.join(SUFFIXES)}, got {form!r}.")
     check_target(target, (SUFFIXES[form],), overwrite=overwrite)
-    if not target.parent.is_dir():
-        raise ArgumentError(f"{target.parent} is no folder; make it first, or choose another target.")
 
 
 def _require(module: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 from collections.abc import Callable, Collection
@@ -36,6 +37,7 @@ def check_target(path: Path, suffixes: Collection[str] = (), *, overwrite: bool)
 
     Raises:
         ArgumentError: It has another suffix, is a folder, or exists and may not be replaced.
+        OSError: Its folder is not there, or cannot be written to.
     """
     if suffixes and path.suffix not in suffixes:
         raise ArgumentError(f"{path}: expected a path that ends in {' or '.join(suffixes)}.")
@@ -43,6 +45,11 @@ def check_target(path: Path, suffixes: Collection[str] = (), *, overwrite: bool)
         raise ArgumentError(f"{path} is a folder; pass the path of the file to write.")
     if path.exists() and not overwrite:
         raise ArgumentError(f"{path} exists already. Choose another path, or allow it to be replaced (--force).")
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
 
 def write_atomically(target: Path, write: Callable[[Path], object]) -> None:

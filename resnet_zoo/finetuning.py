@@ -8,7 +8,7 @@ from pathlib import Path
 
 from resnet_zoo.batching import num_cores
 from resnet_zoo.class_tree import read_class_tree
-from resnet_zoo.errors import ArgumentError, TrainingError
+from resnet_zoo.errors import ArgumentError
 from resnet_zoo.files import check_target
 from resnet_zoo.names import kind_of
 from resnet_zoo.networks import Network, open_network
@@ -65,13 +65,12 @@ def finetune(
             IntegrityError, UnsafeCheckpointError, CheckpointError: As `open_network`.
         DatasetError: The images are missing, of fewer than two classes, or unreadable.
         ArgumentError: A target that cannot be, classes without a folder, or a value out of range.
-        TrainingError: The target cannot be written, another process is writing it, or an unfinished training began
-            otherwise; or the training was stopped (`TrainingStopped`) or diverged (`NonFiniteLossError`).
-        OSError: The file cannot be written; the last checkpoint is kept.
+        TrainingError: Another process is writing the target, or an unfinished training began otherwise; or the training
+            was stopped (`TrainingStopped`) or diverged (`NonFiniteLossError`).
+        OSError: The target cannot be written; the last checkpoint is kept.
     """
     target = Path(target)
     check_target(target, (".safetensors",), overwrite=overwrite)
-    _check_place(target.absolute().parent)
     network = _find_network(name, weights, from_scratch=from_scratch)
     tree = read_class_tree(data, classes=classes, val_share=val_share)
     tuner = Tuner(
@@ -86,13 +85,6 @@ def finetune(
         screen=screen or Silent(),
     )
     return tuner.run(Path(data), target, overwrite=overwrite)
-
-
-def _check_place(folder: Path) -> None:
-    if not folder.is_dir():
-        raise TrainingError(f"{folder} is not a folder, so nothing can be written to it. Make it, or choose another.")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise TrainingError(f"{folder} cannot be written to. Choose another folder, or change its permissions.")
 
 
 def _find_network(

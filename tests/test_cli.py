@@ -776,7 +776,7 @@ def test_finetune_writes_a_network_that_predict_takes_and_says_what_it_did(
     ("options", "code", "fact"),
     [
         (("-o", "a.pth"), 2, "ends in .safetensors"),
-        (("-o", "missing/a.safetensors"), 3, "is not a folder"),
+        (("-o", "missing/a.safetensors"), 3, "No such file or directory"),
         (("--data", "missing"), 3, "is not a folder"),
         (("--classes", "sea,land"), 2, "no folder for the class 'land'"),
         (("--classes", "sea"), 3, "two or more classes"),

@@ -273,7 +273,6 @@ def test_an_existing_file_is_replaced_only_if_asked_for(weights: Path, tmp_path:
         ("row.pt2", "onnx", r"row\.pt2: expected a path that ends in \.onnx"),
         ("row", "onnx", r"ends in \.onnx"),
         ("row.onnx", "tflite", "Expected a format of onnx or torch-export, got 'tflite'"),
-        ("no/such/row.pt2", "torch-export", "such is no folder"),
         ("folder.pt2", "torch-export", "is a folder"),
     ],
 )
@@ -281,6 +280,12 @@ def test_a_target_that_cannot_be_is_told_before_the_work(file: str, form: Any, f
     (tmp_path / "folder.pt2").mkdir()
     with pytest.raises(ArgumentError, match=fact):
         export_model(ROW, tmp_path / file, format=form, weights=tmp_path / "never looked for.pth")
+
+
+def test_a_target_in_a_missing_folder_is_told_before_the_work(tmp_path: Path) -> None:
+    target = tmp_path / "missing" / "row.pt2"
+    with pytest.raises(OSError, match="missing"):
+        export_model(ROW, target, format="torch-export", weights=tmp_path / "never looked for.pth")
 
 
 def test_a_disk_that_fails_leaves_nothing(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

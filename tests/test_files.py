@@ -44,9 +44,23 @@ def test_a_path_that_no_file_may_be_written_to_is_refused(tmp_path: Path) -> Non
     for name, fact in (("new.c", r"ends in \.a or \.b"), ("folder.a", "is a folder"), ("old.a", "exists already")):
         with pytest.raises(ArgumentError, match=fact):
             check_target(tmp_path / name, (".a", ".b"), overwrite=False)
-    for name in ("old.a", "new.b", "missing/new.a"):
+    for name in ("old.a", "new.b"):
         check_target(tmp_path / name, (".a", ".b"), overwrite=True)
     check_target(tmp_path / "new.c", overwrite=False)
+    with pytest.raises(FileNotFoundError, match="missing"):
+        check_target(tmp_path / "missing" / "new.a", overwrite=True)
+
+
+def test_a_path_without_a_folder_is_one_in_this_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    check_target(Path("new.a"), overwrite=False)
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0o500)
+    with pytest.raises(PermissionError, match="closed"):
+        check_target(tmp_path / "closed" / "new.a", overwrite=False)
 
 
 def test_a_file_is_written(tmp_path: Path) -> None:
