@@ -8,6 +8,7 @@ before it; their product is one convolution with a bias (Jacob et al. 2018, http
 from __future__ import annotations
 
 import copy
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from torch import Tensor, nn
 
 from resnet_zoo import quantization
 from resnet_zoo.errors import ArgumentError
+
+_LOG = logging.getLogger("resnet_zoo")
 
 PROBE_IMAGES, PROBE_SEED = 4, 0
 """How many images of random values a new network is compared on with the one it was made from."""
@@ -54,6 +57,15 @@ class InferenceReport:
     largest_logit_difference: float
     largest_logit: float
     argmax_agreement: float | None
+
+    def __str__(self) -> str:
+        """Return it as a sentence."""
+        agreement = "" if self.argmax_agreement is None else f", the best class the same on {self.argmax_agreement:.0%}"
+        return (
+            f"Computes in {self.dtype}, {self.memory_format}, {self.folded_batch_norms} batch-norms folded"
+            f"{', compiled' if self.compiled else ''}; on {self.probe_size[0]} probe images the largest difference is "
+            f"{self.largest_logit_difference:.2g} of {self.largest_logit:.2g}{agreement}."
+        )
 
 
 class OptimizedModel(nn.Module):
@@ -111,7 +123,7 @@ def optimize_for_inference(
     """Return a faster network with the same outputs; the model given is left as it was.
 
     Batch-norm is folded into the convolutions and memory is laid out channels_last. The new network is then compared
-    with the one given on a few images; its ``report`` says what was done and what differs.
+    with the one given on a few images; its ``report`` says what was done and what differs, and is logged.
 
     Args:
         model: A network of this zoo, or a module made of one, on the device where it will run.
@@ -161,6 +173,7 @@ def optimize_for_inference(
         largest_logit=max(output.abs().max().item() for output in expected),
         argmax_agreement=_argmax_agreement(actual[0], expected[0]) if is_logits else None,
     )
+    _LOG.info("%s", optimized.report)
     return optimized
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +231,21 @@ def test_the_report_tells_the_probe_s_difference(model: ResNet, monkeypatch: pyt
     assert report.argmax_agreement == (expected.argmax(1) == 3).float().mean().item()
     assert report.argmax_agreement is not None
     assert report.argmax_agreement < 1
+
+
+def test_the_report_is_a_sentence(model: ResNet) -> None:
+    report = replace(
+        optimize_for_inference(model).report,
+        largest_logit_difference=0.01234,
+        largest_logit=5.678,
+        argmax_agreement=0.75,
+    )
+    assert str(report) == (
+        "Computes in float32, channels_last, 20 batch-norms folded; on 4 probe images the largest difference is "
+        "0.012 of 5.7, the best class the same on 75%."
+    )
+    assert "compiled" in str(replace(report, compiled=True))
+    assert "best class" not in str(replace(report, argmax_agreement=None))
 
 
 # --- half precision ------------------------------------------------------------------------------------------------
@@ -529,6 +546,20 @@ def test_predict_takes_fast(tmp_path: Path, weights: Path) -> None:
     )
     assert done.exit_code == 0, done.stderr
     assert len(json.loads(done.stdout)[0]["classes"]) == 5
+    report = f"Computes in {str(fast_dtype(CPU))[6:]}, channels_last, 20 batch-norms folded; on 4 probe images"
+    assert done.stderr.count(report) == 1
+
+
+def test_among_many_processes_the_first_tells_what_fast_did(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.fromarray(smooth_image(32, 32)).save(tmp_path / "cat.png")
+    arguments = ("predict", ROW, tmp_path / "cat.png", "--weights", weights, "--device", "cpu")
+    assert "Computes in" not in run(*arguments).stderr
+    monkeypatch.setenv("RANK", "1")
+    assert "Computes in" not in run(*arguments, "--fast").stderr
+    assert "Computes in" not in run(*arguments).stderr
+    assert logging.getLogger("resnet_zoo").handlers == []
 
 
 def test_evaluate_takes_fast_and_tells_the_precision(class_tree: Tree, weights: Path) -> None:

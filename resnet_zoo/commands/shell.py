@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
@@ -131,8 +131,40 @@ weights_option = click.option(
 device_option = click.option(
     "--device", metavar="DEVICE", default="auto", show_default=True, help="Compute on: auto, cpu, cuda, cuda:1, mps."
 )
+
+
+@contextlib.contextmanager
+def _log_on_stderr() -> Iterator[None]:
+    """Show what the package logs, for as long as the context lasts."""
+    import logging
+
+    class OnStderr(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            click.echo(record.getMessage(), err=True)
+
+    log, handler = logging.getLogger("resnet_zoo"), OnStderr()
+    before = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before)
+
+
+def _tell_what_was_done(ctx: click.Context, _option: click.Parameter, fast: bool) -> bool:
+    """Let `optimize_for_inference` show its report; among many processes, that of the first."""
+    if fast and os.environ.get("RANK", "0") == "0":
+        ctx.with_resource(_log_on_stderr())
+    return fast
+
+
 fast_option = click.option(
-    "--fast", is_flag=True, help="Fold batch-norm, and compute in bfloat16 where the device multiplies it."
+    "--fast",
+    is_flag=True,
+    callback=_tell_what_was_done,
+    help="Fold batch-norm, compute in bfloat16 where the device multiplies it, and say what it changes.",
 )
 data_options = (
     batch_size_option(64),
