@@ -66,9 +66,15 @@ class Ranks:
             yield
             return
         import torch.distributed as dist
+        from torch.distributed.rendezvous import rendezvous
 
         try:
-            dist.init_process_group(backend, timeout=_LONGEST_WAIT if backend == "gloo" else None)
+            store, rank, size = next(iter(rendezvous("env://")))
+            attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+            # torchrun may keep its store when it starts all processes again: addresses of dead ones are in it.
+            store = dist.PrefixStore(f"attempt {attempt}", store)  # type: ignore[attr-defined]  # torch does not list it
+            timeout = _LONGEST_WAIT if backend == "gloo" else None
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
         except (RuntimeError, ValueError) as error:
             raise ArgumentError(
                 f"The {self.size} processes cannot be connected: {error}. Start with torchrun."
