@@ -7,6 +7,7 @@ import datetime
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from resnet_zoo.errors import ArgumentError, DatasetError
 
@@ -16,6 +17,11 @@ _LONGEST_WAIT = datetime.timedelta(days=30)
 _STOPPED = (
     "Another process of this run stopped; its own message says why. What is done is kept: run the same command again."
 )
+
+
+def num_restarts() -> int:
+    """Return how often torchrun started all processes again, because one had failed."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 @dataclass(frozen=True)
@@ -68,13 +74,12 @@ class Ranks:
         import torch.distributed as dist
         from torch.distributed.rendezvous import rendezvous
 
+        wait: dict[str, Any] = {"timeout": _LONGEST_WAIT} if backend == "gloo" else {}
         try:
-            store, rank, size = next(iter(rendezvous("env://")))
-            attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+            store, _, _ = next(rendezvous("env://", **wait))
             # torchrun may keep its store when it starts all processes again: addresses of dead ones are in it.
-            store = dist.PrefixStore(f"attempt {attempt}", store)  # type: ignore[attr-defined]  # torch does not list it
-            timeout = _LONGEST_WAIT if backend == "gloo" else None
-            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
+            own_keys = dist.PrefixStore(f"start {num_restarts()}", store)  # type: ignore[attr-defined]
+            dist.init_process_group(backend, store=own_keys, rank=self.rank, world_size=self.size, **wait)
         except (RuntimeError, ValueError) as error:
             raise ArgumentError(
                 f"The {self.size} processes cannot be connected: {error}. Start with torchrun."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from resnet_zoo.errors import ArgumentError, ZooError
-from resnet_zoo.ranks import Ranks
+from resnet_zoo.ranks import Ranks, num_restarts
 from resnet_zoo.zoo import resolve_device
 
 
@@ -98,4 +97,4 @@ def _own_device(ranks: Ranks, chosen: torch.device) -> torch.device:
 
 def is_restarted() -> bool:
     """Tell whether torchrun started all processes again, because one had failed."""
-    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    return num_restarts() > 0
