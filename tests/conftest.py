@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 ENTRIES = current_manifest().models
 NAMES = [entry.name for entry in ENTRIES]
 
+needs_permissions = pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
+
 _DATA_VARIABLE = "RESNET_ZOO_TEST_DATA"
 """Folder with cifar10-jpeg.tar.gz and imagenet-samples.tar, for the tests on real images."""
 

@@ -14,6 +14,7 @@ import pytest
 
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.files import check_target, sha256_of, write_atomically
+from tests.conftest import needs_permissions
 
 ROOT = Path(__file__).parent.parent
 
@@ -56,7 +57,7 @@ def test_a_path_without_a_folder_is_one_in_this_folder(tmp_path: Path, monkeypat
     check_target(Path("new.a"), overwrite=False)
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
+@needs_permissions
 def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0o500)
     with pytest.raises(PermissionError, match="closed"):

@@ -35,7 +35,7 @@ from resnet_zoo.manifest import class_names, get_entry
 from resnet_zoo.run_records import LogEpoch, LogLine, LogStep
 from resnet_zoo.training.console import Silent
 from resnet_zoo.tuning import Tuning
-from tests.conftest import random_network
+from tests.conftest import needs_permissions, random_network
 
 ROW, ROW_IN1K = "resnet18_cifar10", "resnet18_in1k"
 COLOURS = {"blue": (40, 60, 200), "green": (50, 190, 60), "red": (210, 50, 40)}
@@ -361,7 +361,7 @@ def test_targets_that_cannot_be_are_refused(refused: Callable[..., str], tmp_pat
     assert "is a folder" in refused(ArgumentError, target=tmp_path / "folder.safetensors")
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
+@needs_permissions
 def test_a_folder_that_cannot_be_written_is_refused(refused: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0o500)
     assert "Permission denied" in refused(OSError, target=tmp_path / "closed" / "a.safetensors")

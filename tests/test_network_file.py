@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from resnet_zoo.errors import (
 from resnet_zoo.manifest import get_entry
 from resnet_zoo.network_file import read_network, save_network
 from resnet_zoo.resnet import ResNet
-from tests.conftest import PETS
+from tests.conftest import PETS, needs_permissions
 
 ROW = "resnet18_cifar10"
 
@@ -137,7 +136,7 @@ def test_files_without_a_network_are_refused(pet_file: Path, tmp_path: Path) -> 
         read_network(tmp_path / "missing.safetensors")
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
+@needs_permissions
 def test_a_folder_that_cannot_be_written_is_left_alone(pet_model: ResNet, tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(OSError, match="Permission"):
