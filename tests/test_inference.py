@@ -556,6 +556,7 @@ def test_among_many_processes_the_first_tells_what_fast_did(
     Image.fromarray(smooth_image(32, 32)).save(tmp_path / "cat.png")
     arguments = ("predict", ROW, tmp_path / "cat.png", "--weights", weights, "--device", "cpu")
     assert "Computes in" not in run(*arguments).stderr
+    monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
     assert "Computes in" not in run(*arguments, "--fast").stderr
     assert "Computes in" not in run(*arguments).stderr
