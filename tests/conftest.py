@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,14 +34,18 @@ _DATA_VARIABLE = "RESNET_ZOO_TEST_DATA"
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache and no network, so that no test depends on what this machine has or can reach."""
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty cache and no network, so that no test depends on what this machine has or can reach.
+
+    It goes with its test: thousands of caches, some with weights in them, would fill a disk.
+    """
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("RESNET_ZOO_HOME", str(home))
     monkeypatch.setenv("RESNET_ZOO_OFFLINE", "1")
     for name in ("RESNET_ZOO_MIRROR", "RESNET_ZOO_MANIFEST", "HF_HUB_OFFLINE", "HF_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
-    return home
+    yield home
+    shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.fixture
