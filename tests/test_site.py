@@ -219,14 +219,16 @@ def test_a_model_page_shows_what_belongs_on_it(full_site: Path) -> None:
     assert any(text is not None and "torch.hub.load(" in text for text in copied)
 
 
-@pytest.mark.parametrize("name", [NAME, "resnet18_in1k"])
-def test_the_python_snippet_takes_a_photo(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "weights"), [(NAME, ', weights="retrained"'), ("resnet18_in1k", ", pretrained=True")])
+def test_the_python_snippet_takes_a_photo(
+    name: str, weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     entry, names = get_entry(name), dict[str, Any]()
     code = next(snippet.code for snippet in snippets_of(entry) if snippet.title == "Python")
     Image.fromarray(smooth_image(240, 320)).save(tmp_path / "photo.jpg")
     monkeypatch.chdir(tmp_path)
-    assert ", pretrained=True" in code
-    exec(code.replace(", pretrained=True", ""), names)
+    assert weights in code
+    exec(code if entry.name == NAME else code.replace(weights, ""), names)
     assert names["logits"].shape == (1, entry.num_classes)
 
 

@@ -42,12 +42,18 @@ class Snippet:
 
 
 def snippets_of(entry: Entry) -> tuple[Snippet, ...]:
-    """Return how the row is used from Python, from torch.hub and at the command line."""
+    """Return how the row is used from Python, from torch.hub and at the command line.
+
+    They name a weight set with a file where the default one has none: it needs no conversion.
+    """
     name = entry.name
+    tag = _tag_with_a_file(entry)
+    weights = "pretrained=True" if tag is None else f'weights="{tag}"'
+    option = "" if tag is None else f" --weights {tag}"
     any_size = ", any_size=True" if entry.preprocess.resize_backend is None else ""  # a photo is not 32x32
     python = (
         "import resnet_zoo\n\n"
-        f'model = resnet_zoo.create_model("{name}", pretrained=True).eval()\n'
+        f'model = resnet_zoo.create_model("{name}", {weights}).eval()\n'
         f'transform = resnet_zoo.create_transform("{name}"{any_size})\n'
         'logits = model(transform("photo.jpg")[None])'
     )
@@ -55,16 +61,23 @@ def snippets_of(entry: Entry) -> tuple[Snippet, ...]:
         "import torch\n\n"
         "model = torch.hub.load(\n"
         f'    "path/to/resnet_zoo", "{name}", source="local",\n'
-        "    pretrained=True,\n"
+        f"    {weights},\n"
         ")\n"
         "model.eval()"
     )
-    command = f"resnet-zoo download {name}\nresnet-zoo predict {name} photo.jpg\nresnet-zoo verify {name}"
+    commands = (f"download {name}", f"predict {name} photo.jpg", f"verify {name}")
     return (
         Snippet("Python", "python", python),
         Snippet("torch.hub", "python", hub),
-        Snippet("Command line", "bash", command),
+        Snippet("Command line", "bash", "\n".join(f"resnet-zoo {command}{option}" for command in commands)),
     )
+
+
+def _tag_with_a_file(entry: Entry) -> str | None:
+    """Return the weight set to name, or ``None`` where the default one is as good as any."""
+    if entry.weights[entry.default_weights].file is not None:
+        return None
+    return next((tag for tag, weight_set in entry.weights.items() if weight_set.file is not None), None)
 
 
 # --- recipe -------------------------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ const Charts = (() => {
       width = found;
       redraw();
     });
-    requestAnimationFrame(() => setTimeout(() => observer.observe(place))); // the text is painted first
+    observer.observe(place);
     document.addEventListener("themechange", () => width && redraw());
     return () => width && redraw();
   };

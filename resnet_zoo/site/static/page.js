@@ -1,6 +1,10 @@
-// Copy buttons, on every page.
+// On every page: what draws the plots is read late; copy buttons.
 "use strict";
 (() => {
+  const later = document.getElementById("later")?.content;
+  for (const script of later?.querySelectorAll("script") ?? []) script.async = false; // one after the other
+  if (later) requestAnimationFrame(() => setTimeout(() => document.body.append(later))); // the text is painted first
+
   const write = async (text) => {
     try {
       await navigator.clipboard.writeText(text);
