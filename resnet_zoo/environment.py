@@ -33,13 +33,14 @@ def versions() -> dict[str, str]:
 
 
 def device_title(device: torch.device) -> str:
-    """Return a device's name as people know it."""
-    if device.type == "cuda":
-        import torch
+    """Return a device's name as people know it; of a CPU also the threads used, on which the last bits depend."""
+    import torch
 
+    if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "cpu":
-        return f"{_processor()}, {os.cpu_count()} cores"
+        threads, cores = torch.get_num_threads(), os.cpu_count()
+        return f"{_processor()}, {cores} cores" + ("" if threads == cores else f", threads used: {threads}")
     return str(device)
 
 

@@ -212,7 +212,7 @@ def echo_benchmark(benchmark: Benchmark) -> None:
         table.add_row(speed.name, speed.mode, speed.dtype, str(speed.batch_size), *times, *share)
     echo_table(table)
     torch = benchmark.versions["torch"]
-    click.echo(f"{benchmark.device}, {benchmark.num_threads} threads, torch {torch}", err=True)
+    click.echo(f"{benchmark.device}, torch {torch}", err=True)
 
 
 def _accuracy(measured: float, correct: int, interval: tuple[float, float], published: str) -> str:

@@ -21,15 +21,16 @@ from PIL import Image
 from resnet_zoo.errors import ArgumentError, DatasetError, RunError, TrainingError, UnknownModelError
 from resnet_zoo.files import sha256_of
 from resnet_zoo.manifest import class_folders, get_entry
-from resnet_zoo.run_records import SummaryFile
+from resnet_zoo.run_records import LogChange, SummaryFile
 from resnet_zoo.run_verification import verify_run
-from resnet_zoo.runs import read_log, read_record, read_run
+from resnet_zoo.runs import format_line, read_log, read_record, read_run
 from resnet_zoo.training import trainer as module
-from resnet_zoo.training.folder import check_space
+from resnet_zoo.training.folder import check_space, find_finished
 from resnet_zoo.training.reproduce import reproduce, reproduce_seeds
 from resnet_zoo.training.trainer import Settings
 from resnet_zoo.zoo import create_model
 from tests.conftest import NAMES, smooth_image
+from tests.run_folders import MadeRun, copy_run
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "scripts" / "reproduce.py"
@@ -126,6 +127,7 @@ def test_a_new_run_that_torchrun_starts_again_goes_on(
         ("recipe", "overridden.lr was None and is 0.0123; values.lr was"),
         ("code", "code_sha256 was"),
         ("data", "data.test_sha256 was"),
+        ("threads", "device was"),
     ],
 )
 def test_a_run_that_began_otherwise_goes_on_only_if_allowed(
@@ -137,6 +139,8 @@ def test_a_run_that_began_otherwise_goes_on_only_if_allowed(
         options = {"overrides": {**QUICK, "lr": "0.0123"}}
     elif change == "code":
         monkeypatch.setattr(module, "code_sha256", lambda: "0" * 64)
+    elif change == "threads":
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
     else:
         Image.fromarray(smooth_image(32, 32, seed=99)).save(cifar / "test" / "cat" / "0000.png")
     with pytest.raises(TrainingError, match="--allow-changed") as error:
@@ -178,6 +182,16 @@ def test_several_seeds_are_summed_up_and_go_on_where_they_were(
     assert summary.top1.std == pytest.approx(abs(results[0].top1 - results[1].top1) / 2**0.5)
     again = reproduce_seeds("resnet18_cifar10", cifar, seeds=(3, 4), **options)
     assert set(read_record(again / "summary.json", SummaryFile).runs).isdisjoint(summary.runs)
+
+
+def test_a_finished_run_that_changed_on_its_way_is_not_taken_up(good_run: MadeRun, tmp_path: Path) -> None:
+    run = copy_run(good_run, tmp_path / "resnet18_cifar10")
+    began = read_run(run.folder)
+    kind = (tmp_path, began.recipe, began.environment)
+    assert find_finished(*kind) == run.folder
+    change = LogChange(epoch=1, step=4, changes=("code_sha256 was 1 and is 2",))
+    run.change_log(lambda lines: [*lines, format_line(change)])
+    assert find_finished(*kind) is None
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from resnet_zoo.errors import RunError, TrainingError
 from resnet_zoo.records import Entry, to_json
 from resnet_zoo.run_records import (
     ENVIRONMENT_NAME,
+    LOG_NAME,
     RECIPE_NAME,
     RESULT_NAME,
     SUMMARY_NAME,
@@ -22,7 +23,7 @@ from resnet_zoo.run_records import (
     RecipeFile,
     SummaryFile,
 )
-from resnet_zoo.runs import new_run_folder, read_record, write_json
+from resnet_zoo.runs import new_run_folder, read_log, read_record, write_json
 
 _COPIES = 4
 """Checkpoints are kept twice while a third is written; the weights and small files take less than a fourth."""
@@ -46,7 +47,9 @@ def find_finished(root: Path, plan: RecipeFile, environment: EnvironmentFile) ->
     taken = {name for summary in summaries for name in summary.runs}
     for path in sorted(row.glob(f"*/{RESULT_NAME}"), reverse=True):
         folder = path.parent
-        if folder.name not in taken and not changes_since(folder, plan, environment):
+        if folder.name in taken or changes_since(folder, plan, environment):
+            continue
+        if not read_log(folder / LOG_NAME).changes:
             return folder
     return None
 
