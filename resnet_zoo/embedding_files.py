@@ -16,7 +16,7 @@ from resnet_zoo.batching import OnBad, batched, num_cores
 from resnet_zoo.embedding import LAYER, Embedder
 from resnet_zoo.errors import ArgumentError, DatasetError
 from resnet_zoo.files import check_target, write_atomically
-from resnet_zoo.image_list import find_images
+from resnet_zoo.image_list import check_there, find_images
 from resnet_zoo.networks import Network, open_network
 from resnet_zoo.partial_rows import Batch, MergedRows, PartialRun, RowLog, RunFacts
 from resnet_zoo.preprocess import ImageSource
@@ -133,9 +133,7 @@ def _check_paths(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
     given = [os.fspath(path) for path in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
     if not given:
         raise DatasetError("No images: pass image files or folders.")
-    for path in given:
-        if not Path(path).exists():
-            raise DatasetError(f"{path} is not there. Check the path.")
+    check_there(given)
     return given
 
 
@@ -237,7 +235,7 @@ def _finish(run: PartialRun, facts: RunFacts, write: Write, work: _Work) -> Embe
         channels=facts.channels,
         precision=facts.precision,
         num_resumed=work.num_resumed,
-        images_per_s=work.num_done / work.seconds,
+        images_per_s=round(work.num_done / work.seconds, 1),
     )
 
 

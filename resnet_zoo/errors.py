@@ -142,7 +142,10 @@ class DownloadError(ZooError):
 
     def __str__(self) -> str:
         tried = "; ".join(f"{source}: {answer}" for source, answer in self.attempts.items())
-        return f"Every source failed ({tried})."
+        return (
+            f"Every source failed ({tried}). Connect to the network, or pass the weights' file, or --mirror with a "
+            "folder or address that has it."
+        )
 
 
 class IntegrityError(DownloadError):

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from resnet_zoo.chain import Chain
 from resnet_zoo.errors import ArgumentError, ExportError
-from resnet_zoo.features import FeatureExtractor
+from resnet_zoo.features import FeatureExtractor, check_layers
 from resnet_zoo.files import check_target, sha256_of, write_atomically
 from resnet_zoo.fit import build
 from resnet_zoo.names import kind_of
@@ -115,6 +115,8 @@ def export_model(
         for module in ("onnx", "onnxscript", "onnxruntime"):
             _require(module)
     network = open_network(name, weights=weights)
+    if features is not None:
+        check_layers(network.entry, features)
     is_fresh = weights is None and not pretrained
     body = (build(network.entry, in_channels=network.in_channels) if is_fresh else network.load()).eval()
     chain = None if is_fresh else network.chain

@@ -52,6 +52,7 @@ from resnet_zoo.errors import ArgumentError, UnknownLayerError
 from resnet_zoo.fit import architecture_of
 from resnet_zoo.manifest import get_entry, use_manifest
 from resnet_zoo.names import kind_of
+from resnet_zoo.records import Entry
 from resnet_zoo.resnet import ResNet
 from resnet_zoo.trunk import LAYERS, Trunk, modules_of
 from resnet_zoo.zoo import create_model
@@ -91,9 +92,18 @@ def create_feature_extractor(
     """
     with use_manifest(manifest):
         if kind_of(name) == "row":  # before anything is fetched
-            _check_layers(layers, _blocks_of(architecture_of(get_entry(str(name))).depths))
+            check_layers(get_entry(str(name)), layers)
         model = create_model(name, pretrained=pretrained, weights=weights, in_channels=in_channels, device=device)
     return FeatureExtractor(model, layers=layers)
+
+
+def check_layers(entry: Entry, layers: Sequence[str]) -> None:
+    """Refuse layers that a row's network does not have, before it is made.
+
+    Raises:
+        UnknownLayerError, ArgumentError: As `create_feature_extractor`.
+    """
+    _check_layers(layers, _blocks_of(architecture_of(entry).depths))
 
 
 class FeatureExtractor(Trunk):

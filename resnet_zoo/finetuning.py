@@ -73,6 +73,8 @@ def finetune(
     check_target(target, (".safetensors",), overwrite=overwrite)
     network = _find_network(name, weights, from_scratch=from_scratch)
     tree = read_class_tree(data, classes=classes, val_share=val_share)
+    if not from_scratch:
+        _ = network.weights  # what is wrong with them is to be known before any image is read
     tuner = Tuner(
         network=network,
         made_from=_origin(network, weights, from_scratch=from_scratch),
@@ -96,8 +98,6 @@ def _find_network(
         raise ArgumentError(f"{os.fspath(name)} has its own weights. Leave out from_scratch, or name a row instead.")
     network = open_network(name, weights=weights)
     _ = network.transform  # refuses a network for other images than RGB
-    if not from_scratch:
-        _ = network.weights  # what is wrong with them is to be known before any image is read
     return network
 
 

@@ -10,6 +10,17 @@ from resnet_zoo.data import IMAGE_SUFFIXES
 from resnet_zoo.errors import DatasetError
 
 
+def check_there(paths: Iterable[str | os.PathLike[str]]) -> None:
+    """Refuse paths that do not exist, before anything is loaded for them.
+
+    Raises:
+        DatasetError: Names the first one.
+    """
+    for path in paths:
+        if not Path(path).exists():
+            raise DatasetError(f"{os.fspath(path)} is not there. Check the path.")
+
+
 def find_images(paths: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
     """Yield the images of files and folders, in the order given; within a folder sorted by name, subfolders in place.
 

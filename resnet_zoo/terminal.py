@@ -45,15 +45,18 @@ def new_table(*headers: str) -> Table:
 
 
 def echo_table(table: Table) -> None:
-    """Write a table to stdout: colours and the terminal's width on a terminal, neither in a pipe."""
+    """Write a table to stdout: colours and the terminal's width on a terminal; neither, and no padding, in a pipe."""
     from rich.console import Console
 
     console = Console(highlight=False, emoji=False)
     if not console.is_terminal:
         console = Console(highlight=False, emoji=False, width=10_000, no_color=True)
-    with console.capture() as text:
+    with console.capture() as captured:
         console.print(table)
-    click.echo(text.get(), nl=False)  # not by rich itself, which ends with 1 when a pipe is closed
+    text = captured.get()
+    if not console.is_terminal:
+        text = "\n".join(line.rstrip(" ") for line in text.split("\n"))
+    click.echo(text, nl=False)  # not by rich itself, which ends with 1 when a pipe is closed
 
 
 def echo_record(record: Mapping[str, Any]) -> None:

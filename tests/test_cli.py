@@ -504,7 +504,7 @@ def test_predict_on_a_png_of_the_networks_size_says_nothing_on_stderr(weights: P
 @pytest.mark.parametrize(
     ("name", "content", "fact"),
     [
-        ("missing.jpg", None, "No such file"),
+        ("missing.jpg", None, "is not there"),
         (".", None, "holds no images"),
         ("empty.jpg", b"", "empty"),
         ("text.jpg", b"no image", "not an image"),
@@ -569,6 +569,30 @@ def test_predict_goes_on_after_a_bad_image_if_told_to(weights: Path, image: Path
 )
 def test_predict_with_a_wrong_argument_says_so(arguments: tuple[str, ...], code: int, fact: str, image: Path) -> None:
     assert_one_sentence(run("predict", ROW, image, *arguments), code, fact)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "fact"),
+    [
+        (("predict", ROW, "nowhere.jpg"), 3, "nowhere.jpg is not there"),
+        (("predict", ROW, "."), 3, "holds no images"),
+        (("predict", ROW, "-"), 3, "standard input is empty"),
+        (("embed", ROW, "nowhere", "-o", "out.npy"), 3, "nowhere is not there"),
+        (("finetune", ROW, "--data", "nowhere", "-o", "out.safetensors"), 3, "nowhere is not a folder"),
+        (("evaluate", ROW, "--data", "nowhere"), 3, "nowhere is not a folder"),
+        (("export", ROW, "--format", "torch-export", "--features", "stage9", "-o", "out.pt2"), 2, "no layer 'stage9'"),
+    ],
+)
+def test_what_is_wrong_here_is_told_before_weights_are_fetched(
+    arguments: tuple[str, ...], code: int, fact: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # offline, with an empty cache: fetching would be the error
+    assert_one_sentence(run(*arguments), code, fact)
+
+
+def test_a_table_in_a_pipe_has_no_padding() -> None:
+    lines = assert_good(run("show", ROW)).splitlines()
+    assert lines == [line.rstrip() for line in lines]
 
 
 @pytest.mark.parametrize(
@@ -655,11 +679,13 @@ def test_predict_at_a_terminal_wants_images(weights: Path) -> None:
 
 
 def test_predict_streams_what_is_done_before_a_bad_image(weights: Path, image: Path) -> None:
+    bad = image.parent / "bad.png"
+    bad.write_bytes(b"")
     arguments = ("--weights", weights, "--batch-size", "1", "--format", "jsonl")
-    result = run("predict", ROW, image, image, image.parent / "missing.png", *arguments)
+    result = run("predict", ROW, image, image, bad, *arguments)
     assert result.exit_code == 3
     assert [json.loads(line)["image"] for line in result.stdout.splitlines()] == [str(image)] * 2
-    assert "missing.png" in result.stderr
+    assert str(bad) in result.stderr
 
 
 # --- networks by path, and embed ----------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from collections.abc import Iterator
@@ -64,12 +65,16 @@ def predict(
     kind_of(name)  # a misspelt name is told before torch is imported
     if not images and (sys.stdin is None or sys.stdin.isatty()):
         raise click.UsageError("Name images or folders, or send their paths to standard input, one a line.")
-    from resnet_zoo.image_list import find_images
+    from resnet_zoo.image_list import check_there, find_images
     from resnet_zoo.prediction import stream_predictions
 
+    if not skip_bad:
+        check_there(path for path in images if path != _STDIN)
+    found = find_images(_paths(images or (_STDIN,)))
+    first = next(found)  # that there is none is told before weights are fetched
     predictions = stream_predictions(
         name,
-        find_images(_paths(images or (_STDIN,))),
+        itertools.chain([first], found),
         weights=weights,
         top_k=top_k,
         device=device,
