@@ -196,6 +196,11 @@ def test_a_forward_that_was_overridden_before_stays_overridden() -> None:
     assert vars(model.bn)["forward"] is forward
 
 
+def test_modules_of_other_kinds_count_nothing() -> None:
+    tally = tally_operations(nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(128, 3)), (2, 8, 8))
+    assert dict(tally) == {"other": 0, "linear": 384}
+
+
 def test_hooks_of_others_stay() -> None:
     model = Tiny()
     model.fc.register_forward_hook(lambda *_: None)

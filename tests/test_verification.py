@@ -17,6 +17,7 @@ from resnet_zoo.manifest import class_folders, get_entry
 from resnet_zoo.records import Entry, Exact, Published, UpstreamOrigin
 from resnet_zoo.report import Report, exit_code
 from resnet_zoo.verification import (
+    check_counts,
     count_exact,
     fingerprint,
     verify,
@@ -85,6 +86,13 @@ def test_the_fingerprint_sees_a_key_a_type_and_a_shape_but_not_the_order() -> No
     assert fingerprint({"c": tensors["a"], "b": tensors["b"]}) != same
     assert fingerprint({**tensors, "a": torch.zeros(3, 2)}) != same
     assert fingerprint({**tensors, "b": torch.tensor(0.0)}) != same
+
+
+@pytest.mark.parametrize("shape", [[1, 9], [1, 11], [2, 10], [1, 10, 1]])
+def test_an_output_of_another_shape_fails(shape: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resnet_zoo.verification, "dry_run", lambda *_: torch.empty(shape))
+    (check,) = (check for check in check_counts(get_entry(NAME)) if check.name == "architecture")
+    assert (check.status, check.published, check.measured) == ("failed", "output [1, 10]", f"output {shape}")
 
 
 def with_exact(entry: Entry, **changes: int | str) -> Entry:
