@@ -13,8 +13,8 @@ from resnet_zoo.files import check_target
 from resnet_zoo.names import kind_of
 from resnet_zoo.networks import Network, open_network
 from resnet_zoo.training.console import Console, Silent
+from resnet_zoo.training.processes import Processes
 from resnet_zoo.training.tuner import FinetuneResult, Tuner
-from resnet_zoo.training.workers import Workers
 from resnet_zoo.tuning import FRESH, TUNING, Tuning
 from resnet_zoo.zoo import resolve_device
 
@@ -82,7 +82,7 @@ def finetune(
         tree=tree,
         tuning=tuning or (FRESH if from_scratch else TUNING),
         seed=seed,
-        workers=_alone(device),
+        processes=_alone(device),
         num_workers=num_cores() if num_workers is None else num_workers,
         screen=screen or Silent(),
     )
@@ -111,7 +111,7 @@ def _origin(network: Network, weights: str | os.PathLike[str] | None, *, from_sc
     return network.name if kind == "repository" else Path(network.name).name
 
 
-def _alone(device: str) -> Workers:
+def _alone(device: str) -> Processes:
     if os.environ.get("WORLD_SIZE") not in (None, "", "1"):
         raise ArgumentError("Fine-tuning uses one device. Start it without torchrun.")
-    return Workers(0, 1, resolve_device(device))
+    return Processes(0, 1, resolve_device(device))

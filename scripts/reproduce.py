@@ -43,7 +43,7 @@ from resnet_zoo.commands.shell import ZooCommand, debug_option, device_option
     show_default=True,
     help="Seconds between checkpoints.",
 )
-@click.option("--allow-changed", is_flag=True, help="Go on though code, data, recipe or device changed; it never verifies.")
+@click.option("--allow-changed", is_flag=True, help="Go on though something changed; such a run never verifies.")
 @click.option("--new", is_flag=True, help="Begin a new run even if an unfinished one could go on.")
 @click.option("--tensorboard", is_flag=True, help="Write TensorBoard event files too.")
 @debug_option

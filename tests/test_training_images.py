@@ -16,8 +16,8 @@ from resnet_zoo.manifest import class_folders, get_entry
 from resnet_zoo.recipes import FAST_RECIPES, RECIPES
 from resnet_zoo.training.augment import crop_and_flip, draw, pad
 from resnet_zoo.training.images import CifarImages, pixels_sha256, read_all
+from resnet_zoo.training.processes import Processes
 from resnet_zoo.training.testing import TestImages
-from resnet_zoo.training.workers import Workers
 from resnet_zoo.zoo import create_model
 from tests.conftest import randomise
 from tests.training_tools import ALONE, CPU
@@ -80,10 +80,10 @@ def test_the_training_set_is_not_the_test_set(root: Path) -> None:
 def test_the_shares_of_all_processes_count_every_image_once(root: Path, num_devices: int) -> None:
     model = randomise(create_model(ENTRY.name))
     shares = [
-        TestImages(ENTRY, open_test_set(ENTRY, root), Workers(rank, num_devices, CPU)) for rank in range(num_devices)
+        TestImages(ENTRY, open_test_set(ENTRY, root), Processes(rank, num_devices, CPU)) for rank in range(num_devices)
     ]
     for share in shares:
-        share.workers = ALONE  # each counts by itself here; the sum over processes is tested with torchrun
+        share.processes = ALONE  # each counts by itself here; the sum over processes is tested with torchrun
     counts = [share.count(model) for share in shares]  # type: ignore[arg-type]
     expected = evaluate(ENTRY.name, root, model=model)
     assert tuple(map(sum, zip(*counts, strict=True))) == (expected.correct1, expected.correct5)

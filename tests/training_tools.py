@@ -15,10 +15,10 @@ from resnet_zoo.recipes import RECIPES, Recipe
 from resnet_zoo.resnet import Architecture, BasicBlock, ResNet
 from resnet_zoo.training.learner import Learner
 from resnet_zoo.training.loop import Loop
-from resnet_zoo.training.workers import Workers
+from resnet_zoo.training.processes import Processes
 
 CPU = torch.device("cpu")
-ALONE = Workers(0, 1, CPU)
+ALONE = Processes(0, 1, CPU)
 
 
 def small_recipe(**fields: Any) -> Recipe:
@@ -38,9 +38,9 @@ def normalise(pixels: Tensor) -> Tensor:
     return (pixels.float() - 120) / 60
 
 
-def small_learner(recipe: Recipe, workers: Workers = ALONE) -> Learner:
+def small_learner(recipe: Recipe, processes: Processes = ALONE) -> Learner:
     """Return a learner of the small network."""
-    return Learner(small_network(), recipe, normalise, workers)
+    return Learner(small_network(), recipe, normalise, processes)
 
 
 class SmallImages:

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from resnet_zoo.recipes import Recipe
 from resnet_zoo.resnet import ResNet
 from resnet_zoo.training.augment import shrink
-from resnet_zoo.training.workers import Workers
+from resnet_zoo.training.processes import Processes
 
 _SYNC_BUFFERS = {"forward_sync_buffers", "broadcast_buffers"} & {*signature(DistributedDataParallel).parameters}
 _OWN_STATISTICS: dict[str, Any] = {max(_SYNC_BUFFERS): False}
@@ -34,7 +34,7 @@ class Learner:
         model: The network; trained in place.
         recipe: How.
         normalise: Turns uint8 pixels (N, 3, H, W) into float32 inputs.
-        workers: The processes that train together.
+        processes: The processes that train together.
         compile_network: Use torch.compile.
     """
 
@@ -43,22 +43,22 @@ class Learner:
         model: ResNet,
         recipe: Recipe,
         normalise: Callable[[Tensor], Tensor],
-        workers: Workers,
+        processes: Processes,
         *,
         compile_network: bool = False,
     ) -> None:
-        device = workers.device
+        device = processes.device
         self.recipe, self.normalise, self.device = recipe, normalise, device
         self.model = model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.optimizer = make_optimizer(model, recipe)
         network: nn.Module = self.model
-        if workers.num_devices > 1:
+        if processes.num_devices > 1:
             network = DistributedDataParallel(
                 network, device_ids=[device] if device.type == "cuda" else None, **_OWN_STATISTICS
             )
         self.synchronised = network
         # CUDA graphs hold for one process; DDP's hooks run between the graphs' parts.
-        mode = "reduce-overhead" if device.type == "cuda" and workers.num_devices == 1 else None
+        mode = "reduce-overhead" if device.type == "cuda" and processes.num_devices == 1 else None
         self.network = torch.compile(network, mode=mode) if compile_network else network
         self.dtype = _DTYPES[recipe.precision]
         self.scaler = torch.amp.GradScaler(

@@ -26,7 +26,7 @@ from resnet_zoo.training.checkpoints import Position, load_newest, save_checkpoi
 from resnet_zoo.training.images import TrainingImages
 from resnet_zoo.training.learner import Learner
 from resnet_zoo.training.order import epoch_order, num_steps, shard
-from resnet_zoo.training.workers import Workers
+from resnet_zoo.training.processes import Processes
 
 CHECKPOINTS = "checkpoints"
 
@@ -66,7 +66,7 @@ class Loop:
     Args:
         learner: The network and its optimiser.
         images: The training set.
-        workers: The processes that train together.
+        processes: The processes that train together.
         folder: The run folder; the first process writes log and checkpoints into it.
         seed: Of the order of images.
         size: Height and width of the images in pixels.
@@ -83,7 +83,7 @@ class Loop:
         self,
         learner: Learner,
         images: TrainingImages,
-        workers: Workers,
+        processes: Processes,
         folder: Path,
         *,
         seed: int,
@@ -96,12 +96,12 @@ class Loop:
         on_line: Callable[[LogLine], None] = lambda _: None,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self.learner, self.images, self.workers, self.folder, self.seed = learner, images, workers, folder, seed
+        self.learner, self.images, self.processes, self.folder, self.seed = learner, images, processes, folder, seed
         self.evaluate, self.evaluate_every, self.checkpoint_s = evaluate, evaluate_every, checkpoint_s
         self.changes = tuple(changes)
         self.watch, self.on_line, self.say = watch, on_line, say
         self.recipe: Recipe = learner.recipe
-        self.steps_per_epoch = num_steps(images.num_images, self.recipe.total_batch, workers.num_devices)
+        self.steps_per_epoch = num_steps(images.num_images, self.recipe.total_batch, processes.num_devices)
         self.position = Position()
         self.size = size
         self.pending: list[tuple[Tensor, Tensor, int]] = []
@@ -125,10 +125,10 @@ class Loop:
             return self.position
 
     def _resume(self) -> None:
-        found = self.workers.first(self._load)
+        found = self.processes.first(self._load)
         if found is not None:
             self.position = found
-            self.workers.spread(self.learner.state().values())
+            self.processes.spread(self.learner.state().values())
             self._write(LogResume(epoch=found.epoch, step=found.step))
             self.say(f"Goes on at epoch {found.epoch + 1}, step {found.epoch_step} of {self.steps_per_epoch}.")
         if self.changes:
@@ -145,11 +145,11 @@ class Loop:
     def _train_epoch(self, stop: threading.Event) -> None:
         epoch, size = self.position.epoch, image_size(self.recipe, self.position.epoch)
         order = epoch_order(self.images.num_images, seed=self.seed, epoch=epoch)
-        order = shard(order, rank=self.workers.rank, num_devices=self.workers.num_devices)
-        batch_size = self.recipe.total_batch // self.workers.num_devices
+        order = shard(order, rank=self.processes.rank, num_devices=self.processes.num_devices)
+        batch_size = self.recipe.total_batch // self.processes.num_devices
         rest = order[self.position.epoch_step * batch_size :]
         for batch in self.images.batches(rest, epoch=epoch, batch_size=batch_size):
-            pixels, labels = (x.to(self.workers.device, non_blocking=True) for x in (batch.pixels, batch.labels))
+            pixels, labels = (x.to(self.processes.device, non_blocking=True) for x in (batch.pixels, batch.labels))
             lr = learning_rate(self.recipe, self.position.step, self.steps_per_epoch)
             loss, correct = self.learner.step(pixels, labels, lr=lr, size=size)
             self.pending.append((loss, correct, len(labels)))
@@ -158,14 +158,14 @@ class Loop:
         self._flush()
 
     def _after_step(self, stop: threading.Event) -> None:
-        if len(self.pending) >= _FLUSH_STEPS.get(self.workers.device.type, 50):
+        if len(self.pending) >= _FLUSH_STEPS.get(self.processes.device.type, 50):
             self._flush()
             self._pause(stop, is_due=time.monotonic() - self.saved_at >= self.checkpoint_s)
 
     def _pause(self, stop: threading.Event, *, is_due: bool) -> None:
         """Save if the first process finds it due or one was asked to stop, and then stop; all decide alike."""
-        requests = [stop.is_set(), is_due and self.workers.is_first]
-        found = self.workers.total(torch.tensor(requests, dtype=torch.int64, device=self.workers.device))
+        requests = [stop.is_set(), is_due and self.processes.is_first]
+        found = self.processes.total(torch.tensor(requests, dtype=torch.int64, device=self.processes.device))
         must_stop, must_save = found.tolist()
         if must_stop or must_save:
             self._save()
@@ -199,11 +199,11 @@ class Loop:
         """Return the sum of losses, the images classified right, and the images of each pending step: (3, steps)."""
         losses, corrects, counts = zip(*self.pending, strict=True)
         self.pending = []
-        device = self.workers.device
+        device = self.processes.device
         dtype = torch.float32 if device.type == "mps" else torch.float64  # which MPS does not have
         images = torch.tensor(counts, dtype=dtype, device=device)
         sums = torch.stack([torch.stack(losses).to(dtype) * images, torch.stack(corrects).to(dtype), images])
-        return self.workers.total(sums).cpu()
+        return self.processes.total(sums).cpu()
 
     def _progress(self, loss: float) -> Progress:
         position = self.position
@@ -243,7 +243,7 @@ class Loop:
         self.position = Position(epoch=position.epoch + 1, step=position.step, seconds=position.seconds)
 
     def _save(self) -> None:
-        self.position = self.workers.first(self._write_checkpoint)
+        self.position = self.processes.first(self._write_checkpoint)
         self.saved_at = self.flushed_at = time.monotonic()
 
     def _write_checkpoint(self) -> Position:
@@ -254,7 +254,7 @@ class Loop:
         return position
 
     def _write(self, line: LogLine) -> None:
-        if self.workers.is_first:
+        if self.processes.is_first:
             with (self.folder / LOG_NAME).open("a", encoding="utf-8") as file:
                 file.write(format_line(line))
             self.on_line(line)

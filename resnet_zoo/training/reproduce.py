@@ -16,9 +16,9 @@ from resnet_zoo.manifest import get_entry
 from resnet_zoo.recipes import find_recipe, override
 from resnet_zoo.training.console import console
 from resnet_zoo.training.finish import summarise
+from resnet_zoo.training.processes import join_processes
 from resnet_zoo.training.tensorboard import summary_writer
 from resnet_zoo.training.trainer import Settings, Trainer
-from resnet_zoo.training.workers import join_workers
 
 
 def reproduce(
@@ -80,7 +80,7 @@ def reproduce_seeds(name: str, data: str | os.PathLike[str], *, seeds: Sequence[
         raise ArgumentError(f"Expected at least two seeds, no two of them equal; got {list(seeds)}.")
     with _trainer(name, data, **how) as trainer:
         folders = [trainer.train(seed, reuse=True) for seed in seeds]
-        folder, summary = trainer.workers.first(lambda: summarise(folders))
+        folder, summary = trainer.processes.first(lambda: summarise(folders))
         top1 = summary.top1
         trainer.screen.say(f"top-1 {top1.mean:.2f}%, standard deviation {top1.std:.2f}, of {top1.n} seeds.")
     return Path(folder)
@@ -113,10 +113,10 @@ def _trainer(
         raise ArgumentError(f"Recipe field augmentation: {words}.")
     if settings.tensorboard:
         summary_writer()
-    with join_workers(settings.device) as workers, console(quiet=not workers.is_first) as screen:
-        if used.total_batch % workers.num_devices:
+    with join_processes(settings.device) as processes, console(quiet=not processes.is_first) as screen:
+        if used.total_batch % processes.num_devices:
             raise ArgumentError(
-                f"{workers.num_devices} devices do not divide the recipe's batch of {used.total_batch}. Use a number "
+                f"{processes.num_devices} devices do not divide the recipe's batch of {used.total_batch}. Use a number "
                 "of processes that does, or another batch (--set total_batch=…)."
             )
-        yield Trainer(entry, recipe, base, used, beginning, Path(data), Path(runs), settings, workers, screen)
+        yield Trainer(entry, recipe, base, used, beginning, Path(data), Path(runs), settings, processes, screen)

@@ -13,7 +13,7 @@ from resnet_zoo.preprocess import Transform
 from resnet_zoo.records import Entry
 from resnet_zoo.resnet import ResNet
 from resnet_zoo.training.images import pixels_sha256, read_all
-from resnet_zoo.training.workers import Workers
+from resnet_zoo.training.processes import Processes
 
 _BATCH_SIZE = 500
 
@@ -24,7 +24,7 @@ class TestImages:
     Args:
         entry: The row.
         images: Its test images, as `open_test_set` finds them.
-        workers: The processes that train together.
+        processes: The processes that train together.
         num_workers: Processes that decode images; those of rows that never resize stay in the device's memory.
 
     Raises:
@@ -33,13 +33,13 @@ class TestImages:
 
     __test__ = False  # its name would make pytest collect it
 
-    def __init__(self, entry: Entry, images: LabelledImages, workers: Workers, *, num_workers: int = 0) -> None:
+    def __init__(self, entry: Entry, images: LabelledImages, processes: Processes, *, num_workers: int = 0) -> None:
         self.variant, self.num_images = images.variant, len(images)
-        self.workers, self.num_workers = workers, num_workers
+        self.processes, self.num_workers = processes, num_workers
         self.normalise = Transform(entry.preprocess, entry.input_size).normalise
         share = slice(
-            self.num_images * workers.rank // workers.num_devices,
-            self.num_images * (workers.rank + 1) // workers.num_devices,
+            self.num_images * processes.rank // processes.num_devices,
+            self.num_images * (processes.rank + 1) // processes.num_devices,
         )
         self.held: Batch | None = None
         if entry.preprocess.resize_backend is not None:
@@ -48,7 +48,7 @@ class TestImages:
         else:
             pixels, labels = read_all(images)
             self.fingerprint = pixels_sha256(pixels, labels)
-            self.held = Batch(pixels[share].to(workers.device), labels[share].to(workers.device))
+            self.held = Batch(pixels[share].to(processes.device), labels[share].to(processes.device))
 
     def count(self, model: ResNet, precision: Precision = "float32") -> tuple[int, int]:
         """Return how many of all images are right with the best class, and among the best five.
@@ -56,10 +56,10 @@ class TestImages:
         The batch-norm statistics of the first process count, whose weights are the ones that are saved.
         """
         tested = copy.deepcopy(model)
-        self.workers.spread(tested.buffers())
-        device = self.workers.device
+        self.processes.spread(tested.buffers())
+        device = self.processes.device
         found = count_correct(tested, self._batches(), self.normalise, device=device, precision=precision)
-        correct1, correct5 = self.workers.total(torch.tensor(found.correct, device=device)).tolist()
+        correct1, correct5 = self.processes.total(torch.tensor(found.correct, device=device)).tolist()
         return correct1, correct5
 
     def percentages(self, model: ResNet, precision: Precision = "float32") -> tuple[float, float]:

@@ -30,9 +30,9 @@ from resnet_zoo.training.images import CifarImages, TrainingImages
 from resnet_zoo.training.learner import Learner, repeat_exactly
 from resnet_zoo.training.loop import Loop, writing
 from resnet_zoo.training.order import initial_values
+from resnet_zoo.training.processes import Processes, is_restarted
 from resnet_zoo.training.tensorboard import tensorboard_writer
 from resnet_zoo.training.testing import TestImages
-from resnet_zoo.training.workers import Workers, is_restarted
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Trainer:
         data: The folder of the data set.
         runs: Where run folders are made.
         settings: How it runs.
-        workers: The processes that train together.
+        processes: The processes that train together.
         screen: Told about the progress.
     """
 
@@ -87,7 +87,7 @@ class Trainer:
     data: Path
     runs: Path
     settings: Settings
-    workers: Workers
+    processes: Processes
     screen: Console
 
     def train(self, seed: int, *, reuse: bool = False) -> Path:
@@ -103,17 +103,17 @@ class Trainer:
         plan = RecipeFile(row=self.entry.name, recipe=self.kind, overridden=overridden, values=asdict(self.recipe))
         environment = self._environment(training, testing, seed)
         with contextlib.ExitStack() as held:
-            finished = self.workers.first(lambda: find_finished(self.runs, plan, environment)) if reuse else None
+            finished = self.processes.first(lambda: find_finished(self.runs, plan, environment)) if reuse else None
             if finished is not None:
                 self.screen.say(f"Finished before: {finished}")
                 return Path(finished)
-            folder = Path(self.workers.first(lambda: held.enter_context(self._folder(plan, environment))))
+            folder = Path(self.processes.first(lambda: held.enter_context(self._folder(plan, environment))))
             self.screen.say(f"Run folder: {folder}")
-            changes = self.workers.first(lambda: changes_since(folder, plan, environment))
+            changes = self.processes.first(lambda: changes_since(folder, plan, environment))
             learner = self._learner(seed, compiled=environment.compiled)
             position = self._loop(learner, training, testing, folder, seed, changes).run()
             correct = testing.count(learner.model)
-            if self.workers.is_first:
+            if self.processes.is_first:
                 with writing(folder):
                     result = finish(folder, learner.model, plan, environment, position, correct)
                 self.screen.say(_verdict(result, self.entry))
@@ -130,12 +130,12 @@ class Trainer:
                 seed=seed,
                 partial=settings.partial,
                 num_workers=self._num_workers,
-                pin_memory=self.workers.device.type == "cuda",
+                pin_memory=self.processes.device.type == "cuda",
             )
         else:
-            training = CifarImages(entry, self.data, self.recipe, seed=seed, device=self.workers.device)
+            training = CifarImages(entry, self.data, self.recipe, seed=seed, device=self.processes.device)
         test_set = open_test_set(entry, self.data, partial=settings.partial)
-        testing = TestImages(entry, test_set, self.workers, num_workers=self._num_workers)
+        testing = TestImages(entry, test_set, self.processes, num_workers=self._num_workers)
         if training.fingerprint == testing.fingerprint:
             raise DatasetError(
                 f"{self.data} holds the same images for training and for testing. Pass the folder that holds both the "
@@ -159,10 +159,10 @@ class Trainer:
             code_sha256=code_sha256(),
             command=_command(),
             versions=versions(),
-            device=device_title(self.workers.device),
-            num_devices=self.workers.num_devices,
+            device=device_title(self.processes.device),
+            num_devices=self.processes.num_devices,
             precision=self.recipe.precision,
-            compiled=self.workers.device.type == "cuda" if compiled is None else compiled,
+            compiled=self.processes.device.type == "cuda" if compiled is None else compiled,
             seed=seed,
             data=DataFingerprint(
                 train=training.variant,
@@ -190,9 +190,9 @@ class Trainer:
                 model.initialise_by_layer()
         if self.beginning is not None:
             model.load_state_dict(with_counters(self.beginning.tensors))
-        repeat_exactly(self.workers.device)
+        repeat_exactly(self.processes.device)
         normalise = Transform(self.entry.preprocess, self.entry.input_size).normalise
-        return Learner(model, self.recipe, normalise, self.workers, compile_network=compiled)
+        return Learner(model, self.recipe, normalise, self.processes, compile_network=compiled)
 
     def _loop(
         self,
@@ -208,7 +208,7 @@ class Trainer:
         return Loop(
             learner,
             training,
-            self.workers,
+            self.processes,
             folder,
             seed=seed,
             size=self.entry.input_size[-1],
@@ -223,7 +223,7 @@ class Trainer:
 
     def _listener(self, folder: Path) -> Callable[[LogLine], None]:
         """Return what is told about every line of the log."""
-        if not (self.settings.tensorboard and self.workers.is_first):
+        if not (self.settings.tensorboard and self.processes.is_first):
             return self.screen.on_line
         write = tensorboard_writer(folder)
 

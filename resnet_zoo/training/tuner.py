@@ -27,10 +27,10 @@ from resnet_zoo.training.images import HeldImages, TrainingImages
 from resnet_zoo.training.learner import Learner, repeat_exactly
 from resnet_zoo.training.loop import Loop
 from resnet_zoo.training.order import initial_values
+from resnet_zoo.training.processes import Processes
 from resnet_zoo.training.sources import ImageFiles
 from resnet_zoo.training.testing import TestImages
 from resnet_zoo.training.work_folder import Plan, work_folder
-from resnet_zoo.training.workers import Workers
 from resnet_zoo.trunk import BODY
 from resnet_zoo.tuning import Tuning
 
@@ -82,7 +82,7 @@ class Tuner:
         tree: The images.
         tuning: How.
         seed: Of new values, order and augmentation.
-        workers: This process alone, and its device.
+        processes: This process alone, and its device.
         num_workers: Processes that decode images for a network that resizes.
         screen: Told about the progress.
     """
@@ -93,7 +93,7 @@ class Tuner:
     tree: ClassTree
     tuning: Tuning
     seed: int
-    workers: Workers
+    processes: Processes
     num_workers: int
     screen: Console
 
@@ -114,7 +114,7 @@ class Tuner:
             As `finetune`, for images, target and training.
         """
         phases = self.tuning.phases(self.entry)
-        repeat_exactly(self.workers.device)
+        repeat_exactly(self.processes.device)
         model = self._begin()
         self.screen.say(f"Reading {len(self.tree.train.paths)} images of {len(self.tree.class_names)} classes …")
         training = self._training_images(root, next(iter(phases.values())))
@@ -164,16 +164,16 @@ class Tuner:
     def _training_images(self, root: Path, recipe: Recipe) -> TrainingImages:
         if self.entry.preprocess.resize_backend is None:
             held = self._labelled(self.tree.train)
-            return HeldImages(self.entry, held, recipe, seed=self.seed, device=self.workers.device)
+            return HeldImages(self.entry, held, recipe, seed=self.seed, device=self.processes.device)
         _check_readable(self.tree)
         source = ImageFiles(root, self.tree.train.paths, self.tree.train.labels)
-        on_gpu = self.workers.device.type == "cuda"
+        on_gpu = self.processes.device.type == "cuda"
         return CropImages(self.entry, source, _VARIANT, seed=self.seed, num_workers=self.num_workers, pin_memory=on_gpu)
 
     def _held_out(self) -> TestImages | None:
         if not self.tree.val.paths:
             return None
-        return TestImages(self.entry, self._labelled(self.tree.val), self.workers, num_workers=self.num_workers)
+        return TestImages(self.entry, self._labelled(self.tree.val), self.processes, num_workers=self.num_workers)
 
     def _labelled(self, images: Images) -> LabelledImages:
         labels = np.array(images.labels, dtype=np.int64)
@@ -190,7 +190,7 @@ class Tuner:
             train_sha256=training.fingerprint,
             val_sha256=testing.fingerprint if testing else None,
             code_sha256=code_sha256(),
-            device=device_title(self.workers.device),
+            device=device_title(self.processes.device),
             versions=versions(),
         )
 
@@ -206,12 +206,12 @@ class Tuner:
         """Train one phase, from its last checkpoint if there is one, and return the seconds it took."""
         is_head = phase == "head"
         model.freeze(BODY[-1] if is_head else None)
-        learner = Learner(model, recipe, self.network.transform.normalise, self.workers)
+        learner = Learner(model, recipe, self.network.transform.normalise, self.processes)
         self.screen.say(f"The {'classifier' if is_head else 'whole network'}: {recipe.epochs} epochs")
         loop = Loop(
             learner,
             training,
-            self.workers,
+            self.processes,
             folder,
             seed=self.seed,
             size=self.entry.input_size[-1],

@@ -22,7 +22,7 @@ from resnet_zoo.recipes import Precision, find_recipe
 from resnet_zoo.training.images import CifarImages
 from resnet_zoo.training.learner import Learner, make_optimizer
 from resnet_zoo.training.loop import Loop, Progress
-from resnet_zoo.training.workers import Workers
+from resnet_zoo.training.processes import Processes
 from resnet_zoo.zoo import resolve_device
 
 NAME, BATCH, NUM_STEPS = "resnet18_cifar10", 128, 16
@@ -62,16 +62,16 @@ def train_contestants(root: Path, device: torch.device, num_steps: int) -> tuple
 def our_loop(images: CifarImages, precision: Precision, device: torch.device) -> float:
     """Train for an epoch with all that the loop does but the checkpoint at its end."""
     recipe = replace(find_recipe("cifar10"), epochs=1, total_batch=BATCH, precision=precision)
-    workers, entry = Workers(0, 1, device), get_entry(NAME)
+    processes, entry = Processes(0, 1, device), get_entry(NAME)
     normalise = Transform(entry.preprocess, entry.input_size).normalise
-    learner = Learner(build(entry), recipe, normalise, workers, compile_network=device.type == "cuda")
+    learner = Learner(build(entry), recipe, normalise, processes, compile_network=device.type == "cuda")
     ends: list[float] = []
 
     def note(_: Progress) -> None:
         ends.append(time.perf_counter())
 
     with tempfile.TemporaryDirectory() as folder:
-        loop = Loop(learner, images, workers, Path(folder), seed=0, size=32, watch=note)
+        loop = Loop(learner, images, processes, Path(folder), seed=0, size=32, watch=note)
         start = time.perf_counter()
         loop.run()
     return ends[-1] - start

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from resnet_zoo.errors import ArgumentError, TrainingError
-from resnet_zoo.training.workers import Workers, is_restarted, join_workers
+from resnet_zoo.training.processes import Processes, is_restarted, join_processes
 from tests.training_tools import ALONE, CPU
 
 
 def test_without_torchrun_a_process_is_alone() -> None:
-    with join_workers("cpu") as workers:
-        assert workers == Workers(0, 1, CPU)
-        assert workers.total(torch.ones(2)).tolist() == [1, 1]
+    with join_processes("cpu") as processes:
+        assert processes == Processes(0, 1, CPU)
+        assert processes.total(torch.ones(2)).tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("error", [TrainingError("no room"), OSError(28, "No space left on device")])
@@ -29,7 +29,7 @@ def test_the_first_process_acts_and_its_error_is_raised(error: Exception) -> Non
 
 def test_variables_that_torchrun_did_not_set_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "two")
-    with pytest.raises(ArgumentError, match="Start it with torchrun"), join_workers("cpu"):
+    with pytest.raises(ArgumentError, match="Start it with torchrun"), join_processes("cpu"):
         pass
 
 

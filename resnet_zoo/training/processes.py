@@ -17,7 +17,7 @@ from resnet_zoo.zoo import resolve_device
 
 
 @dataclass(frozen=True)
-class Workers:
+class Processes:
     """This process among all.
 
     Attributes:
@@ -67,7 +67,7 @@ class Workers:
 
 
 @contextlib.contextmanager
-def join_workers(device: torch.device | str) -> Iterator[Workers]:
+def join_processes(device: torch.device | str) -> Iterator[Processes]:
     """Join the processes that torchrun started (``RANK``, ``WORLD_SIZE``), or be the only one.
 
     NCCL between CUDA devices, gloo between CPUs.
@@ -78,7 +78,7 @@ def join_workers(device: torch.device | str) -> Iterator[Workers]:
     ranks = Ranks.from_environment()
     chosen = _own_device(ranks, resolve_device(device))
     with ranks.connected("nccl" if chosen.type == "cuda" else "gloo"):
-        yield Workers(ranks.rank, ranks.size, chosen)
+        yield Processes(ranks.rank, ranks.size, chosen)
 
 
 def _own_device(ranks: Ranks, chosen: torch.device) -> torch.device:
