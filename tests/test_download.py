@@ -322,6 +322,21 @@ def test_a_mirror_gives_upstream_checkpoints(
     assert local.path.read_bytes() == converted
 
 
+@pytest.mark.parametrize("learnt", ["0" * 64, "f" * 64, sha256(b"published")])
+def test_a_published_file_is_said_to_come_from_upstream_only_if_it_was_converted_here(learnt: str, use: Use) -> None:
+    url = "https://example.com/row-12345678.pth"
+    use(origins={NAME: (url, "12345678")}, files={NAME: ("v1/row.safetensors", b"published")})
+    cached = cache.object_path(sha256(b"published"))
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(b"published")
+    pin = cache.Pin(url, "12345678" + "0" * 56, 1, learnt, "2026-11-25T00:00:00+00:00")
+    cache.write_pin("12345678-row-12345678.pth", pin)
+    local = cached_weights(get_entry(NAME), TAG)
+    assert local is not None
+    assert (local.path, local.sha256, local.pin) == (cached, sha256(b"published"), "sha256")
+    assert (local.source == url) == (learnt == local.sha256)
+
+
 def test_a_mirror_with_wrong_bytes_is_passed_over(
     mirror: Callable[[str, bytes], None], small: str, own_cache: Path
 ) -> None:
