@@ -291,6 +291,7 @@ MUTATIONS = [
     # addresses
     base_url("http URL", "http://example.com/weights"),
     base_url("ftp URL of this machine", "ftp://127.0.0.1/weights"),
+    base_url("ssh URL", "ssh://example.com/weights"),
     base_url("file URL", "file:///etc"),
     base_url("URL without a host", "https:///weights"),
     base_url("number for a URL", 5),
@@ -314,6 +315,8 @@ MUTATIONS = [
     at_top("resize without a crop", "preprocess", "in1k_cv2", "crop", value=None),
     at_top("crop without a resize", "preprocess", "cifar10", "crop", value=32),
     at_top("mean of two channels", "preprocess", "in1k_cv2", "mean", value=[1, 2]),
+    at_top("mean of four channels", "preprocess", "in1k_cv2", "mean", value=[1, 2, 3, 4]),
+    at_top("mean one beyond 255", "preprocess", "in1k_cv2", "mean", value=[1, 2, 256]),
     at_top("standard deviation of zero", "preprocess", "in1k_cv2", "std", value=[1, 0, 1]),
     at_top("mean as text", "preprocess", "in1k_cv2", "mean", value="123"),
     at_top("mean of texts", "preprocess", "in1k_cv2", "mean", value=["1", 2, 3], field="preprocess.in1k_cv2.mean.0"),
@@ -465,6 +468,7 @@ def test_the_schema_refuses_what_it_can_express(mutation: Mutation) -> None:
 ADDITIONS = [
     Mutation("file", ("models", 0, "weights", "openmmlab", "file"), FILE),
     Mutation("measurement", ("models", 0, "weights", "openmmlab", "measured"), MEASURED),
+    Mutation("all right", ("models", 0, "weights", "openmmlab", "measured"), MEASURED | {"top5": 100.0}),
     Mutation("run", ("models", 0, "weights", "openmmlab", "origin"), {"recipe": "cifar10", "run": "runs/1"}),
     Mutation("https base", ("base_urls", 0), "https://example.com/weights"),
     Mutation("Hugging Face base", ("base_urls", 0), "hf://owner/repo@v1.0"),

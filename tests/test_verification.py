@@ -242,6 +242,17 @@ def test_data_that_cannot_be_used_is_an_error(weights: Path, tmp_path: Path) -> 
         verify(NAME, weights=weights, data=tmp_path / "missing")
 
 
+def test_an_unreadable_image_is_an_error_unless_it_may_be_left_out(
+    weights: Path, class_tree: Callable[..., Path]
+) -> None:
+    data = class_tree(CLASSES)
+    (data / "test" / "cat" / "bad.png").write_bytes(b"no image")
+    with pytest.raises(DatasetError, match="bad"):
+        verify(NAME, data=data, weights=weights)
+    (report,) = verify(NAME, data=data, weights=weights, skip_bad=True)
+    assert report.check("top1").measured is not None
+
+
 def test_data_without_weights_is_not_checked(class_tree: Callable[..., Path]) -> None:
     (report,) = verify("resnet34_cifar10", data=class_tree(CLASSES))
     assert report.check("top1").detail == "no weights to evaluate"
