@@ -144,12 +144,14 @@ def obtain_weights(
         try:
             return _from_source(entry, tag, source, convert, patience or Patience(), progress)
         except DownloadError as error:
-            said = error.attempts.get(source.address) or str(error)
+            said = error.attempts.get(source.address) or "; ".join(error.attempts.values())
             said = " ".join(said.split())  # a server's words may be of several lines
             attempts[source.address] = said if not isinstance(error, IntegrityError) else _mismatch(error)
         except ZooError as error:  # a checkpoint that was refused, or fits another row
             attempts[source.address] = str(error)
-    raise DownloadError(attempts)
+    raise DownloadError(
+        attempts, "Check the network, or pass the weights' file, or --mirror with a folder or address that has it."
+    )
 
 
 def _sources(weights: WeightSet) -> Iterator[_Source]:

@@ -132,20 +132,20 @@ class DownloadError(ZooError):
 
     Attributes:
         attempts: For every source tried, in order, what it said.
+        next_step: What can be done about it, a sentence.
     """
 
     exit_code = NOT_CHECKED
 
-    def __init__(self, attempts: Mapping[str, str]) -> None:
-        self.attempts = dict(attempts)
-        super().__init__(self.attempts)
+    def __init__(
+        self, attempts: Mapping[str, str], next_step: str = "Check the network, and run the same command again."
+    ) -> None:
+        self.attempts, self.next_step = dict(attempts), next_step
+        super().__init__(self.attempts, next_step)
 
     def __str__(self) -> str:
         tried = "; ".join(f"{source}: {answer}" for source, answer in self.attempts.items())
-        return (
-            f"Every source failed ({tried}). Connect to the network, or pass the weights' file, or --mirror with a "
-            "folder or address that has it."
-        )
+        return f"Every source failed ({tried}). {self.next_step}"
 
 
 class IntegrityError(DownloadError):
@@ -163,12 +163,14 @@ class IntegrityError(DownloadError):
     def __init__(self, path: str | PathLike[str], expected: str, actual: str, note: str = "") -> None:
         self.path, self.expected, self.actual, self.note = str(path), expected, actual, note
         self.attempts = {self.path: "wrong sha256"}
+        self.next_step = "Fetch it again from its source; nothing of it was used."
         ZooError.__init__(self, self.path, expected, actual, note)
 
     def __str__(self) -> str:
         return (
             f"{self.path} is not the file it should be: expected sha256 {self.expected}, got {self.actual}. "
-            "Fetch it again from its source; nothing of it was used." + (f" {self.note}" if self.note else "")
+            + self.next_step
+            + (f" {self.note}" if self.note else "")
         )
 
 

@@ -563,6 +563,7 @@ def test_predict_goes_on_after_a_bad_image_if_told_to(weights: Path, image: Path
         (("--weights", "missing.safetensors"), 3, "No such file"),
         (("--weights", "."), 3, "folder"),
         ((), 3, "Every source failed"),
+        ((), 3, "Check the network, or pass the weights' file, or --mirror with a folder"),
         (("--device", "cuda:99"), 2, "The device 'cuda:99' is not there"),
         (("--device", "toaster"), 2, "The device 'toaster' is not there"),
     ],
