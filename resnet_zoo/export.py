@@ -24,7 +24,7 @@ from resnet_zoo.chain import Chain
 from resnet_zoo.errors import ArgumentError, ExportError
 from resnet_zoo.features import FeatureExtractor, check_layers
 from resnet_zoo.files import check_target, sha256_of, write_atomically
-from resnet_zoo.fit import build
+from resnet_zoo.fit import architecture_of, build
 from resnet_zoo.names import kind_of
 from resnet_zoo.networks import Network, open_network
 from resnet_zoo.records import to_json
@@ -116,7 +116,7 @@ def export_model(
             _require(module)
     network = open_network(name, weights=weights)
     if features is not None:
-        check_layers(network.entry, features)
+        check_layers(features, architecture_of(network.entry).depths)
     is_fresh = weights is None and not pretrained
     body = (build(network.entry, in_channels=network.in_channels) if is_fresh else network.load()).eval()
     chain = None if is_fresh else network.chain

@@ -52,7 +52,6 @@ from resnet_zoo.errors import ArgumentError, UnknownLayerError
 from resnet_zoo.fit import architecture_of
 from resnet_zoo.manifest import get_entry, use_manifest
 from resnet_zoo.names import kind_of
-from resnet_zoo.records import Entry
 from resnet_zoo.resnet import ResNet
 from resnet_zoo.trunk import LAYERS, Trunk, modules_of
 from resnet_zoo.zoo import create_model
@@ -92,18 +91,9 @@ def create_feature_extractor(
     """
     with use_manifest(manifest):
         if kind_of(name) == "row":  # before anything is fetched
-            check_layers(get_entry(str(name)), layers)
+            check_layers(layers, architecture_of(get_entry(str(name))).depths)
         model = create_model(name, pretrained=pretrained, weights=weights, in_channels=in_channels, device=device)
     return FeatureExtractor(model, layers=layers)
-
-
-def check_layers(entry: Entry, layers: Sequence[str]) -> None:
-    """Refuse layers that a row's network does not have, before it is made.
-
-    Raises:
-        UnknownLayerError, ArgumentError: As `create_feature_extractor`.
-    """
-    _check_layers(layers, _blocks_of(architecture_of(entry).depths))
 
 
 class FeatureExtractor(Trunk):
@@ -128,10 +118,10 @@ class FeatureExtractor(Trunk):
 
     def __init__(self, model: ResNet, *, layers: Sequence[str] = STAGES) -> None:
         super().__init__()
-        blocks = _blocks_of([len(module) for module in _stage_modules(model)])
-        _check_layers(layers, blocks)
+        depths = [len(module) for module in _stage_modules(model)]
+        check_layers(layers, depths)
         self.layers = tuple(layers)
-        self._sources, self._chain = _plan(self.layers, blocks)
+        self._sources, self._chain = _plan(self.layers, _blocks_of(depths))
         for name, module in _modules_used(model, self._chain):
             self.add_module(name, module)
         self.frozen_up_to = model.frozen_up_to
@@ -167,8 +157,8 @@ def _blocks_of(depths: Sequence[int]) -> dict[str, list[str]]:
     return {layer: [f"{layer}.{index}" for index in range(depth_of.get(layer, 0))] for layer in LAYERS}
 
 
-def _check_layers(layers: Sequence[str], blocks: Mapping[str, Sequence[str]]) -> None:
-    """Check that the layers are there, each named once.
+def check_layers(layers: Sequence[str], depths: Sequence[int]) -> None:
+    """Check that a network with so many blocks in its four stages has the layers, each named once.
 
     Raises:
         UnknownLayerError: One is not there.
@@ -178,7 +168,7 @@ def _check_layers(layers: Sequence[str], blocks: Mapping[str, Sequence[str]]) ->
         raise ArgumentError(f"Expected a sequence of layer names such as ('stage4',), got {layers!r}.")
     if not layers:
         raise ArgumentError(f"Expected at least one layer, got none. A network has {', '.join(LAYERS)}.")
-    known = [name for layer in blocks for name in (*blocks[layer], layer)]
+    known = [name for layer, blocks in _blocks_of(depths).items() for name in (*blocks, layer)]
     for layer in layers:
         if not isinstance(layer, str):
             raise ArgumentError(

@@ -53,7 +53,7 @@ class EnvironmentFile:
         code_sha256: Of the package's sources.
         command: The program and its arguments.
         versions: As `environment.versions`.
-        device: The device's name.
+        device: As `environment.device_title`.
         num_devices: Processes that trained together.
         precision: Of the training.
         compiled: Whether torch.compile was used.

@@ -37,7 +37,7 @@ _FREE_FIELDS = ("commit", "dirty", "command")
 
 
 def find_finished(root: Path, plan: RecipeFile, environment: EnvironmentFile) -> Path | None:
-    """Return the newest finished run of exactly this kind that is in no summary yet, ``None`` if there is none.
+    """Return the newest run of exactly this kind, finished unchanged and in no summary yet; ``None`` if there is none.
 
     Raises:
         RunError: A file of a run cannot be read.

@@ -1,9 +1,11 @@
 // On every page: what draws the plots is read late; copy buttons.
 "use strict";
 (() => {
-  const later = document.getElementById("later")?.content;
-  for (const script of later?.querySelectorAll("script") ?? []) script.async = false; // one after the other
-  if (later) requestAnimationFrame(() => setTimeout(() => document.body.append(later))); // the text is painted first
+  const later = document.getElementById("later");
+  if (later) {
+    for (const script of later.content.querySelectorAll("script")) script.async = false; // one after the other
+    requestAnimationFrame(() => setTimeout(() => document.body.append(later.content))); // the text is painted first
+  }
 
   const write = async (text) => {
     try {
