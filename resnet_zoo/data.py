@@ -239,8 +239,10 @@ def _read_archive(
         # With an intact archive at hand, "download" only unpacks it.
         images = kind(str(root), train=split == "train", download=download or packed.is_file())
     except Exception as error:  # torchvision raises RuntimeError, OSError, pickle and urllib errors alike
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DatasetError(f"{root}: the {dataset} archive cannot be used: {reason} Fetch it again.") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0].removesuffix(".")
+        if "download=True" in reason:  # torchvision's advice, for its own argument
+            reason = "a file of it is missing, or its md5 is another"
+        raise DatasetError(f"{root}: the {dataset} archive cannot be used: {reason}. Fetch it again.") from error
     names = class_folders(dataset)
     if list(images.classes) != names:
         raise DatasetError(f"{root}: the {dataset} archive lists its classes in another order than {names[:3]}….")

@@ -283,7 +283,9 @@ def test_a_damaged_unpacked_archive_is_an_error(
 ) -> None:
     (tmp_path / folder).mkdir()
     (tmp_path / folder / "test_batch").write_bytes(b"junk")
-    with pytest.raises(DatasetError, match="archive cannot be used"):
+    with pytest.raises(
+        DatasetError, match=r"archive cannot be used: a file of it is missing, or its md5 is another\. Fetch"
+    ):
         open_test_set(get_entry(name), tmp_path)
     assert no_network == []
 
