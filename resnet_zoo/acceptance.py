@@ -26,7 +26,7 @@ from resnet_zoo.errors import ArgumentError
 from resnet_zoo.evaluation import evaluate
 from resnet_zoo.files import sha256_of, write_atomically
 from resnet_zoo.manifest import TAG_FORM, get_entry, manifest_path, replace_manifest
-from resnet_zoo.records import Entry, RunOrigin, UpstreamOrigin, WeightSet, WeightsFile, to_json
+from resnet_zoo.records import Entry, Measured, RunOrigin, UpstreamOrigin, WeightSet, WeightsFile, to_json
 from resnet_zoo.report import RUN_CHECKS, Report
 from resnet_zoo.run_records import CARD_NAME, CURVES_NAME, HASHED_NAMES, RESULT_NAME, Run
 from resnet_zoo.run_verification import verify_run
@@ -69,6 +69,9 @@ def accept_run(
     weights_dir: str | os.PathLike[str] | None = None,
     dtype: Literal["bfloat16"] | None = None,
     tag: str = "retrained",
+    replace: bool = False,
+    allow_worse: bool = False,
+    default: bool = False,
     device: torch.device | str = "auto",
     batch_size: int = 64,
     num_workers: int | None = None,
@@ -85,14 +88,18 @@ def accept_run(
         weights_dir: Beside the manifest or below; ``None`` means ``weights`` beside it.
         dtype: Store floating-point values so; ``None`` keeps the run's file as it is.
         tag: What the weight set is called.
+        replace: Replace a weight set that has a file already.
+        allow_worse: Replace it also by one that is less accurate, or measured on fewer or on other images.
+        default: Make the weight set the row's default.
         device: Where to evaluate.
         batch_size: Images per forward pass.
         num_workers: As in `evaluate`.
         progress: Called with (row, images done, images in all) while evaluating.
 
     Raises:
-        ArgumentError: The tag is no tag or that of published weights, ``weights_dir`` is outside of the manifest's
-            folder, or the manifest was changed meanwhile.
+        ArgumentError: The tag is not a tag, or the tag of published weights or (without ``replace``) of weights that
+            are there; the new weights are worse than those they would replace; ``weights_dir`` is outside of the
+            manifest's folder; or the manifest was changed meanwhile.
         RunError, UnknownModelError, DatasetError: As `verify_run`.
         ManifestError: The manifest is broken.
         OSError: A file cannot be written.
@@ -103,7 +110,7 @@ def accept_run(
     base = _relative_to_manifest(target_dir)
     run = read_run(Path(folder))
     entry = get_entry(run.result.row)
-    _check_tag(entry, tag)
+    _check_tag(entry, tag, replace=replace)
     options: dict[str, Any] = {"device": device, "batch_size": batch_size, "num_workers": num_workers}
     report = verify_run(folder, data=data, progress=progress, **options)
     missed = _missed(report)
@@ -113,15 +120,18 @@ def accept_run(
         path = _write_weights(run, target_dir, tag, dtype, written)
         shown = named(progress, path.name)
         result = evaluate(entry.name, data, weights=path, partial=True, progress=shown, **options)
+        measured = measured_of(result)
+        if not allow_worse:
+            _refuse_worse(entry, tag, measured)
         small = path.with_suffix("")
         _copy_small_files(run, small, written)
         weights = WeightSet(
             file=WeightsFile(path.name, sha256_of(path), path.stat().st_size),
             origin=RunOrigin(run.result.recipe, f"{base}/{small.name}"),
-            measured=measured_of(result),
+            measured=measured,
             license=OWN_LICENSE,
         )
-        replaced = _enter(manifest, before, entry, tag, weights, base)
+        replaced = _enter(manifest, before, entry, tag, weights, base, default=default)
     return Acceptance(report, (), tag, weights, path, small, replaced)
 
 
@@ -133,7 +143,7 @@ def _relative_to_manifest(folder: Path) -> str:
     return folder.resolve().relative_to(home.resolve()).as_posix()
 
 
-def _check_tag(entry: Entry, tag: str) -> None:
+def _check_tag(entry: Entry, tag: str, *, replace: bool) -> None:
     if not TAG_FORM.fullmatch(tag):
         raise ArgumentError(f"Expected a tag of lower-case letters, digits, - and _, got {tag!r}.")
     known = entry.weights.get(tag)
@@ -141,6 +151,40 @@ def _check_tag(entry: Entry, tag: str) -> None:
         raise ArgumentError(
             f"{entry.name} has published weights {tag!r}, which a run cannot replace. Pass another tag."
         )
+    if known is not None and known.file is not None and not replace:
+        raise ArgumentError(
+            f"{entry.name} has weights {tag!r} already{_described(known.measured)}. Pass another --tag, or --replace "
+            "to put this run in their place."
+        )
+
+
+def _refuse_worse(entry: Entry, tag: str, new: Measured) -> None:
+    """Refuse to replace weights by ones that are less accurate, or measured on fewer or on other images.
+
+    Raises:
+        ArgumentError: Names both accuracies and what they were measured on.
+    """
+    old = entry.weights[tag].measured if tag in entry.weights else None
+    if old is None:
+        return
+    reasons = {
+        "fewer images": new.num_images < old.num_images,
+        "other images": new.dataset != old.dataset,
+        "a lower top-1": round(new.top1, 2) < round(old.top1, 2),
+    }
+    found = [reason for reason, holds in reasons.items() if holds]
+    if found:
+        raise ArgumentError(
+            f"{entry.name} has weights {tag!r}{_described(old)}; this run's{_described(new)} would be "
+            f"{' and '.join(found)}. Pass another --tag, or --allow-worse to replace them all the same."
+        )
+
+
+def _described(measured: Measured | None) -> str:
+    """Return an accuracy and what it was measured on, in brackets; empty if there is none."""
+    if measured is None:
+        return ""
+    return f" ({measured.top1:.2f}% top-1 on {measured.num_images:,} of {measured.dataset})"
 
 
 def _missed(report: Report) -> tuple[str, ...]:
@@ -203,11 +247,15 @@ def _copy_small_files(run: Run, target: Path, written: list[Path]) -> None:
             shutil.copyfile(run.folder / name, target / name)
 
 
-def _enter(manifest: Path, before: bytes, entry: Entry, tag: str, weights: WeightSet, base: str) -> str | None:
+def _enter(
+    manifest: Path, before: bytes, entry: Entry, tag: str, weights: WeightSet, base: str, *, default: bool
+) -> str | None:
     """Write the weight set into the manifest; return the file it named before, if that was another."""
     content = json.loads(before)
     row = next(row for row in content["models"] if row["name"] == entry.name)
     row["weights"][tag] = to_json(weights)
+    if default:
+        row["default_weights"] = tag
     content["base_urls"] = list(dict.fromkeys([base, *content["base_urls"]]))
     replace_manifest(manifest, content, before)
     old = entry.weights[tag].file if tag in entry.weights else None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timezone
+from typing import Literal
 
+from resnet_zoo.datasets import official_accuracy
 from resnet_zoo.evaluation import Evaluation
 from resnet_zoo.records import Entry, Measured
-from resnet_zoo.report import ACCURACY_TOLERANCE_PCT, Check
+from resnet_zoo.report import ACCURACY_TOLERANCE_PCT, REPRODUCTION_TOLERANCE_PCT, Check
 
 
 def check_accuracy(
@@ -16,7 +19,9 @@ def check_accuracy(
 
     What was recorded for the same weights on the same images is what counts: on the same device with the same torch
     every count must be equal, elsewhere `ACCURACY_TOLERANCE_PCT` is allowed. Without a record, the published numbers
-    count if the images are the complete official set. Anything else is measured, and not checked.
+    count if the images are those of the official set: where some of its images are missing, the accuracy on all of them
+    lies between two bounds, and the check passes or fails only if both bounds say so. Anything else is measured, and
+    not checked.
 
     Args:
         entry: The row.
@@ -46,9 +51,31 @@ def measured_of(result: Evaluation) -> Measured:
     )
 
 
-def is_official(entry: Entry, result: Evaluation) -> bool:
-    """Tell whether the complete official test set was evaluated."""
-    return result.dataset == entry.dataset and not result.num_skipped
+def check_reproduction(
+    entry: Entry, top: Literal["top1", "top5"], result: Evaluation, overridden: Iterable[str] = ()
+) -> Check:
+    """Hold the accuracy of a retrained network against the published one: the check ``published_top1`` or ``_top5``.
+
+    At most `REPRODUCTION_TOLERANCE_PCT` below is allowed, and anything above.
+
+    Args:
+        entry: The row.
+        top: ``top1`` or ``top5``.
+        result: What was measured now.
+        overridden: Fields of the recipe that were changed: then it is not the recipe's accuracy, and not checked.
+    """
+    name, published, measured = f"published_{top}", getattr(entry.published, top), f"{getattr(result, top):.2f}"
+    official = official_accuracy(entry.dataset, result, top)
+    if official is None:
+        why = f"{result.dataset} is not the official {entry.dataset} test set, so not comparable as equal"
+        return Check(name, "not checked", published, measured, why)
+    if overridden:
+        why = f"the recipe was changed: {', '.join(overridden)}"
+        return Check(name, "not checked", published, measured, why)
+    detail = f"tolerance {REPRODUCTION_TOLERANCE_PCT} points below, none above"
+    detail += f"; {official.words}" if official.words else ""
+    status = official.status(float(published) - REPRODUCTION_TOLERANCE_PCT, 100.0)
+    return Check(name, status, published, measured, detail)
 
 
 def allowed_images(recorded: Measured, result: Evaluation) -> tuple[int, str]:
@@ -61,13 +88,16 @@ def allowed_images(recorded: Measured, result: Evaluation) -> tuple[int, str]:
     return allowed, f"tolerance {ACCURACY_TOLERANCE_PCT} points, {allowed} images ({why})"
 
 
-def _check_recorded(entry: Entry, top: str, result: Evaluation, recorded: Measured) -> Check:
+def _check_recorded(entry: Entry, top: Literal["top1", "top5"], result: Evaluation, recorded: Measured) -> Check:
     before, now = getattr(recorded, top), getattr(result, top)
     allowed, tolerance = allowed_images(recorded, result)
     counts = [round(percent * result.num_images / 100) for percent in (before, now)]
     detail = f"{counts[0]} correct on {recorded.date}, {counts[1]} now; {tolerance}; {_images(top, result)}"
-    if not is_official(entry, result):
+    official = official_accuracy(entry.dataset, result, top)
+    if official is None:
         detail += f"; the published number is of {entry.dataset}, so not comparable"
+    elif official.words:
+        detail += f"; {official.words}"
     return Check(
         top,
         "passed" if abs(counts[0] - counts[1]) <= allowed else "failed",
@@ -78,21 +108,24 @@ def _check_recorded(entry: Entry, top: str, result: Evaluation, recorded: Measur
     )
 
 
-def _check_published(entry: Entry, top: str, result: Evaluation, *, published_weights: bool) -> Check:
+def _check_published(
+    entry: Entry, top: Literal["top1", "top5"], result: Evaluation, *, published_weights: bool
+) -> Check:
     published, measured = getattr(entry.published, top), getattr(result, top)
     text, detail = f"{measured:.2f}", _images(top, result)
-    if not is_official(entry, result):
-        detail = f"not the complete official {entry.dataset} test set, so not comparable: {detail}"
+    official = official_accuracy(entry.dataset, result, top)
+    if official is None:
+        detail = f"not the official {entry.dataset} test set, so not comparable: {detail}"
         return Check(top, "not checked", published, text, detail)
+    detail += f"; {official.words}" if official.words else ""
     if not published_weights:
         detail = f"the published number is of other weights, and none is recorded for these: {detail}"
         return Check(top, "not checked", published, text, detail)
-    near = abs(round(measured, 2) - float(published)) <= ACCURACY_TOLERANCE_PCT + 1e-9
-    detail += f", tolerance {ACCURACY_TOLERANCE_PCT}"
-    return Check(top, "passed" if near else "failed", published, text, detail)
+    status = official.status(float(published) - ACCURACY_TOLERANCE_PCT, float(published) + ACCURACY_TOLERANCE_PCT)
+    return Check(top, status, published, text, f"{detail}, tolerance {ACCURACY_TOLERANCE_PCT}")
 
 
-def _images(top: str, result: Evaluation) -> str:
+def _images(top: Literal["top1", "top5"], result: Evaluation) -> str:
     low, high = getattr(result, f"{top}_interval")
     text = f"{result.num_images} images of {result.dataset}, 95% interval {low:.2f} to {high:.2f}"
     return text + (f", {result.num_skipped} unreadable" if result.num_skipped else "")

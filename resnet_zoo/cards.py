@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from resnet_zoo.datasets import official_accuracy
 from resnet_zoo.listing import DATASET_TITLES
 from resnet_zoo.records import Entry, UpstreamOrigin, WeightSet
 from resnet_zoo.run_records import EnvironmentFile, ResultFile
@@ -59,7 +60,11 @@ def run_card(entry: Entry, result: ResultFile, environment: EnvironmentFile) -> 
         ("published", DATASET_TITLES[entry.dataset], published.top1, published.top5),
         ("this run", result.dataset, f"{result.top1:.2f}", f"{result.top5:.2f}"),
     ]
-    note = f"Measured on {result.dataset}, not the official test set: the two lines are not comparable as equal.\n"
+    official = official_accuracy(entry.dataset, result, "top1")
+    if official is None:
+        note = f"Measured on {result.dataset}, not the official test set: the two lines are not comparable as equal.\n"
+    else:
+        note = f"Top-1: {official.words}.\n" if official.words else ""
     return _page(
         _front_matter([entry], [OWN_LICENSE]),
         f"# {entry.name}, retrained\n",
@@ -68,7 +73,7 @@ def run_card(entry: Entry, result: ResultFile, environment: EnvironmentFile) -> 
         f"{environment.precision}, torch {environment.versions['torch']}). The last epoch is the result; the "
         "test images chose nothing.\n",
         _table(("", "Data set", "Top-1 (%)", "Top-5 (%)"), rows),
-        "" if result.dataset == entry.dataset else note,
+        note,
         f"sha256 of `{result.weights.path}`: `{result.weights.sha256}`\n",
         "Check every number from this folder's files: `resnet-zoo verify --run . --data DIR`.\n",
     )

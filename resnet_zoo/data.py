@@ -13,7 +13,6 @@ import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from resnet_zoo.datasets import FINGERPRINTS, NUM_IMAGES, Split
 from resnet_zoo.decode import Pixels
 from resnet_zoo.download import is_offline
 from resnet_zoo.errors import DatasetError
@@ -30,14 +30,7 @@ from resnet_zoo.records import Entry
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"})
 
-Split = Literal["train", "test"]
-
 _TEST_FOLDERS = {"cifar10": "test", "cifar100": "test", "in1k": "val"}
-NUM_IMAGES = {
-    "train": {"cifar10": 50_000, "cifar100": 50_000, "in1k": 1_281_167},
-    "test": {"cifar10": 10_000, "cifar100": 10_000, "in1k": 50_000},
-}
-"""Images of each official split."""
 _ARCHIVE_FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
 
 _KNOWN_LABELS = {
@@ -71,8 +64,8 @@ class LabelledImages(Dataset[Batch]):
     """A split of a data set: ``variant`` says what it is, an item is a `Batch` of one image (or of none, if it is bad).
 
     Args:
-        variant: ``cifar10``, ``cifar100`` or ``in1k`` for the complete official set, else a name that says how it
-            differs: ``cifar10-jpeg``, ``in1k-100of1000classes``.
+        variant: ``cifar10``, ``cifar100`` or ``in1k`` for the complete official set, whatever files hold its pixels,
+            else a name that says how it differs: ``cifar10-jpeg``, ``in1k-100of1000classes``.
         images: Paths, or (N, H, W, 3) uint8 arrays.
         labels: One per image.
         pixels: Turns an image into (H, W, 3) uint8 of the network's size.
@@ -165,8 +158,41 @@ def _open_split(
         paths, labels = _read_list(labels_file, folder, entry.num_classes)
     else:
         paths, labels = read_tree(folder, class_folders(entry.classes), partial=partial)
-    variant = _variant(entry, split, paths, labels)
-    return LabelledImages(variant, paths, np.array(labels, dtype=np.int64), transform.pixels, skip_bad=skip_bad)
+    images = LabelledImages("", paths, np.array(labels, dtype=np.int64), transform.pixels, skip_bad=skip_bad)
+    images.variant = entry.dataset if _is_official(images, entry, split) else _variant(entry, split, paths, labels)
+    return images
+
+
+def _is_official(images: LabelledImages, entry: Entry, split: Split) -> bool:
+    """Tell whether files hold exactly the pixels and labels of an official set whose fingerprint is known."""
+    expected = FINGERPRINTS.get((entry.dataset, split))
+    if expected is None or len(images) != NUM_IMAGES[split][entry.dataset]:
+        return False
+    try:
+        return pixels_fingerprint(images) == expected
+    except DatasetError:  # an image cannot be read: who reads them says so
+        return False
+
+
+def pixels_fingerprint(images: LabelledImages) -> str:
+    """Return a sha256 over label and pixels of every image, whatever their order and the files they are in.
+
+    Sha256 of the sorted sha256 of each image: its label (8 bytes, little-endian) and its (H, W, 3) uint8 pixels.
+
+    Raises:
+        DatasetError: An image cannot be read.
+    """
+    digests = []
+    for batch in batches(images, _FINGERPRINT_BATCH):
+        pixels = batch.pixels.permute(0, 2, 3, 1).contiguous().numpy()
+        labels = batch.labels.numpy().astype("<i8")
+        pairs = zip(labels, pixels, strict=True)
+        digests += [hashlib.sha256(label.tobytes() + image.tobytes()).digest() for label, image in pairs]
+    return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
+
+
+_FINGERPRINT_BATCH = 500
+"""Images decoded at a time; it changes nothing but the memory used."""
 
 
 def listing_sha256(files: Iterable[tuple[str, int]], labels: npt.NDArray[np.int64]) -> str:

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Any
 
+from resnet_zoo.datasets import official_accuracy
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.manifest import current_manifest
 from resnet_zoo.recipes import RECIPES
-from resnet_zoo.records import Entry, RunOrigin, UpstreamOrigin, to_json
+from resnet_zoo.records import Entry, Measured, RunOrigin, UpstreamOrigin, to_json
 
 Facts = dict[str, Any]
 
@@ -178,10 +179,22 @@ def measured_as_markdown(entries: Iterable[Entry]) -> str:
                 continue
             file = f"`{weights.file.sha256[:8]}`, {weights.file.size_bytes / 1e6:.1f} MB"
             recipe = f"`{weights.origin.recipe}`" if isinstance(weights.origin, RunOrigin) else "published weights"
-            images = f"{measured.num_images:,} of {measured.dataset}"
             percent = (f"{value:.2f}" for value in (measured.top1, measured.top5))
-            lines.append(_markdown_row((f"`{entry.name}`", f"`{tag}`", file, recipe, images, *percent)))
+            lines.append(
+                _markdown_row((f"`{entry.name}`", f"`{tag}`", file, recipe, measured_on(entry, measured), *percent))
+            )
     return "\n".join(lines) + "\n"
+
+
+def measured_on(entry: Entry, measured: Measured) -> str:
+    """Return which images an accuracy was measured on, with the bounds for the official set if some are missing."""
+    official = official_accuracy(entry.dataset, measured, "top1")
+    if official is None:
+        return f"{measured.num_images:,} of {measured.dataset}"
+    if not official.num_missing:
+        return f"{measured.num_images:,} of {DATASET_TITLES[entry.dataset]}"
+    bounds = f"{official.low:.2f} to {official.high:.2f} on all"
+    return f"{measured.num_images:,} of the {official.num_official:,} of {DATASET_TITLES[entry.dataset]} ({bounds})"
 
 
 def _markdown_row(cells: Iterable[str]) -> str:

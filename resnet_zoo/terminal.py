@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from resnet_zoo.datasets import official_accuracy
 from resnet_zoo.listing import DATASET_TITLES, PRINTED
 from resnet_zoo.manifest import get_entry
 from resnet_zoo.records import Entry
@@ -198,8 +199,11 @@ def echo_evaluation(result: Evaluation) -> None:
         "top-5 (%)": _accuracy(result.top5, result.correct5, result.top5_interval, published.top5),
         "speed": f"{result.images_per_s:.1f} images/s, {result.precision} on {result.device}",
     }
-    if result.dataset != get_entry(result.name).dataset:
-        record["note"] = f"{result.dataset} is not the complete official test set: not comparable with the published"
+    official = official_accuracy(get_entry(result.name).dataset, result, "top1")
+    if official is None:
+        record["note"] = f"{result.dataset} is not the official test set: not comparable with the published"
+    elif official.words:
+        record["note"] = f"top-1: {official.words}"
     echo_record(record)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from resnet_zoo.accuracy import check_accuracy
+from resnet_zoo.accuracy import check_accuracy, check_reproduction
 from resnet_zoo.chain import Chain, chain_of
 from resnet_zoo.complexity import count_params, dry_run, flops_by_rule, tally_operations
 from resnet_zoo.download import cached_weights, shipped_weights
@@ -20,7 +20,7 @@ from resnet_zoo.errors import WRONG, DatasetError, ZooError
 from resnet_zoo.evaluation import evaluate
 from resnet_zoo.fit import build_on_meta, check_fit, expected_shapes
 from resnet_zoo.manifest import class_folders, get_entry, list_models
-from resnet_zoo.records import Entry, Exact, UpstreamOrigin
+from resnet_zoo.records import Entry, Exact, RunOrigin, UpstreamOrigin
 from resnet_zoo.report import Check, Report, compare, rounded
 from resnet_zoo.zoo import LoadedWeights, assign_weights, open_weights
 
@@ -92,12 +92,14 @@ def verify(
                 progress=named(progress, entry.name),
             )
             known = entry.weights.get(tag) if isinstance(tag, str) else None
+            is_retrained = known is not None and isinstance(known.origin, RunOrigin)
             checks += check_accuracy(
                 entry,
                 result,
                 recorded=known.measured if known else None,
-                published_weights=known is None or isinstance(known.origin, UpstreamOrigin),
+                published_weights=not is_retrained,
             )
+            checks += [check_reproduction(entry, top, result) for top in ("top1", "top5") if is_retrained]
         reports.append(Report(entry.name, tuple(checks), asdict(chain) if chain else None))
     return reports
 

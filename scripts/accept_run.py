@@ -1,6 +1,7 @@
 """Verify a run folder, and ship its weights: into weights/, with the run's small files, and into the manifest.
 
-The numbers in the manifest are measured with the very file that ships. A run that does not verify changes nothing.
+The numbers in the manifest are measured with the very file that ships. A run that does not verify changes nothing, and
+weights that are there stay unless --replace is given.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from resnet_zoo.terminal import echo_record, echo_reports
 @click.option("--weights-dir", type=click.Path(), metavar="DIR", help="[default: weights, beside the manifest]")
 @click.option("--dtype", type=click.Choice(["bfloat16"]), help="Store values so.  [default: as the run did]")
 @click.option("--tag", default="retrained", show_default=True, help="What the weight set is called.")
+@click.option("--replace", is_flag=True, help="Replace a weight set that is there.")
+@click.option("--allow-worse", is_flag=True, help="Even by one that is worse, or measured on fewer or other images.")
+@click.option("--default", is_flag=True, help="Make it the row's default weight set.")
 @click.option("--manifest", metavar="PATH", help="The manifest to write.  [default: the one in use]")
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
 @device_option
@@ -35,6 +39,9 @@ def main(
     weights_dir: str | None,
     dtype: Any,
     tag: str,
+    replace: bool,
+    allow_worse: bool,
+    default: bool,
     manifest: str | None,
     batch_size: int,
     device: str,
@@ -43,6 +50,7 @@ def main(
     from resnet_zoo.acceptance import REQUIRED_CHECKS, accept_run
 
     options: dict[str, Any] = {"weights_dir": weights_dir, "dtype": dtype, "tag": tag}
+    options |= {"replace": replace, "allow_worse": allow_worse, "default": default}
     try:
         with use_manifest(manifest), progress_bar() as progress:
             done = accept_run(folder, data=data, device=device, batch_size=batch_size, progress=progress, **options)

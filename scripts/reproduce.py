@@ -20,19 +20,19 @@ from resnet_zoo.commands.shell import ZooCommand, debug_option, device_option
 )
 @click.argument("name")
 @click.option("--data", type=click.Path(), required=True, metavar="DIR", help="Training and test images.")
-@click.option("--recipe", default="published", show_default=True, help="published or fast.")
+@click.option("--recipe", default="published", show_default=True, help="published, modern or fast.")
 @click.option("--set", "overrides", multiple=True, metavar="FIELD=VALUE", help="Replace a field of the recipe.")
 @click.option("--epochs", metavar="N", help="Short for --set epochs=N.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--seeds", type=click.IntRange(min=2), help="Train this many times, with seeds from --seed on.")
-@click.option(
-    "--begin-with", type=click.Path(), metavar="PATH", help="Weights to begin with instead of initial values."
-)
 @click.option("--runs", type=click.Path(), default="runs", show_default=True, help="Where run folders are made.")
 @device_option
 @click.option("--compile/--no-compile", "compile_network", default=None, help="torch.compile; default: on CUDA.")
 @click.option("--num-workers", "-j", type=click.IntRange(min=0), help="Processes that decode ImageNet's images.")
 @click.option("--partial", is_flag=True, help="Accept ImageNet folders in which classes are missing.")
+@click.option(
+    "--hold-out", type=click.IntRange(min=1), metavar="N", help="Measure on N training images, to choose a recipe."
+)
 @click.option(
     "--evaluate-every", type=click.IntRange(min=0), default=1, show_default=True, help="Epochs; 0: only at the end."
 )
@@ -55,7 +55,6 @@ def main(
     epochs: str | None,
     seed: int,
     seeds: int | None,
-    begin_with: str | None,
     runs: str,
     debug: bool,  # noqa: ARG001  # ZooCommand reads it
     **settings: Any,
@@ -68,9 +67,8 @@ def main(
     how: dict[str, Any] = {
         "recipe": recipe,
         "overrides": fields,
-        "begin_with": begin_with,
         "runs": runs,
-        "settings": Settings(**settings),
+        "settings": Settings(**settings | {"hold_out": settings["hold_out"] or 0}),
     }
     if seeds is None:
         folder = reproduce(name, data, seed=seed, **how)

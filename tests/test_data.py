@@ -11,13 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
-from resnet_zoo.data import LabelledImages, batches, open_test_set
+from resnet_zoo.data import LabelledImages, batches, open_test_set, pixels_fingerprint
+from resnet_zoo.datasets import FINGERPRINTS, NUM_IMAGES
 from resnet_zoo.decode import decode
 from resnet_zoo.errors import DatasetError
 from resnet_zoo.manifest import class_folders, get_entry
 from tests.conftest import ENTRIES, smooth_image
 
 CIFAR = get_entry("resnet18_cifar10")
+CIFAR100 = get_entry("resnet50_cifar100")
 IN1K = get_entry("resnet18_in1k")
 CLASSES = class_folders("cifar10")
 WNIDS = class_folders("in1k")
@@ -167,6 +169,58 @@ def touched_tree(root: Path, classes: list[str], per_class: int, suffix: str) ->
 def test_ten_thousand_jpegs_are_still_not_the_official_test_set(tmp_path: Path) -> None:
     images = open_test_set(CIFAR, touched_tree(tmp_path, CLASSES, 1000, ".jpg"))
     assert (len(images), images.variant) == (10_000, "cifar10-jpeg")
+
+
+# --- pixels decide what is official --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def official(class_tree: Tree, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that holds the whole of a small official set, under a name and in a format of its own."""
+    root = class_tree(class_folders("cifar100"), suffix=".bmp")
+    images = open_test_set(CIFAR100, root)
+    assert images.variant == "cifar100-images-100images"
+    monkeypatch.setitem(NUM_IMAGES["test"], "cifar100", 100)
+    monkeypatch.setitem(FINGERPRINTS, ("cifar100", "test"), pixels_fingerprint(images))
+    return root
+
+
+def test_a_set_with_the_official_pixels_and_labels_is_the_official_one(official: Path) -> None:
+    assert open_test_set(CIFAR100, official).variant == "cifar100"
+    for path in list(official.glob("test/*/*.bmp")):  # other names, another format
+        Image.open(path).save(path.with_name(f"x{path.stem}.png"))
+        path.unlink()
+    assert open_test_set(CIFAR100, official).variant == "cifar100"
+
+
+@pytest.mark.parametrize("what", ["a pixel", "a label", "lossy files", "an image twice", "an unreadable image"])
+def test_a_set_with_anything_else_is_not(what: str, official: Path) -> None:
+    first, second = sorted(official.glob("test/*/*.bmp"))[:2]
+    pixels = np.array(Image.open(first))
+    if what == "a pixel":
+        pixels[3, 4, 1] ^= 1
+        Image.fromarray(pixels).save(first)
+    elif what == "a label":
+        Image.open(second).save(first)
+        Image.fromarray(pixels).save(second)
+    elif what == "lossy files":
+        for path in list(official.glob("test/*/*.bmp")):
+            Image.open(path).save(path.with_suffix(".jpg"))
+            path.unlink()
+    elif what == "an image twice":
+        Image.fromarray(pixels).save(second)
+    else:
+        first.write_bytes(b"no image")
+    assert open_test_set(CIFAR100, official).variant in ("cifar100-images", "cifar100-jpeg")
+
+
+def test_a_fingerprint_does_not_depend_on_the_order_or_on_how_images_are_held(class_tree: Tree) -> None:
+    images = open_test_set(CIFAR, class_tree(CLASSES, per_class=2))
+    arrays = np.stack([decode(path) for path in images.images[::-1] if isinstance(path, Path)])
+    held = LabelledImages("", arrays, images.labels[::-1].copy(), images.pixels)
+    assert pixels_fingerprint(held) == pixels_fingerprint(images)
+    shuffled = LabelledImages("", arrays, images.labels, images.pixels)
+    assert pixels_fingerprint(shuffled) != pixels_fingerprint(images)
 
 
 def test_an_imagenet_tree_that_is_not_complete_says_so(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_published_and_recorded_stand_beside_what_is_measured_now(good_run: Made
     assert check.published == "94.82"
     assert check.recorded == check.measured == f"{read_run(good_run.folder).result.top1:.2f}"
     assert "tolerance 0 images (same device and torch)" in check.detail
-    assert "so not comparable" in check.detail
+    assert "of which 9,990 are missing here" in check.detail
 
 
 def test_without_images_the_accuracy_is_not_checked(good_run: MadeRun) -> None:
@@ -192,6 +192,8 @@ WRONG: dict[str, tuple[Change, str, str]] = {
     "another learning rate in a step": (with_line("step", 1, lr=0.01), "log", "other in epoch 0"),
     "a step in another epoch": (with_line("step", 5, epoch=0), "log", "every step in its epoch"),
     "a last epoch that is not the result": (with_line("epoch", 2, top1=99.0), "log", "the last epoch is the result"),
+    "a last epoch with another top-5": (with_line("epoch", 2, top5=99.0), "log", "the last epoch is the result"),
+    "a last epoch that was not measured": (with_line("epoch", 2, top1=None), "log", "the last epoch is the result"),
     "fewer steps": (changed("result.json", steps=11), "log", "11 steps"),
     "another number of epochs": (with_recipe_value(epochs=4), "log", "as many as the recipe's 4"),
     "another recipe's value": (with_recipe_value(weight_decay=5e-4), "recipe", "weight_decay differ"),

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from resnet_zoo.recipes import FAST_RECIPES, RECIPES
+from resnet_zoo.recipes import RECIPES, find_recipe
 from resnet_zoo.schedule import image_size, learning_rate
 from tests.training_tools import small_recipe
 
@@ -50,6 +50,6 @@ def test_sizes_begin_with_whole_epochs() -> None:
 
 @pytest.mark.parametrize("epochs", [1, 3, 12, 100])
 def test_the_fast_recipe_ends_at_full_size_unless_it_is_very_short(epochs: int) -> None:
-    fast = FAST_RECIPES["cifar10"]
+    fast = find_recipe("cifar10", "fast")
     recipe = small_recipe(epochs=epochs, sizes=fast.sizes, size_milestones=fast.size_milestones)
     assert image_size(recipe, epochs - 1) == (24 if epochs == 1 else 32)

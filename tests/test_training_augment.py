@@ -9,10 +9,10 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from resnet_zoo.recipes import FAST_RECIPES, RECIPES
+from resnet_zoo.recipes import RECIPES, find_recipe
 from resnet_zoo.training.augment import crop_and_flip, cut_out, draw, pad, shrink
 
-PUBLISHED, FAST = RECIPES["cifar10"], FAST_RECIPES["cifar10"]
+PUBLISHED, FAST = RECIPES["cifar10"], find_recipe("cifar10", "fast")
 
 
 def images(count: int = 12, size: int = 32) -> torch.Tensor:

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from resnet_zoo.data import NUM_IMAGES, Batch, in1k_variant
+from resnet_zoo.data import Batch, in1k_variant
+from resnet_zoo.datasets import NUM_IMAGES
 from resnet_zoo.errors import ArgumentError, DatasetError
 from resnet_zoo.manifest import class_folders, get_entry
 from resnet_zoo.training import parquet_shards

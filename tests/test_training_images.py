@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from resnet_zoo.data import open_test_set, open_training_set
-from resnet_zoo.errors import DatasetError
+from resnet_zoo.data import LabelledImages, open_test_set, open_training_set
+from resnet_zoo.errors import ArgumentError, DatasetError
 from resnet_zoo.evaluation import evaluate
 from resnet_zoo.manifest import class_folders, get_entry
-from resnet_zoo.recipes import FAST_RECIPES, RECIPES
+from resnet_zoo.recipes import RECIPES, find_recipe
 from resnet_zoo.training.augment import crop_and_flip, draw, pad
-from resnet_zoo.training.images import CifarImages, pixels_sha256, read_all
+from resnet_zoo.training.images import HeldImages, hold_out, pixels_sha256, read_all
 from resnet_zoo.training.processes import Processes
 from resnet_zoo.training.testing import TestImages
 from resnet_zoo.zoo import create_model
@@ -32,7 +32,7 @@ def root(class_tree: Callable[..., Path]) -> Path:
 
 
 def test_batches_hold_the_images_of_the_order_augmented(root: Path) -> None:
-    images = CifarImages(ENTRY, root, RECIPES["cifar10"], seed=4, device=CPU)
+    images = HeldImages(ENTRY, open_training_set(ENTRY, root), RECIPES["cifar10"], seed=4, device=CPU)
     pixels, labels = read_all(open_training_set(ENTRY, root))
     order = torch.tensor([3, 19, 0, 3, 7])
     batches = list(images.batches(order, epoch=2, batch_size=2))
@@ -43,7 +43,7 @@ def test_batches_hold_the_images_of_the_order_augmented(root: Path) -> None:
 
 
 def test_the_rest_of_an_order_gives_the_rest_of_the_batches(root: Path) -> None:
-    images = CifarImages(ENTRY, root, FAST_RECIPES["cifar10"], seed=0, device=CPU)
+    images = HeldImages(ENTRY, open_training_set(ENTRY, root), find_recipe("cifar10", "fast"), seed=0, device=CPU)
     order = torch.arange(20)
     whole = [batch.pixels for batch in images.batches(order, epoch=1, batch_size=4)]
     rest = [batch.pixels for batch in images.batches(order[8:], epoch=1, batch_size=4)]
@@ -51,12 +51,41 @@ def test_the_rest_of_an_order_gives_the_rest_of_the_batches(root: Path) -> None:
 
 
 def test_a_cutout_is_in_the_mean_colour(root: Path) -> None:
-    recipe = replace(FAST_RECIPES["cifar10"], cutout=32)
-    images = CifarImages(ENTRY, root, recipe, seed=0, device=CPU)
+    recipe = replace(find_recipe("cifar10", "fast"), cutout=32)
+    images = HeldImages(ENTRY, open_training_set(ENTRY, root), recipe, seed=0, device=CPU)
     (batch,) = images.batches(torch.arange(20), epoch=0, batch_size=20)
     mean = torch.tensor(ENTRY.preprocess.mean).round().to(torch.uint8)
     share = (batch.pixels == mean[:, None, None]).all(dim=1).float().mean()
     assert share > 0.4  # half of each side on average, where the square is as large as the image
+
+
+def test_images_held_out_and_the_others_are_all_images_once(root: Path) -> None:
+    images = open_training_set(ENTRY, root)
+    rest, held = hold_out(images, 6)
+    assert (len(rest), len(held)) == (14, 6)
+    assert (rest.variant, held.variant) == (f"{images.variant}-but-6", f"{images.variant}-held-out-6")
+    paths = [[str(path) for path in part.images] for part in (rest, held)]
+    assert sorted(paths[0] + paths[1]) == sorted(map(str, images.images))
+    assert not set(paths[0]) & set(paths[1])
+    for part in (rest, held):
+        names = [class_folders("cifar10")[label] for label in part.labels]
+        assert names == [Path(path).parent.name for path in part.images]  # type: ignore[arg-type]
+    again = hold_out(images, 6)[1]
+    assert [str(path) for path in again.images] == paths[1]
+
+
+def test_images_of_an_archive_are_held_out_alike(root: Path) -> None:
+    images = open_training_set(ENTRY, root)
+    pixels, _ = read_all(images)
+    packed = LabelledImages("cifar10", pixels.permute(0, 2, 3, 1).numpy(), images.labels, images.pixels)
+    for ours, theirs in zip(hold_out(images, 6), hold_out(packed, 6), strict=True):
+        assert torch.equal(read_all(ours)[0], read_all(theirs)[0])
+
+
+@pytest.mark.parametrize("count", [-1, 0, 20, 21])
+def test_some_images_are_left_to_train_with(root: Path, count: int) -> None:
+    with pytest.raises(ArgumentError, match=f"1 to 19 images to hold out of 20, got {count}"):
+        hold_out(open_training_set(ENTRY, root), count)
 
 
 def test_a_fingerprint_changes_with_a_pixel_and_with_a_label(root: Path) -> None:
@@ -66,7 +95,9 @@ def test_a_fingerprint_changes_with_a_pixel_and_with_a_label(root: Path) -> None
     other_labels[0] += 1
     found = {pixels_sha256(*pair) for pair in ((pixels, labels), (other_pixels, labels), (pixels, other_labels))}
     assert len(found) == 3
-    assert CifarImages(ENTRY, root, RECIPES["cifar10"], seed=0, device=CPU).fingerprint in found
+    assert (
+        HeldImages(ENTRY, open_training_set(ENTRY, root), RECIPES["cifar10"], seed=0, device=CPU).fingerprint in found
+    )
 
 
 def test_the_training_set_is_not_the_test_set(root: Path) -> None:

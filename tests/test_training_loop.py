@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from resnet_zoo.errors import NonFiniteLossError, TrainingError, TrainingStopped
+from resnet_zoo.resnet import ResNet
 from resnet_zoo.run_records import LogEpoch, LogLine, LogStep
 from resnet_zoo.runs import read_log
 from resnet_zoo.training.checkpoints import Position, list_checkpoints
@@ -134,17 +135,39 @@ def test_a_disk_that_cannot_be_written_ends_with_a_sentence(tmp_path: Path, monk
         small_loop(tmp_path).run()
 
 
-def test_test_images_are_measured_when_due_but_for_the_last_epoch(tmp_path: Path) -> None:
-    calls: list[int] = []
+class FakeImages:
+    """Eight test images, of which it says how many are right: two more at each look."""
 
-    def evaluate() -> tuple[float, float]:
-        calls.append(1)
-        return 12.5, 50.0
+    num_images = 8
 
-    small_loop(tmp_path, small_recipe(epochs=5), evaluate=evaluate, evaluate_every=2).run()
+    def __init__(self) -> None:
+        self.looks: list[tuple[ResNet, str]] = []
+
+    def count(self, model: ResNet, precision: str) -> tuple[int, int]:
+        """Count a look."""
+        self.looks.append((model, precision))
+        return len(self.looks), 2 * len(self.looks)
+
+
+@pytest.mark.parametrize(
+    ("every", "expected"),
+    [(2, [None, 12.5, None, 25.0, 37.5]), (5, [None] * 4 + [12.5]), (0, [None] * 4 + [12.5])],
+)
+def test_test_images_are_measured_when_due_and_at_the_end(
+    tmp_path: Path, every: int, expected: list[float | None]
+) -> None:
+    testing = FakeImages()
+    recipe = small_recipe(epochs=5, precision="bfloat16")
+    loop = small_loop(tmp_path, recipe, testing=testing, evaluate_every=every)
+    position = loop.run()
     log = read_log(tmp_path / "log.jsonl")
-    assert [epoch.top1 for epoch in log.epochs] == [None, 12.5, None, 12.5, None]
-    assert len(calls) == 2
+    assert [epoch.top1 for epoch in log.epochs] == expected
+    assert [precision for _, precision in testing.looks] == ["bfloat16"] * (len(testing.looks) - 1) + ["float32"]
+    assert (position.test_correct1, position.test_correct5) == (len(testing.looks), 2 * len(testing.looks))
+    assert all(model is loop.learner.model for model, _ in testing.looks)
+    again = small_loop(tmp_path, recipe, testing=testing, evaluate_every=every)
+    assert again.run().test_correct1 == position.test_correct1  # from the checkpoint, without another look
+    assert len(testing.looks) == position.test_correct1
 
 
 def test_a_watcher_sees_how_far_it_is(tmp_path: Path) -> None:

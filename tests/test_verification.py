@@ -231,7 +231,7 @@ def test_a_set_that_is_not_the_official_one_is_measured_but_not_checked(
         assert check.published == getattr(GOOD.published, top)
         assert check.measured is not None
         assert 0 <= float(check.measured) <= 100
-        assert "not the complete official cifar10 test set" in check.detail
+        assert "of which 9,990 are missing here" in check.detail
         assert "10 images of cifar10-png-10images" in check.detail
     assert calls == [(NAME, 5, 10), (NAME, 10, 10)]
     assert exit_code([report], asked=["top1"]) == 3

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from resnet_zoo.download import FULL_SHA256_DIGITS
-from resnet_zoo.recipes import FAST_RECIPES, RECIPES, Recipe
+from resnet_zoo.recipes import Recipe, recipes_of
 from resnet_zoo.records import Entry, UpstreamOrigin, WeightSet
 from resnet_zoo.report import Report
 from resnet_zoo.site.inputs import Training
@@ -85,9 +85,7 @@ def _tag_with_a_file(entry: Entry) -> str | None:
 
 def recipe_table(entry: Entry) -> tuple[list[str], list[tuple[str, list[str]]]]:
     """Return the names of a row's recipes, and for every line its title and a text for each recipe."""
-    found = {"published": RECIPES[entry.recipe]}
-    if entry.recipe in FAST_RECIPES:
-        found["fast"] = FAST_RECIPES[entry.recipe]
+    found = recipes_of(entry.recipe)
     columns = [dict(_recipe_lines(recipe, entry)) for recipe in found.values()]
     return list(found), [(title, [column[title] for column in columns]) for title in columns[0]]
 

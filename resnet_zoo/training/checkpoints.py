@@ -42,6 +42,8 @@ class Position:
         epoch_seconds: Time spent in this epoch.
         seconds: Time spent training in all.
         log_bytes: Length of the log.
+        test_correct1: Test images that are right with the best class, once they were measured after the last epoch.
+        test_correct5: Right among the best five.
     """
 
     epoch: int = 0
@@ -53,6 +55,8 @@ class Position:
     epoch_seconds: float = 0.0
     seconds: float = 0.0
     log_bytes: int = 0
+    test_correct1: int = 0
+    test_correct5: int = 0
 
 
 def save_checkpoint(folder: Path, learner: Learner, position: Position) -> Path:

@@ -41,7 +41,6 @@ def finish(
     plan: RecipeFile,
     environment: EnvironmentFile,
     position: Position,
-    correct: tuple[int, int],
 ) -> ResultFile:
     """Write weights, card, curves and result into the run folder, and remove its checkpoints.
 
@@ -50,8 +49,7 @@ def finish(
         model: With the last epoch's weights.
         plan: The recipe as it was used.
         environment: As it was at the beginning.
-        position: Where the training ended.
-        correct: Test images right with the best class, and among the best five.
+        position: Where the training ended, with the test images that were right then.
 
     Raises:
         OSError: A file cannot be written; the checkpoints are as they were.
@@ -69,10 +67,10 @@ def finish(
         steps=position.step,
         dataset=environment.data.test,
         num_images=num_images,
-        correct1=correct[0],
-        correct5=correct[1],
-        top1=100 * correct[0] / num_images,
-        top5=100 * correct[1] / num_images,
+        correct1=position.test_correct1,
+        correct5=position.test_correct5,
+        top1=100 * position.test_correct1 / num_images,
+        top5=100 * position.test_correct5 / num_images,
         precision="float32",
         params=count_params(model),
         flops=count_flops(model, entry.input_size),

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from resnet_zoo.data import NUM_IMAGES, check_complete, in1k_variant, some
+from resnet_zoo.data import check_complete, in1k_variant, some
+from resnet_zoo.datasets import NUM_IMAGES
 from resnet_zoo.errors import ArgumentError, DatasetError
 from resnet_zoo.manifest import class_folders
 from resnet_zoo.records import Entry

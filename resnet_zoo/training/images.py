@@ -1,19 +1,21 @@
-"""Training images as the loop sees them, and CIFAR's: on the device from the start, augmented there."""
+"""Training images as the loop sees them, and small ones: on the device from the start, augmented there."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from resnet_zoo.data import Batch, LabelledImages, batches, open_training_set
+from resnet_zoo.data import Batch, LabelledImages, batches
+from resnet_zoo.errors import ArgumentError
 from resnet_zoo.recipes import Recipe
 from resnet_zoo.records import Entry
 from resnet_zoo.training.augment import crop_and_flip, cut_out, draw, pad
+from resnet_zoo.training.order import generator
 
 _DECODE_BATCH = 1000
 
@@ -82,22 +84,28 @@ class HeldImages:
             yield Batch(pixels[start : start + batch_size], labels[start : start + batch_size])
 
 
-class CifarImages(HeldImages):
-    """CIFAR's training set in the device's memory.
+def hold_out(images: LabelledImages, count: int) -> tuple[LabelledImages, LabelledImages]:
+    """Divide training images into those to train with and ``count`` to measure on, so that no test image chooses.
 
-    Args:
-        entry: A CIFAR row.
-        root: The folder of the data set, see `open_training_set`.
-        recipe, seed, device: As for `HeldImages`.
+    Which ones are held out depends on how many there are and on nothing else: no seed changes it.
 
     Raises:
-        DatasetError: The images are missing, incomplete or unreadable.
+        ArgumentError: ``count`` is not between 1 and one fewer than there are images.
     """
+    total = len(images)
+    if not 0 < count < total:
+        raise ArgumentError(f"Expected 1 to {total - 1} images to hold out of {total}, got {count}.")
+    order = torch.randperm(total, generator=generator(0, 0, "held out")).tolist()
+    return (
+        _part(images, sorted(order[count:]), f"{images.variant}-but-{count}"),
+        _part(images, sorted(order[:count]), f"{images.variant}-held-out-{count}"),
+    )
 
-    def __init__(
-        self, entry: Entry, root: str | os.PathLike[str], recipe: Recipe, *, seed: int, device: torch.device
-    ) -> None:
-        super().__init__(entry, open_training_set(entry, root), recipe, seed=seed, device=device)
+
+def _part(images: LabelledImages, indices: list[int], variant: str) -> LabelledImages:
+    chosen = [images.images[index] for index in indices]
+    held = np.stack(chosen) if isinstance(images.images, np.ndarray) else chosen
+    return LabelledImages(variant, held, images.labels[indices], images.pixels)
 
 
 def read_all(images: LabelledImages) -> tuple[Tensor, Tensor]:

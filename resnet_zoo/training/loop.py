@@ -27,14 +27,12 @@ from resnet_zoo.training.images import TrainingImages
 from resnet_zoo.training.learner import Learner
 from resnet_zoo.training.order import epoch_order, num_steps, shard
 from resnet_zoo.training.processes import Processes
+from resnet_zoo.training.testing import TestImages
 
 CHECKPOINTS = "checkpoints"
 
 _FLUSH_STEPS = {"cpu": 1}
 """Steps between two looks at the losses by type of device; on an accelerator, where each look waits for it, 50."""
-
-Accuracy = tuple[float, float]
-"""Top-1 and top-5 in percent."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +68,8 @@ class Loop:
         folder: The run folder; the first process writes log and checkpoints into it.
         seed: Of the order of images.
         size: Height and width of the images in pixels.
-        evaluate: Measures the network on the test images; ``None``: never.
-        evaluate_every: Epochs between two measurements; the last epoch is measured by the caller.
+        testing: The test images; ``None``: the network is never measured.
+        evaluate_every: Epochs between two measurements, 0 for none before the last epoch, which is always measured.
         checkpoint_s: Seconds between checkpoints within an epoch; one is made after every epoch in any case.
         changes: What is otherwise than at the beginning of the run, for its log.
         watch: Told about progress every few steps.
@@ -88,7 +86,7 @@ class Loop:
         *,
         seed: int,
         size: int,
-        evaluate: Callable[[], Accuracy] | None = None,
+        testing: TestImages | None = None,
         evaluate_every: int = 1,
         checkpoint_s: float = 120.0,
         changes: Sequence[str] = (),
@@ -97,7 +95,7 @@ class Loop:
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.learner, self.images, self.processes, self.folder, self.seed = learner, images, processes, folder, seed
-        self.evaluate, self.evaluate_every, self.checkpoint_s = evaluate, evaluate_every, checkpoint_s
+        self.testing, self.evaluate_every, self.checkpoint_s = testing, evaluate_every, checkpoint_s
         self.changes = tuple(changes)
         self.watch, self.on_line, self.say = watch, on_line, say
         self.recipe: Recipe = learner.recipe
@@ -222,9 +220,7 @@ class Loop:
     def _end_epoch(self) -> None:
         """Measure the network if it is due, and log the epoch."""
         position = self.position
-        is_last = position.epoch + 1 == self.recipe.epochs
-        is_due = self.evaluate is not None and (position.epoch + 1) % self.evaluate_every == 0 and not is_last
-        top1, top5 = self.evaluate() if is_due and self.evaluate else (None, None)
+        correct1, correct5 = self._measure(position.epoch)
         self._write(
             LogEpoch(
                 epoch=position.epoch,
@@ -236,11 +232,29 @@ class Loop:
                 seconds=position.epoch_seconds,
                 images_per_s=position.images / position.epoch_seconds,
                 size=image_size(self.recipe, position.epoch) or self.size,
-                top1=top1,
-                top5=top5,
+                top1=self._percent(correct1),
+                top5=self._percent(correct5),
             )
         )
-        self.position = Position(epoch=position.epoch + 1, step=position.step, seconds=position.seconds)
+        self.position = Position(
+            epoch=position.epoch + 1,
+            step=position.step,
+            seconds=position.seconds,
+            test_correct1=correct1 or 0,
+            test_correct5=correct5 or 0,
+        )
+
+    def _measure(self, epoch: int) -> tuple[int, int] | tuple[None, None]:
+        """Count the test images that are right after an epoch, if that is due; after the last one in float32."""
+        is_last = epoch + 1 == self.recipe.epochs
+        is_due = is_last or (self.evaluate_every > 0 and (epoch + 1) % self.evaluate_every == 0)
+        if self.testing is None or not is_due:
+            return None, None
+        is_exact = is_last or self.recipe.precision == "float32"
+        return self.testing.count(self.learner.model, "float32" if is_exact else "bfloat16")
+
+    def _percent(self, correct: int | None) -> float | None:
+        return None if correct is None or self.testing is None else 100 * correct / self.testing.num_images
 
     def _save(self) -> None:
         self.position = self.processes.first(self._write_checkpoint)

@@ -31,7 +31,7 @@ def num_steps(num_images: int, total_batch: int, num_devices: int) -> int:
     return math.ceil(math.ceil(num_images / num_devices) / (total_batch // num_devices))
 
 
-_STREAMS = {"order": 0, "augment": 1, "initial values": 2, "side": 3}
+_STREAMS = {"order": 0, "augment": 1, "initial values": 2, "side": 3, "held out": 4}
 
 
 def generator(seed: int, epoch: int, stream: str) -> torch.Generator:

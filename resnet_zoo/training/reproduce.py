@@ -5,13 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from resnet_zoo.checkpoint import load_checkpoint
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.fit import check_fit, expected_shapes
 from resnet_zoo.manifest import get_entry
 from resnet_zoo.recipes import find_recipe, override
 from resnet_zoo.training.console import console
@@ -28,7 +25,6 @@ def reproduce(
     recipe: str = "published",
     overrides: Mapping[str, str] | None = None,
     seed: int = 0,
-    begin_with: str | os.PathLike[str] | None = None,
     runs: str | os.PathLike[str] = "runs",
     settings: Settings | None = None,
 ) -> Path:
@@ -40,10 +36,9 @@ def reproduce(
     Args:
         name: A row or alias.
         data: The folder of the data set: training and test images.
-        recipe: ``published`` or ``fast``.
+        recipe: ``published``, ``modern`` or ``fast``, as `recipes.recipes_of` has them.
         overrides: Recipe fields to replace, as text; the result says so.
         seed: Of initial values, order and augmentation.
-        begin_with: The path of weights to begin with instead of initial values; the result names their sha256.
         runs: Where run folders are made: ``<runs>/<row>/<stamp>/``.
         settings: How it runs; ``None`` means as `Settings` says by itself.
 
@@ -51,11 +46,9 @@ def reproduce(
         UnknownModelError: No row is called so.
         ArgumentError: A recipe, field, device or number of devices that cannot be.
         DatasetError: The images are missing, incomplete or unreadable, or the same for training and testing.
-        WeightsUnavailableError, WeightsMismatchError, UnsafeCheckpointError, CheckpointError: The weights to begin
-            with cannot be used.
         TrainingError: It cannot begin, was stopped (`TrainingStopped`), or diverged (`NonFiniteLossError`).
     """
-    options: dict[str, Any] = {"overrides": overrides, "begin_with": begin_with, "runs": runs, "settings": settings}
+    options: dict[str, Any] = {"overrides": overrides, "runs": runs, "settings": settings}
     with _trainer(name, data, recipe=recipe, **options) as trainer:
         return trainer.train(seed)
 
@@ -93,7 +86,6 @@ def _trainer(
     *,
     recipe: str = "published",
     overrides: Mapping[str, str] | None = None,
-    begin_with: str | os.PathLike[str] | None = None,
     runs: str | os.PathLike[str] = "runs",
     settings: Settings | None = None,
 ) -> Iterator[Trainer]:
@@ -102,12 +94,6 @@ def _trainer(
     entry = get_entry(name)
     base = find_recipe(entry.recipe, recipe)
     used = override(base, overrides or {})
-    beginning = None if begin_with is None else load_checkpoint(begin_with)
-    if beginning is not None:
-        check_fit(entry.name, expected_shapes(entry), beginning)
-        used = replace(used, begin_with=beginning.sha256)
-    elif used.begin_with is not None:
-        raise ArgumentError("The recipe begins with weights. Pass their file (--begin-with).")
     if used.augmentation != base.augmentation:
         words = f"expected {base.augmentation} for {entry.name}, got {used.augmentation}"
         raise ArgumentError(f"Recipe field augmentation: {words}.")
@@ -119,4 +105,4 @@ def _trainer(
                 f"{processes.num_devices} devices do not divide the recipe's batch of {used.total_batch}. Use a number "
                 "of processes that does, or another batch (--set total_batch=…)."
             )
-        yield Trainer(entry, recipe, base, used, beginning, Path(data), Path(runs), settings, processes, screen)
+        yield Trainer(entry, recipe, base, used, Path(data), Path(runs), settings, processes, screen)

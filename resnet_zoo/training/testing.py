@@ -62,11 +62,6 @@ class TestImages:
         correct1, correct5 = self.processes.total(torch.tensor(found.correct, device=device)).tolist()
         return correct1, correct5
 
-    def percentages(self, model: ResNet, precision: Precision = "float32") -> tuple[float, float]:
-        """Return top-1 and top-5 accuracy in percent; see `count`."""
-        correct1, correct5 = self.count(model, precision)
-        return 100 * correct1 / self.num_images, 100 * correct5 / self.num_images
-
     def _batches(self) -> Iterator[Batch]:
         if self.held is None:
             yield from batches(self.own, 50, num_workers=self.num_workers)

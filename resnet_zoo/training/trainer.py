@@ -7,16 +7,14 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
 from resnet_zoo.batching import num_cores
-from resnet_zoo.checkpoint import Checkpoint
-from resnet_zoo.data import open_test_set
+from resnet_zoo.data import open_test_set, open_training_set
+from resnet_zoo.datasets import official_accuracy
 from resnet_zoo.environment import checkout_state, code_sha256, device_title, versions
-from resnet_zoo.errors import DatasetError
-from resnet_zoo.evaluation import Precision
-from resnet_zoo.fit import build, with_counters
+from resnet_zoo.errors import ArgumentError, DatasetError
+from resnet_zoo.fit import build
 from resnet_zoo.preprocess import Transform
 from resnet_zoo.ranks import Ranks
 from resnet_zoo.recipes import Recipe, difference
@@ -26,7 +24,7 @@ from resnet_zoo.training.console import Console
 from resnet_zoo.training.finish import finish
 from resnet_zoo.training.folder import changes_since, check_space, find_finished, open_folder, start_folder
 from resnet_zoo.training.imagenet import ImageNetTraining
-from resnet_zoo.training.images import CifarImages, TrainingImages
+from resnet_zoo.training.images import HeldImages, TrainingImages, hold_out
 from resnet_zoo.training.learner import Learner, repeat_exactly
 from resnet_zoo.training.loop import Loop, writing
 from resnet_zoo.training.order import initial_values
@@ -44,6 +42,8 @@ class Settings:
         compile_network: Use torch.compile; ``None``: where there is a CUDA device.
         num_workers: Processes that decode ImageNet's images; ``None``: one per core, shared among the devices.
         partial: Accept ImageNet folders in which classes are missing.
+        hold_out: Training images of CIFAR to measure on instead of the test images, which are not opened then; 0 for
+            none. For choosing a recipe: such a run is no result of its row.
         evaluate_every: Epochs between two looks at the test images; 0 for none before the end.
         checkpoint_s: Seconds between two checkpoints within an epoch.
         allow_changed: Go on with a run although code, recipe, data or versions are others than at its beginning.
@@ -55,6 +55,7 @@ class Settings:
     compile_network: bool | None = None
     num_workers: int | None = None
     partial: bool = False
+    hold_out: int = 0
     evaluate_every: int = 1
     checkpoint_s: float = 120.0
     allow_changed: bool = False
@@ -71,7 +72,6 @@ class Trainer:
         kind: Name of the recipe.
         base: The recipe of that name.
         recipe: The recipe as it is used.
-        beginning: Weights to begin with, ``None`` for initial values.
         data: The folder of the data set.
         runs: Where run folders are made.
         settings: How it runs.
@@ -83,7 +83,6 @@ class Trainer:
     kind: str
     base: Recipe
     recipe: Recipe
-    beginning: Checkpoint | None
     data: Path
     runs: Path
     settings: Settings
@@ -112,18 +111,19 @@ class Trainer:
             changes = self.processes.first(lambda: changes_since(folder, plan, environment))
             learner = self._learner(seed, compiled=environment.compiled)
             position = self._loop(learner, training, testing, folder, seed, changes).run()
-            correct = testing.count(learner.model)
             if self.processes.is_first:
                 with writing(folder):
-                    result = finish(folder, learner.model, plan, environment, position, correct)
+                    result = finish(folder, learner.model, plan, environment, position)
                 self.screen.say(_verdict(result, self.entry))
         return folder
 
     def _images(self, seed: int) -> tuple[TrainingImages, TestImages]:
-        """Open the training and the test images, which must not be the same."""
+        """Open the training images and those to measure on, which must not be the same."""
         entry, settings = self.entry, self.settings
         training: TrainingImages
         if entry.dataset == "in1k":
+            if settings.hold_out:
+                raise ArgumentError(f"Holding images out divides CIFAR's training images; {entry.name} is of ImageNet.")
             training = ImageNetTraining(
                 entry,
                 self.data,
@@ -133,8 +133,12 @@ class Trainer:
                 pin_memory=self.processes.device.type == "cuda",
             )
         else:
-            training = CifarImages(entry, self.data, self.recipe, seed=seed, device=self.processes.device)
-        test_set = open_test_set(entry, self.data, partial=settings.partial)
+            labelled = open_training_set(entry, self.data)
+            if settings.hold_out:
+                labelled, test_set = hold_out(labelled, settings.hold_out)
+            training = HeldImages(entry, labelled, self.recipe, seed=seed, device=self.processes.device)
+        if not settings.hold_out:
+            test_set = open_test_set(entry, self.data, partial=settings.partial)
         testing = TestImages(entry, test_set, self.processes, num_workers=self._num_workers)
         if training.fingerprint == testing.fingerprint:
             raise DatasetError(
@@ -188,8 +192,6 @@ class Trainer:
             model = build(self.entry)
             if self.recipe.initial_values == "torch":
                 model.initialise_by_layer()
-        if self.beginning is not None:
-            model.load_state_dict(with_counters(self.beginning.tensors))
         repeat_exactly(self.processes.device)
         normalise = Transform(self.entry.preprocess, self.entry.input_size).normalise
         return Learner(model, self.recipe, normalise, self.processes, compile_network=compiled)
@@ -203,8 +205,6 @@ class Trainer:
         seed: int,
         changes: list[str],
     ) -> Loop:
-        precision: Precision = "float32" if self.recipe.precision == "float32" else "bfloat16"
-        evaluate_every = self.settings.evaluate_every
         return Loop(
             learner,
             training,
@@ -212,8 +212,8 @@ class Trainer:
             folder,
             seed=seed,
             size=self.entry.input_size[-1],
-            evaluate=partial(testing.percentages, learner.model, precision) if evaluate_every else None,
-            evaluate_every=evaluate_every,
+            testing=testing,
+            evaluate_every=self.settings.evaluate_every,
             checkpoint_s=self.settings.checkpoint_s,
             changes=changes,
             watch=self.screen.watch,
@@ -241,8 +241,11 @@ def _command() -> tuple[str, ...]:
 
 def _verdict(result: ResultFile, entry: Entry) -> str:
     published = entry.published
-    comparable = result.dataset == entry.dataset
-    note = "" if comparable else f" ({result.dataset} is not the official test set: not comparable)"
+    official = official_accuracy(entry.dataset, result, "top1")
+    if official is None:
+        note = f" ({result.dataset} is not the official test set: not comparable)"
+    else:
+        note = f" (top-1: {official.words})" if official.words else ""
     return (
         f"top-1 {result.top1:.2f}%, top-5 {result.top5:.2f}% of {result.num_images} images; published "
         f"{published.top1}, {published.top5}{note}. Trained in {result.train_seconds:.0f} s on {result.device}."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from resnet_zoo.networks import Network
 from resnet_zoo.recipes import Recipe
 from resnet_zoo.records import Entry
 from resnet_zoo.resnet import ResNet
+from resnet_zoo.training.checkpoints import Position
 from resnet_zoo.training.console import Console
 from resnet_zoo.training.crop_images import CropImages
 from resnet_zoo.training.images import HeldImages, TrainingImages
@@ -123,8 +123,11 @@ class Tuner:
         with work_folder(target, plan, overwrite=overwrite) as folder:
             seconds, correct = 0.0, None
             for phase, recipe in phases.items():
-                seconds += self._train(model, phase, recipe, training, testing, folder / phase)
-                correct = self._measure(model, testing)
+                position = self._train(model, phase, recipe, training, testing, folder / phase)
+                seconds += position.seconds
+                if testing is not None:
+                    correct = position.test_correct1
+                    self.screen.say(f"{correct} of {testing.num_images} held-out images right")
             metadata = self._metadata(plan, correct)
             sha256 = save_network(
                 target,
@@ -202,8 +205,8 @@ class Tuner:
         training: TrainingImages,
         testing: TestImages | None,
         folder: Path,
-    ) -> float:
-        """Train one phase, from its last checkpoint if there is one, and return the seconds it took."""
+    ) -> Position:
+        """Train one phase, from its last checkpoint if there is one, and return where it ended."""
         is_head = phase == "head"
         model.freeze(BODY[-1] if is_head else None)
         learner = Learner(model, recipe, self.network.transform.normalise, self.processes)
@@ -215,20 +218,12 @@ class Tuner:
             folder,
             seed=self.seed,
             size=self.entry.input_size[-1],
-            evaluate=partial(testing.percentages, model) if testing else None,
+            testing=testing,
             watch=self.screen.watch,
             on_line=self.screen.on_line,
             say=self.screen.say,
         )
-        return loop.run().seconds
-
-    def _measure(self, model: ResNet, testing: TestImages | None) -> int | None:
-        """Count the held-out images that are right after a phase, and say so."""
-        if testing is None:
-            return None
-        correct, _ = testing.count(model)
-        self.screen.say(f"{correct} of {testing.num_images} held-out images right")
-        return correct
+        return loop.run()
 
     def _metadata(self, plan: Plan, correct: int | None) -> dict[str, str]:
         """Return what the file's header says beside the network; no time and no path, so that equal runs are equal."""
