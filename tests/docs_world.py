@@ -110,7 +110,7 @@ def _write_manifest(folder: Path) -> None:
     manifest = folder / "zoo.json"
     manifest.write_text(format_manifest(content | {"base_urls": []}), encoding="utf-8")
     with use_manifest(manifest):
-        accepted = accept_run(folder / "runs" / NAME / STAMP, data=folder / "cifar10", device="cpu")
+        accepted = accept_run(folder / "runs" / NAME / STAMP, data=folder / "cifar10", device="cpu", default=True)
     if accepted.missed:
         raise SnippetError(f"the run of the documentation's world is not accepted: {accepted.missed}")
 
