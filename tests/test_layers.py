@@ -33,7 +33,7 @@ LAYERS = {
     1: [
         *("manifest", "records", "strict", "download", "recipes", "schedule", "tuning"),
         *("cache", "transfer", "inventory", "progress", "names", "network_header"),
-        *("runs", "run_records", "logs", "curve_comparison", "curves"),
+        *("runs", "run_records", "logs", "curve_comparison", "curves", "datasets"),
         *("report", "listing", "cards", "hub_config", "files", "environment", "__init__"),
         *("plans", "site"),
     ],

@@ -18,9 +18,9 @@ from resnet_zoo.convert import safetensors_bytes
 from resnet_zoo.errors import ArgumentError, DatasetError, RunError, UnknownModelError
 from resnet_zoo.evaluation import evaluate
 from resnet_zoo.manifest import class_folders, get_entry
-from resnet_zoo.report import RUN_CHECKS, Report
+from resnet_zoo.report import REPRODUCTION_TOLERANCE_PCT, RUN_CHECKS, Report
 from resnet_zoo.run_records import LogChange
-from resnet_zoo.run_verification import REPRODUCTION_TOLERANCE_PCT, stored_dtypes, verify_run
+from resnet_zoo.run_verification import stored_dtypes, verify_run
 from resnet_zoo.runs import format_line, read_run
 from tests.private_zoo import state_dict
 from tests.run_folders import NAME, MadeRun, header
