@@ -69,7 +69,7 @@ def test_images_held_out_and_the_others_are_all_images_once(root: Path) -> None:
     assert not set(paths[0]) & set(paths[1])
     for part in (rest, held):
         names = [class_folders("cifar10")[label] for label in part.labels]
-        assert names == [Path(path).parent.name for path in part.images]  # type: ignore[arg-type]
+        assert names == [Path(path).parent.name for path in part.images]
     again = hold_out(images, 6)[1]
     assert [str(path) for path in again.images] == paths[1]
 

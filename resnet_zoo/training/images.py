@@ -103,9 +103,9 @@ def hold_out(images: LabelledImages, count: int) -> tuple[LabelledImages, Labell
 
 
 def _part(images: LabelledImages, indices: list[int], variant: str) -> LabelledImages:
-    chosen = [images.images[index] for index in indices]
-    held = np.stack(chosen) if isinstance(images.images, np.ndarray) else chosen
-    return LabelledImages(variant, held, images.labels[indices], images.pixels)
+    found = images.images
+    chosen = found[indices] if isinstance(found, np.ndarray) else [found[index] for index in indices]
+    return LabelledImages(variant, chosen, images.labels[indices], images.pixels)
 
 
 def read_all(images: LabelledImages) -> tuple[Tensor, Tensor]:

@@ -15,11 +15,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.timing import Options, compare
+from resnet_zoo.data import open_training_set
 from resnet_zoo.fit import build
 from resnet_zoo.manifest import get_entry
 from resnet_zoo.preprocess import Transform
 from resnet_zoo.recipes import Precision, find_recipe
-from resnet_zoo.training.images import CifarImages
+from resnet_zoo.training.images import HeldImages
 from resnet_zoo.training.learner import Learner, make_optimizer
 from resnet_zoo.training.loop import Loop, Progress
 from resnet_zoo.training.processes import Processes
@@ -42,7 +43,8 @@ def measure(options: Options) -> None:
 
 def train_contestants(root: Path, device: torch.device, num_steps: int) -> tuple[dict[str, Callable[[], float]], int]:
     """Return contestants, each of which trains on as many images and returns the seconds it took, and that number."""
-    images = CifarImages(get_entry(NAME), root, find_recipe("cifar10"), seed=0, device=device)
+    entry = get_entry(NAME)
+    images = HeldImages(entry, open_training_set(entry, root), find_recipe("cifar10"), seed=0, device=device)
     count = num_steps * BATCH
     pixels, labels = images.padded[:count, :, 4:-4, 4:-4].contiguous(), images.labels[:count]
     images.num_images = count
@@ -59,7 +61,7 @@ def train_contestants(root: Path, device: torch.device, num_steps: int) -> tuple
     return contestants, count
 
 
-def our_loop(images: CifarImages, precision: Precision, device: torch.device) -> float:
+def our_loop(images: HeldImages, precision: Precision, device: torch.device) -> float:
     """Train for an epoch with all that the loop does but the checkpoint at its end."""
     recipe = replace(find_recipe("cifar10"), epochs=1, total_batch=BATCH, precision=precision)
     processes, entry = Processes(0, 1, device), get_entry(NAME)
