@@ -32,6 +32,7 @@ TABLE = {
 PLAIN = {
     "nesterov": False,
     "decay_all": True,
+    "bias_lr_factor": 1.0,
     "label_smoothing": 0.0,
     "schedule": "step",
     "warmup": 0.0,

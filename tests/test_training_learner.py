@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -47,7 +48,14 @@ def test_published_steps_are_plain_sgd_with_decay_on_everything() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"nesterov": True}, {"weight_decay": 0.1}, {"momentum": 0.5}, {"label_smoothing": 0.1}, {"decay_all": False}],
+    [
+        {"nesterov": True},
+        {"weight_decay": 0.1},
+        {"momentum": 0.5},
+        {"label_smoothing": 0.1},
+        {"decay_all": False},
+        {"bias_lr_factor": 4.0},
+    ],
     ids=lambda change: next(iter(change)),
 )
 def test_every_field_of_the_recipe_moves_the_weights(change: dict[str, Any]) -> None:
@@ -62,11 +70,25 @@ def test_every_field_of_the_recipe_moves_the_weights(change: dict[str, Any]) -> 
 def test_without_decay_all_vectors_are_not_decayed() -> None:
     network = small_network()
     decayed, others = make_optimizer(network, small_recipe(decay_all=False)).param_groups
+    assert {group["lr_factor"] for group in (decayed, others)} == {1.0}
     assert {parameter.ndim for parameter in decayed["params"]} == {2, 4}
     assert {parameter.ndim for parameter in others["params"]} == {1}
     assert (decayed["weight_decay"], others["weight_decay"]) == (1e-4, 0.0)
     (everything,) = make_optimizer(network, small_recipe()).param_groups
     assert len(everything["params"]) == len(list(network.parameters()))
+
+
+def test_batch_norms_biases_have_a_rate_of_their_own() -> None:
+    recipe = small_recipe(bias_lr_factor=16.0, weight_decay=0.0, momentum=0.0)
+    learner, plain = small_learner(recipe), small_learner(replace(recipe, bias_lr_factor=1.0))
+    before = {name: parameter.detach().clone() for name, parameter in learner.model.named_parameters()}
+    for one in (learner, plain):
+        one.step(PIXELS, LABELS, lr=0.01, size=None)
+    slow = dict(plain.model.named_parameters())
+    for name, parameter in learner.model.named_parameters():
+        factor = 16.0 if ("bn" in name and name.endswith("bias")) or name.endswith("downsample.1.bias") else 1.0
+        assert torch.allclose(parameter - before[name], factor * (slow[name] - before[name]), atol=1e-6), name
+    assert sum(len(group["params"]) for group in learner.optimizer.param_groups) == len(before)
 
 
 def test_correct_images_are_counted() -> None:

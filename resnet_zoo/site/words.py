@@ -97,7 +97,8 @@ def _recipe_lines(recipe: Recipe, entry: Entry) -> Iterator[tuple[str, str]]:
     yield "Epochs", str(recipe.epochs)
     yield "Images per step", f"{recipe.total_batch} over all devices"
     yield "Optimizer", f"SGD, momentum {recipe.momentum:g}{form}"
-    yield "Learning rate", f"{recipe.lr:g}; {_schedule(recipe)}"
+    biases = f"; of batch-norm's biases {recipe.bias_lr_factor:g} times that" if recipe.bias_lr_factor != 1 else ""
+    yield "Learning rate", f"{recipe.lr:g}; {_schedule(recipe)}{biases}"
     yield "Weight decay", f"{recipe.weight_decay:g} on {decayed}"
     yield "Label smoothing", f"{recipe.label_smoothing:g}" if recipe.label_smoothing else "none"
     yield "Augmentation", _augmentation(recipe)

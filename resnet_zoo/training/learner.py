@@ -89,7 +89,7 @@ class Learner:
             The mean loss, and how many images were classified right: scalars on the device.
         """
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["lr_factor"]
         inputs = shrink(self.normalise(pixels), size).contiguous(memory_format=torch.channels_last)
         num_parts = min(self.recipe.splits, len(labels))
         loss, correct = torch.zeros((), device=self.device), torch.zeros((), dtype=torch.int64, device=self.device)
@@ -138,19 +138,20 @@ def _still_statistics(model: nn.Module) -> Iterator[None]:
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
-    """Return SGD over a network's parameters.
+    """Return SGD over a network's parameters, with a group for each weight decay and factor of the learning rate.
 
     Upstream has one group: weight decay acts on everything (``decay_all``). Otherwise vectors, which are batch-norm's
-    parameters and the biases, are left out of it.
+    parameters and the biases, are left out of it. Batch-norm's biases have a rate of their own.
     """
-    parameters = list(model.parameters())
-    decayed = [parameter for parameter in parameters if recipe.decay_all or parameter.ndim > 1]
-    others = [parameter for parameter in parameters if not (recipe.decay_all or parameter.ndim > 1)]
-    groups: list[dict[str, Any]] = [{"params": decayed}, *([{"params": others, "weight_decay": 0.0}] if others else [])]
-    optimizer = torch.optim.SGD(
-        groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, weight_decay=recipe.weight_decay
-    )
-    for parameter in parameters:  # as the first step would make them, but there from the beginning
+    fast = {id(module.bias) for module in model.modules() if isinstance(module, nn.BatchNorm2d)}
+    found: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        decay = recipe.weight_decay if recipe.decay_all or parameter.ndim > 1 else 0.0
+        factor = recipe.bias_lr_factor if id(parameter) in fast else 1.0
+        found.setdefault((decay, factor), []).append(parameter)
+    groups = [{"params": own, "weight_decay": decay, "lr_factor": factor} for (decay, factor), own in found.items()]
+    optimizer = torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
+    for parameter in model.parameters():  # as the first step would make them, but there from the beginning
         optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer
 
