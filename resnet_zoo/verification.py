@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +14,6 @@ from torch import Tensor
 from resnet_zoo.accuracy import check_accuracy, check_reproduction
 from resnet_zoo.chain import Chain, chain_of
 from resnet_zoo.complexity import count_params, dry_run, flops_by_rule, tally_operations
-from resnet_zoo.download import cached_weights, shipped_weights
 from resnet_zoo.errors import WRONG, DatasetError, ZooError
 from resnet_zoo.evaluation import evaluate
 from resnet_zoo.fit import build_on_meta, check_fit, expected_shapes
@@ -46,8 +44,7 @@ def verify(
     Args:
         names: Rows or aliases; ``None`` means all.
         data: The folder of the test images, see `evaluate`.
-        weights: A tag or path, as in `create_model`; ``None`` means each row's default weights, or where these are not
-            in the cache a weight set that lies beside the manifest, if there is one.
+        weights: A tag or path, as in `create_model`; ``None`` means each row's default weights.
         download: Fetch weight sets that are not in the cache.
         device: Where to evaluate.
         batch_size: Images per forward pass.
@@ -73,7 +70,7 @@ def verify(
     reports = []
     for entry in entries.values():
         checks = [*check_counts(entry)]
-        tag = _tag_to_check(entry, download=download) if weights is None else weights
+        tag = entry.default_weights if weights is None else weights
         opened, chain, weights_check = check_weights(entry, tag, download=download, was_asked=weights is not None)
         checks.append(weights_check)
         if opened is None or data is None:
@@ -121,14 +118,6 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
     """Return a sha256 over key, type and shape of every tensor, sorted by key."""
     lines = sorted(f"{key} {tensor.dtype} {list(tensor.shape)}\n" for key, tensor in tensors.items())
     return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def _tag_to_check(entry: Entry, *, download: bool) -> str:
-    """Choose the default weights, or if only others can be had without a download, those."""
-    with contextlib.suppress(ZooError):  # a damaged record in the cache is told when it is read
-        if not download and cached_weights(entry, entry.default_weights) is None:
-            return next((tag for tag in entry.weights if shipped_weights(entry, tag)), entry.default_weights)
-    return entry.default_weights
 
 
 def check_counts(entry: Entry) -> list[Check]:

@@ -87,10 +87,8 @@ def write_manifest(
     content = json.loads((ROOT / "weights_manifest.json").read_text(encoding="utf-8"))
     content["base_urls"] = list(base_urls)
     for row in content["models"]:
-        weight_set = row["weights"][row["default_weights"]]
-        row["weights"] = {
-            row["default_weights"]: weight_set
-        }  # others have files that lie beside the package's manifest
+        weight_set = row["weights"]["openmmlab"]  # others have files that lie beside the package's manifest
+        row |= {"weights": {"openmmlab": weight_set}, "default_weights": "openmmlab"}
         if origins and row["name"] in origins:
             url, prefix = origins[row["name"]]
             weight_set["origin"] = {"url": url, "sha256_prefix": prefix}

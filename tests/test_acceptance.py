@@ -37,7 +37,7 @@ def new_checkout(folder: Path) -> Path:
     path.parent.mkdir()
     content = json.loads((ROOT / "weights_manifest.json").read_text())
     for row in content["models"]:
-        row["weights"] = {"openmmlab": row["weights"]["openmmlab"]}
+        row |= {"weights": {"openmmlab": row["weights"]["openmmlab"]}, "default_weights": "openmmlab"}
     content["base_urls"] = []
     path.write_text(json.dumps(content))
     return path
@@ -128,10 +128,10 @@ def test_a_clone_classifies_images_with_the_weights_that_ship_offline(accepted: 
     assert all(torch.equal(state[key], expected[key]) for key in expected)
 
 
-def test_verify_takes_the_weights_that_ship_where_the_default_ones_are_not_there(
-    accepted: Acceptance, good_run: MadeRun
-) -> None:
-    (report,) = verify(NAME, data=good_run.data, device="cpu")
+def test_verify_holds_the_weights_that_ship_against_what_was_recorded(accepted: Acceptance, good_run: MadeRun) -> None:
+    (default,) = verify(NAME)
+    assert default.check("weights").status == "not checked"  # the row's default ones, and no others in their place
+    (report,) = verify(NAME, weights="retrained", data=good_run.data, device="cpu")
     open_checks = [check.name for check in report.checks if check.status != "passed"]
     assert open_checks == ["published_top1", "published_top5"]  # ten images say little about ten thousand
     top1 = report.check("top1")
@@ -147,7 +147,8 @@ def test_verify_fails_where_the_recorded_accuracy_is_another(accepted: Acceptanc
     content["models"][0]["weights"]["retrained"]["measured"]["top1"] += 10
     other = manifest_path().with_name("other.json")
     other.write_text(json.dumps(content))
-    done = zoo("--manifest", other, "verify", NAME, "--data", good_run.data, "--device", "cpu")
+    options = ("--weights", "retrained", "--data", good_run.data, "--device", "cpu")
+    done = zoo("--manifest", other, "verify", NAME, *options)
     assert done.exit_code == 1
     assert f"FAILED {NAME} top1: published 94.82, recorded " in done.stdout
 
@@ -206,7 +207,7 @@ def test_a_damaged_file_that_ships_is_refused(good_run: MadeRun, manifest: Path)
     content = bytearray(path.read_bytes())
     content[-5] ^= 1
     path.write_bytes(content)
-    assert verify(NAME)[0].check("weights").status == "failed"
+    assert verify(NAME, weights="retrained")[0].check("weights").status == "failed"
     with pytest.raises(DownloadError, match="wrong bytes"):
         create_model(NAME, weights="retrained")
 

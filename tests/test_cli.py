@@ -347,7 +347,7 @@ def test_verify_as_junit_counts_what_it_holds() -> None:
 def test_verify_of_accuracy_without_weights_could_not_check(tmp_path: Path) -> None:
     result = run("verify", ROW, "--data", tmp_path)
     assert (result.exit_code, "not checked" in result.stdout) == (3, True)
-    assert "No weights 'openmmlab'" in result.stderr
+    assert "No weights 'retrained'" in result.stderr
 
 
 def test_verify_passes_weights_that_fit(weights: Path) -> None:

@@ -121,6 +121,16 @@ def test_the_command_draws_both(logs: tuple[Path, Path], tmp_path: Path) -> None
     assert (tmp_path / "a.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
+def test_the_command_replaces_no_picture_unless_that_is_said(logs: tuple[Path, Path], tmp_path: Path) -> None:
+    picture = tmp_path / "curves.png"
+    picture.write_bytes(b"kept")
+    refused = diff(*logs, "--plot", picture)
+    assert (refused.exit_code, picture.read_bytes()) == (2, b"kept")
+    assert f"{picture} exists already" in refused.stderr
+    assert diff(*logs, "--plot", picture, "--force").exit_code == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
 def test_the_command_ends_with_the_documented_codes(logs: tuple[Path, Path], tmp_path: Path) -> None:
     missing = diff(logs[0], tmp_path / "missing.json")
     assert missing.exit_code == 3

@@ -93,7 +93,7 @@ def test_weights_that_the_pages_name_come_with_a_checkout() -> None:
 
 def test_pages_that_name_such_weights_install_the_checkout_in_place() -> None:
     texts = [page.read_text(encoding="utf-8") for page in PAGES]
-    installs = [options for text in texts if _WEIGHTS.search(text) for options in _INSTALL.findall(text)]
+    installs = [options for text in texts if "resnet18_cifar10" in text for options in _INSTALL.findall(text)]
     assert len(installs) >= 6
     assert all("-e" in options.split() for options in installs)  # a copy elsewhere has no weights beside it
 

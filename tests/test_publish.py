@@ -83,7 +83,7 @@ def make_zoo(folder: Path, address: str, upstream: Path, names: Iterable[str]) -
     content = json.loads(manifest_path().read_text())
     content["base_urls"] = []
     for row in content["models"]:  # other weights have files that lie beside the package's manifest
-        row["weights"] = {row["default_weights"]: row["weights"][row["default_weights"]]}
+        row |= {"weights": {"openmmlab": row["weights"]["openmmlab"]}, "default_weights": "openmmlab"}
     rows = {row["name"]: row for row in content["models"]}
     content["models"] = [rows[name] for name in names]
     sources = {}

@@ -219,7 +219,7 @@ def test_a_model_page_shows_what_belongs_on_it(full_site: Path) -> None:
     assert any(text is not None and "torch.hub.load(" in text for text in copied)
 
 
-@pytest.mark.parametrize(("name", "weights"), [(NAME, ', weights="retrained"'), ("resnet18_in1k", ", pretrained=True")])
+@pytest.mark.parametrize(("name", "weights"), [(NAME, ", pretrained=True"), ("resnet18_in1k", ", pretrained=True")])
 def test_the_python_snippet_takes_a_photo(
     name: str, weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -117,8 +117,14 @@ def test_logits_after_loading_are_those_before_saving(pth: Path, state: dict[str
 
 @pytest.mark.parametrize("arguments", [{"pretrained": True}, {"weights": "openmmlab"}], ids=str)
 def test_weights_out_of_reach_raise_instead_of_returning_random_values(arguments: dict[str, Any]) -> None:
-    with pytest.raises(DownloadError, match=r"bd6371c8\.pth: .*offline mode"):
-        create_model(NAME, **arguments)
+    with pytest.raises(DownloadError, match=r"a8aa36a6\.pth: .*offline mode"):
+        create_model("resnet34_cifar10", **arguments)
+
+
+def test_pretrained_are_the_rows_default_weights() -> None:
+    default = get_entry(NAME).default_weights
+    ours, theirs = (create_model(NAME, **how).state_dict() for how in ({"pretrained": True}, {"weights": default}))
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
 def test_an_unknown_tag_is_an_error_with_the_known_ones() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from resnet_zoo.commands.shell import examples, format_option, with_options
 from resnet_zoo.curve_comparison import CurveComparison, Reached, compare_curves, some_epochs
+from resnet_zoo.files import check_target
 from resnet_zoo.logs import Curve, read_curve
 from resnet_zoo.terminal import echo_json, echo_record, echo_table, new_table
 
@@ -26,13 +28,16 @@ if TYPE_CHECKING:
 @click.argument("run", type=click.Path())
 @click.argument("other", type=click.Path())
 @click.option("--plot", type=click.Path(), metavar="FILE", help="Draw both as a .png, .svg or .pdf (extra `plots`).")
+@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @with_options(format_option("table", "json"))
-def diff_log(run: str, other: str, plot: str | None, form: str) -> None:
+def diff_log(run: str, other: str, plot: str | None, force: bool, form: str) -> None:
     """Compare the curves of two trainings, RUN and OTHER.
 
     Each is a run folder, its log.jsonl, an OpenMMLab .log.json, or a vis_data/*.json of mmengine. Differences are
     OTHER less RUN.
     """
+    if plot is not None:
+        check_target(Path(plot), overwrite=force)
     comparison = compare_curves(read_curve(run), read_curve(other))
     if plot is not None:
         from resnet_zoo.curves import draw_curves
