@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from resnet_zoo.datasets import official_accuracy
 from resnet_zoo.listing import DATASET_TITLES
-from resnet_zoo.records import Entry, UpstreamOrigin, WeightSet
+from resnet_zoo.records import Entry, PageOrigin, UpstreamOrigin, WeightSet
 from resnet_zoo.run_records import EnvironmentFile, ResultFile
 
 DATASET_IDS = {"cifar10": "cifar10", "cifar100": "cifar100", "in1k": "imagenet-1k"}
@@ -122,6 +122,8 @@ def _source(entry: Entry, tag: str, weights: WeightSet) -> tuple[str, ...]:
     origin = weights.origin
     if isinstance(origin, UpstreamOrigin):
         return (f"`{entry.name}`", tag, origin.url, f"`{origin.sha256_prefix}`")
+    if isinstance(origin, PageOrigin):
+        return (f"`{entry.name}`", tag, origin.page, "-")
     return (f"`{entry.name}`", tag, f"trained: recipe {origin.recipe}, run {origin.run}", "-")
 
 

@@ -23,7 +23,7 @@ from resnet_zoo.cache import Pin
 from resnet_zoo.errors import DownloadError, IntegrityError, WeightsUnavailableError, ZooError
 from resnet_zoo.files import sha256_of
 from resnet_zoo.manifest import current_manifest, manifest_path
-from resnet_zoo.records import Entry, UpstreamOrigin, WeightSet, WeightsFile
+from resnet_zoo.records import HUB_SCHEME, Entry, UpstreamOrigin, WeightSet, WeightsFile
 from resnet_zoo.transfer import Patience, fetch
 
 Progress = Callable[[str, int, int | None], None]
@@ -79,6 +79,9 @@ def cached_weights(entry: Entry, tag: str) -> LocalWeights | None:
         UnknownWeightsError: The row has no such tag.
     """
     weights = entry.weight_set(tag)
+    if weights.file is not None and weights.file.is_on_hub:
+        path = _in_hubs_cache(weights.file.path)
+        return None if path is None else _on_hub(weights.file, path)
     pin = _pin_of(weights)
     if weights.file is None:
         return _pinned_weights(weights, pin) if pin and cache.object_path(pin.object_sha256).is_file() else None
@@ -98,7 +101,9 @@ def shipped_weights(entry: Entry, tag: str) -> LocalWeights | None:
         UnknownWeightsError: The row has no such tag.
     """
     file = entry.weight_set(tag).file
-    folders = [] if file is None else [base for base in current_manifest().base_urls if "://" not in base]
+    folders = (
+        [] if file is None or file.is_on_hub else [base for base in current_manifest().base_urls if "://" not in base]
+    )
     for path in (Path(_joined(base, file.path)) for base in folders if file is not None):
         if file is not None and path.is_file():
             return LocalWeights(path, file.sha256, str(path), file.sha256, "sha256")
@@ -110,6 +115,7 @@ def obtain_weights(
     tag: str,
     convert: Convert,
     *,
+    anew: bool = False,
     patience: Patience | None = None,
     progress: Progress | None = None,
 ) -> LocalWeights:
@@ -122,6 +128,7 @@ def obtain_weights(
         entry: The row.
         tag: The weight set.
         convert: Turns an upstream checkpoint into safetensors.
+        anew: Fetch a file of the Hub again although its cache has it: it was damaged.
         patience: Time limits and retries.
         progress: Called while bytes arrive.
 
@@ -133,6 +140,8 @@ def obtain_weights(
     """
     weights = entry.weight_set(tag)
     found = cached_weights(entry, tag)
+    if weights.file is not None and weights.file.is_on_hub:
+        return found if found is not None and not anew else _fetch_from_hub(weights.file, anew=anew)
     if found is not None:
         _drop_leftovers(weights)
         return found
@@ -244,7 +253,7 @@ def _transfer(
             progress=(lambda there, total: progress(part.name, there, total)) if progress else None,
         )
         return result.sha256, result.resumed_bytes > 0
-    is_hub = source.address.startswith("hf://")
+    is_hub = source.address.startswith(HUB_SCHEME)
     path = _from_hub(source.address, anew=anew) if is_hub else Path(source.address)
     try:
         opened = path.open("rb")
@@ -255,10 +264,54 @@ def _transfer(
     return sha256_of(part), is_hub
 
 
+def _fetch_from_hub(file: WeightsFile, *, anew: bool) -> LocalWeights:
+    """Let huggingface_hub fetch a file of others' repositories, to be used where it puts it.
+
+    Raises:
+        DownloadError: Offline mode is on, or the client's own words.
+        IntegrityError: It has another hash; it was removed from the client's cache.
+    """
+    if is_offline():
+        raise DownloadError({file.path: "not asked, because offline mode is on"}, _GO_ONLINE)
+    try:
+        path = _from_hub(file.path, anew=anew)
+    except DownloadError as error:
+        raise DownloadError(error.attempts, _ASK_THE_HUB) from error
+    digest = sha256_of(path)
+    if digest != file.sha256:
+        for name in (path.resolve(), path):  # the client would go on giving it
+            name.unlink(missing_ok=True)
+        raise IntegrityError(file.path, file.sha256, digest)
+    return _on_hub(file, path)
+
+
+_GO_ONLINE = "Leave offline mode, or name weights that are here."
+_ASK_THE_HUB = "Check the network, HF_ENDPOINT and HF_TOKEN, or name other weights of the row."
+
+
+def _on_hub(file: WeightsFile, path: Path) -> LocalWeights:
+    return LocalWeights(path, file.sha256, file.path, file.sha256, "sha256")
+
+
+def _in_hubs_cache(address: str) -> Path | None:
+    """Return where huggingface_hub keeps a file, if it has it; without network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    repository, revision, name = _parts_of_hub_address(address)
+    found = try_to_load_from_cache(repository, name, revision=revision)
+    return Path(found) if isinstance(found, str) else None
+
+
+def _parts_of_hub_address(address: str) -> tuple[str, str, str]:
+    """Return repository, revision and file name of ``hf://owner/repo@revision/file``."""
+    repository, _, rest = address.removeprefix(HUB_SCHEME).partition("@")
+    revision, _, name = rest.partition("/")
+    return repository, revision, name
+
+
 def _from_hub(address: str, *, anew: bool) -> Path:
     """Let huggingface_hub fetch ``hf://owner/repo@revision/file`` into its own cache, with its own settings."""
-    repository, _, rest = address.removeprefix("hf://").partition("@")
-    revision, _, name = rest.partition("/")
+    repository, revision, name = _parts_of_hub_address(address)
     try:
         from huggingface_hub import hf_hub_download
 

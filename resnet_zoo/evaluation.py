@@ -21,6 +21,7 @@ from resnet_zoo.errors import ArgumentError, DatasetError
 from resnet_zoo.inference import OptimizedModel, fast_dtype, optimize_for_inference
 from resnet_zoo.manifest import get_entry
 from resnet_zoo.preprocess import Transform
+from resnet_zoo.records import used_with
 from resnet_zoo.zoo import assign_weights, open_weights, resolve_device
 
 Precision = Literal["float32", "bfloat16"]
@@ -43,6 +44,8 @@ class Evaluation:
         top5_interval: The same of top-5.
         num_skipped: Images left out because they could not be read.
         skipped: What was wrong with them.
+        published_top1: What the publisher of the weights printed for them, tested like this; the row's number else.
+        published_top5: The same of top-5.
         images_per_s: Images per second, reading and preprocessing included.
         precision: ``float32`` or ``bfloat16``, and what `optimize_for_inference` did if it was used.
         device: The device's name.
@@ -59,6 +62,8 @@ class Evaluation:
     top5_interval: tuple[float, float]
     num_skipped: int
     skipped: tuple[str, ...]
+    published_top1: str
+    published_top5: str
     images_per_s: float
     precision: str
     device: str
@@ -82,6 +87,7 @@ def evaluate(
     *,
     weights: str | os.PathLike[str] | None = None,
     model: nn.Module | None = None,
+    size: int | None = None,
     device: torch.device | str = "auto",
     precision: Precision = "float32",
     fast: bool = False,
@@ -100,8 +106,11 @@ def evaluate(
     Args:
         name: A row or alias.
         data: The folder of the test images, see `open_test_set`.
-        weights: A tag or path, as in `create_model`; ``None`` means the row's default weights.
-        model: A network to evaluate instead of loading ``weights``; an optimised one computes as it was made to.
+        weights: A tag or path, as in `create_model`; ``None`` means the row's default weights. Images get in as the
+            publisher of the weight set has it.
+        model: A network to evaluate instead of loading ``weights``, which then only say how images get in; an optimised
+            one computes as it was made to.
+        size: Height and width of the inputs, one that the weight set was tested at; ``None`` means its usual one.
         device: ``auto`` (CUDA, MPS, then CPU) or a torch device.
         precision: ``float32`` (TF32 off), or ``bfloat16`` for speed.
         fast: Use `optimize_for_inference`, with bfloat16 where the device multiplies it.
@@ -122,10 +131,12 @@ def evaluate(
     entry = get_entry(name)
     device = resolve_device(device)
     _check_arguments(precision, batch_size, num_workers, fast=fast)
+    chosen = weights if weights is not None or model is not None else entry.default_weights
+    entry = used_with(entry, chosen, size=size)
     images = open_test_set(entry, data, skip_bad=skip_bad, partial=partial, download=download)
     chain = None
     if model is None:
-        opened = open_weights(entry, entry.default_weights if weights is None else weights)
+        opened = open_weights(entry, entry.default_weights if chosen is None else chosen)
         chain = chain_of(opened)
         model = assign_weights(entry, opened.checkpoint)
     if fast and not isinstance(model, OptimizedModel):
@@ -153,6 +164,8 @@ def evaluate(
         top5_interval=wilson_interval(count.correct[1], count.num_images),
         num_skipped=len(count.skipped),
         skipped=tuple(count.skipped),
+        published_top1=entry.published.top1,
+        published_top5=entry.published.top5,
         images_per_s=count.num_images / count.seconds,
         precision=model.precision if isinstance(model, OptimizedModel) else precision,
         device=device_title(device),

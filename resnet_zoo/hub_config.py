@@ -156,7 +156,7 @@ def _timm_preprocess(entry: Entry, num_classes: int, in_channels: int) -> dict[s
         "num_classes": num_classes,
         "input_size": [in_channels, height, width],
         "fixed_input_size": False,
-        "interpolation": "bilinear",
+        "interpolation": "bicubic" if rules.resize_backend == "pillow_bicubic" else "bilinear",
         "crop_pct": share,
         "crop_mode": "center",
         "mean": [round(value / 255, 6) for value in rules.mean],

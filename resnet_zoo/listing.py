@@ -15,7 +15,7 @@ from resnet_zoo.datasets import official_accuracy
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.manifest import current_manifest
 from resnet_zoo.recipes import RECIPES
-from resnet_zoo.records import Entry, Measured, RunOrigin, UpstreamOrigin, to_json
+from resnet_zoo.records import Entry, Measured, PageOrigin, Preprocess, RunOrigin, UpstreamOrigin, to_json
 
 Facts = dict[str, Any]
 
@@ -60,14 +60,13 @@ def facts(entry: Entry) -> Facts:
 def describe(entry: Entry) -> dict[str, str]:
     """Return what a person wants to know of a row, title by title."""
     rules, published, exact = entry.preprocess, entry.published, entry.exact
-    resize = f"short edge {rules.short_edge} ({rules.resize_backend} bilinear), centre crop {rules.crop}"
     lines = {
         "name": entry.name,
         "aliases": ", ".join(entry.aliases) or "-",
         "architecture": f"{entry.architecture}, {entry.stem} stem",
         "data set": f"{DATASET_TITLES[entry.dataset]}, {entry.num_classes} classes",
         "input": "x".join(map(str, entry.input_size)),
-        "resize and crop": resize if rules.resize_backend else "none: images are used at their own size",
+        "resize and crop": _resize(rules),
         "mean, std (RGB, 0..255)": f"{list(rules.mean)}, {list(rules.std)}",
         "parameters": f"{exact.params:,} (published {published.params_m} M)",
         "FLOPs": f"{exact.flops:,} (published {published.flops_g} G); {exact.flops_with_head:,} with the head",
@@ -82,12 +81,28 @@ def describe(entry: Entry) -> dict[str, str]:
         title = f"weights {tag}{' (default)' if tag == entry.default_weights else ''}"
         lines[title] = f"{weights.file.path}, sha256 {weights.file.sha256}" if weights.file else "no file yet"
         lines[f"{tag}: from"] = _describe_origin(weights.origin)
+        for own in weights.published:
+            size = own.preprocess.crop
+            lines[f"{tag}: at {size} px"] = (
+                f"top-1 {own.top1}%, top-5 {own.top5}%, {_resize(own.preprocess)}; {own.source}"
+            )
         lines[f"{tag}: licence"] = weights.license
         lines[f"{tag}: measured"] = str(to_json(weights.measured)) if weights.measured else "not checked"
     return lines
 
 
-def _describe_origin(origin: UpstreamOrigin | RunOrigin) -> str:
+def _resize(rules: Preprocess) -> str:
+    if rules.resize_backend is None:
+        return "none: images are used at their own size"
+    name = {"cv2": "cv2 bilinear", "pillow": "Pillow bilinear", "pillow_bicubic": "Pillow bicubic"}[
+        rules.resize_backend
+    ]
+    return f"short edge {rules.short_edge} ({name}), centre crop {rules.crop}"
+
+
+def _describe_origin(origin: UpstreamOrigin | PageOrigin | RunOrigin) -> str:
+    if isinstance(origin, PageOrigin):
+        return origin.page
     if isinstance(origin, UpstreamOrigin):
         known = len(origin.sha256_prefix)
         return f"{origin.url} (sha256 begins {origin.sha256_prefix}{'' if known == 64 else f': {4 * known}-bit pin'})"
@@ -160,7 +175,7 @@ def as_markdown(entries: Iterable[Entry]) -> str:
     for entry in entries:
         published = entry.published
         links = [f"[config]({published.config_url})"]
-        origins = [weights.origin for weights in entry.weights.values()]
+        origins = [weights.origin for weights in entry.weights.values() if not weights.published]
         links += [f"[checkpoint]({origin.url})" for origin in origins if isinstance(origin, UpstreamOrigin)]
         links.append(f"[log]({published.log_url})")
         printed = (getattr(published, key) for key in PRINTED)

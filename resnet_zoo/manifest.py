@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 from resnet_zoo.errors import ArgumentError, ManifestError, UnknownModelError
 from resnet_zoo.files import write_atomically
 from resnet_zoo.recipes import RECIPES
-from resnet_zoo.records import Entry, Measured, Preprocess, UpstreamOrigin, WeightSet
+from resnet_zoo.records import Entry, Measured, OwnAccuracy, PageOrigin, Preprocess, UpstreamOrigin, WeightSet
 from resnet_zoo.strict import Place, WrongValueError, decode, expect, expect_sha256, object_without_duplicates
 
 SCHEMA_VERSION = 1
@@ -189,26 +189,39 @@ def _place(raw: Any, where: Place) -> tuple[str, str]:
 
 
 def _resolve_preprocess(raw: Any) -> Any:
-    """Put the named preprocessing block in the place of its name in each row."""
+    """Put the named preprocessing block in the place of its name in each row, and in each accuracy of a weight set."""
     if not (isinstance(raw, dict) and isinstance(raw.get("models"), list) and isinstance(raw.get("preprocess"), dict)):
         return raw  # decode says what is wrong with it
-    rows = []
-    for index, row in enumerate(raw["models"]):
-        if isinstance(row, dict) and "preprocess" in row:
-            name = row["preprocess"]
-            if not isinstance(name, str) or name not in raw["preprocess"]:
-                known = ", ".join(raw["preprocess"])
-                raise WrongValueError(("models", index, "preprocess"), f"expected one of {known}, got {name!r}")
-            row = {**row, "preprocess": raw["preprocess"][name]}
-        rows.append(row)
-    return {**raw, "models": rows}
+    blocks = raw["preprocess"]
+    return {**raw, "models": [_resolved(row, blocks, ("models", index)) for index, row in enumerate(raw["models"])]}
+
+
+def _resolved(value: Any, blocks: dict[str, Any], where: Place) -> Any:
+    """Return parsed JSON in which every ``preprocess`` is the block it names."""
+    if isinstance(value, list):
+        return [_resolved(item, blocks, (*where, index)) for index, item in enumerate(value)]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: _named_block(item, blocks, (*where, key))
+        if key == "preprocess"
+        else _resolved(item, blocks, (*where, key))
+        for key, item in value.items()
+    }
+
+
+def _named_block(name: Any, blocks: dict[str, Any], where: Place) -> Any:
+    if not isinstance(name, str) or name not in blocks:
+        raise WrongValueError(where, f"expected one of {', '.join(blocks)}, got {name!r}")
+    return blocks[name]
 
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 """Hosts that may be reached without TLS."""
 
 _PREFIX = re.compile(r"[0-9a-f]{8,64}")
-_DECIMAL = re.compile(r"\d+\.\d{1,2}")
+_DECIMAL = re.compile(r"\d+\.\d{1,3}")
+_HUB_FILE = re.compile(r"hf://[\w.-]+/[\w.-]+@[0-9a-f]{40}/[\w.-]+\.safetensors")
 _FILE_NAME = re.compile(r"\w[\w.+-]*")
 TAG_FORM = re.compile(r"[a-z0-9][a-z0-9_-]*")
 """What a weight set may be called."""
@@ -264,7 +277,11 @@ def _check_weight_set(weight_set: WeightSet, where: Place) -> None:
     expect(bool(weight_set.license.strip()), "a licence", weight_set.license, (*where, "license"))
     if weight_set.file is not None:
         file = weight_set.file
-        _check_relative_path(file.path, (*where, "file", "path"))
+        if file.is_on_hub:
+            is_pinned = bool(_HUB_FILE.fullmatch(file.path))
+            expect(is_pinned, "hf://owner/repo@commit/file.safetensors", file.path, (*where, "file", "path"))
+        else:
+            _check_relative_path(file.path, (*where, "file", "path"))
         expect_sha256(file.sha256, (*where, "file", "sha256"))
         expect(file.size_bytes > 0, "a positive integer", file.size_bytes, (*where, "file", "size_bytes"))
     if isinstance(weight_set.origin, UpstreamOrigin):
@@ -274,8 +291,21 @@ def _check_weight_set(weight_set: WeightSet, where: Place) -> None:
         expect(is_file, "a URL that ends in a file name", origin.url, (*where, "origin", "url"))
         prefix = origin.sha256_prefix
         expect(bool(_PREFIX.fullmatch(prefix)), "8 to 64 hex digits", prefix, (*where, "origin", "sha256_prefix"))
+    if isinstance(weight_set.origin, PageOrigin):
+        _check_url(weight_set.origin.page, (*where, "origin", "page"))
+    for index, own in enumerate(weight_set.published):
+        _check_own_accuracy(own, (*where, "published", index))
     if weight_set.measured is not None:
         _check_measured(weight_set.measured, (*where, "measured"))
+
+
+def _check_own_accuracy(own: OwnAccuracy, where: Place) -> None:
+    for field in ("top1", "top5"):
+        printed = getattr(own, field)
+        expect(bool(_DECIMAL.fullmatch(printed)), "a decimal as printed", printed, (*where, field))
+    crop = own.preprocess.crop
+    expect(crop is not None, "preprocessing with a crop, the size tested at", crop, (*where, "preprocess"))
+    _check_url(own.source, (*where, "source"))
 
 
 def _check_measured(measured: Measured, where: Place) -> None:

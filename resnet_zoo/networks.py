@@ -17,7 +17,7 @@ from resnet_zoo.names import HUB_PREFIX, kind_of
 from resnet_zoo.network_file import read_network
 from resnet_zoo.preprocess import Transform
 from resnet_zoo.progress import download_bar
-from resnet_zoo.records import Entry
+from resnet_zoo.records import Entry, used_with
 from resnet_zoo.resnet import ResNet
 from resnet_zoo.zoo import LoadedWeights, assign_weights, open_weights
 
@@ -98,9 +98,12 @@ def open_network(name: str | os.PathLike[str], *, weights: str | os.PathLike[str
 
 
 def _of_row(entry: Entry, weights: str | os.PathLike[str] | None) -> Network:
+    chosen = entry.default_weights if weights is None else weights
+    entry = used_with(entry, chosen)
+
     def obtain() -> LoadedWeights:
         with download_bar() as progress:
-            return open_weights(entry, entry.default_weights if weights is None else weights, progress=progress)
+            return open_weights(entry, chosen, progress=progress)
 
     return Network(entry.name, entry, tuple(names_of_classes(entry.classes)), entry.input_size[0], obtain)
 

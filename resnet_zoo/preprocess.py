@@ -9,6 +9,7 @@ Shapes: decoded images are (H, W, 3) uint8 RGB arrays, network inputs (3, H, W) 
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from torch import Tensor
 from resnet_zoo.decode import FileSource, Pixels, decode, title_of
 from resnet_zoo.errors import DatasetError
 from resnet_zoo.manifest import get_entry
-from resnet_zoo.records import Preprocess
+from resnet_zoo.records import Preprocess, is_tag, used_with
 from resnet_zoo.resize import resize_crop_like_cv2, resize_crop_like_pillow
 
 ImageSource = FileSource | Image.Image | npt.NDArray[Any]
@@ -72,8 +73,9 @@ class Transform:
         rules = self.preprocess
         if rules.resize_backend == "cv2" and rules.short_edge and rules.crop:
             return resize_crop_like_cv2(decoded, rules.short_edge, rules.crop)
-        if rules.resize_backend == "pillow" and rules.short_edge and rules.crop:
-            return resize_crop_like_pillow(decoded, rules.short_edge, rules.crop)
+        if rules.resize_backend in ("pillow", "pillow_bicubic") and rules.short_edge and rules.crop:
+            is_bicubic = rules.resize_backend == "pillow_bicubic"
+            return resize_crop_like_pillow(decoded, rules.short_edge, rules.crop, bicubic=is_bicubic)
         if decoded.shape[:2] == (self.height, self.width):
             return np.require(decoded, requirements=["C", "W"])  # torch wants both
         if self.any_size:
@@ -96,15 +98,25 @@ class Transform:
         return f"Transform({self.preprocess}, {self.height}x{self.width}, any_size={self.any_size})"
 
 
-def create_transform(name: str, *, any_size: bool = False) -> Transform:
+def create_transform(
+    name: str, *, weights: str | os.PathLike[str] | None = None, size: int | None = None, any_size: bool = False
+) -> Transform:
     """Return the image transform of a row: path, bytes, PIL image or array to a normalised (3, H, W) tensor.
 
     Args:
         name: A row or alias.
+        weights: The weights that the network has: a tag whose publisher prepares images in another way decides how;
+            a path or ``None`` means as the row does.
+        size: Height and width, one that the weight set was tested at; ``None`` means its usual one.
         any_size: Let a CIFAR row take images of other sizes than 32x32, see `Transform`.
 
     Raises:
         UnknownModelError: No row is called so.
+        UnknownWeightsError: ``weights`` is neither a tag of the row nor a path.
+        ArgumentError: The weight set was not tested at this size.
     """
     entry = get_entry(name)
+    if weights is not None and is_tag(weights):
+        entry.weight_set(str(weights))
+    entry = used_with(entry, weights, size=size)
     return Transform(entry.preprocess, entry.input_size, any_size=any_size)

@@ -139,8 +139,12 @@ def _by_name(manifest: Manifest) -> dict[str, Entry]:
 
 
 def _tags_with_source(entry: Entry) -> list[str]:
-    """Return the weight sets that can be had: published before, or upstream."""
-    return [tag for tag, found in entry.weights.items() if found.file or isinstance(found.origin, UpstreamOrigin)]
+    """Return the weight sets that can be had: published before, or upstream. Those of others stay where they are."""
+    return [
+        tag
+        for tag, found in entry.weights.items()
+        if not found.published and (found.file or isinstance(found.origin, UpstreamOrigin))
+    ]
 
 
 def _prepare(entry: Entry, tag: str, folders: Mapping[str, Path], progress: Progress | None) -> PublishedSet:

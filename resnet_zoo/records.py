@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from resnet_zoo.errors import UnknownWeightsError
+from resnet_zoo.errors import ArgumentError, UnknownWeightsError
 
-ResizeBackend = Literal["cv2", "pillow"]
+ResizeBackend = Literal["cv2", "pillow", "pillow_bicubic"]
 Stem = Literal["imagenet", "cifar", "deep"]
 Dataset = Literal["cifar10", "cifar100", "in1k"]
 
@@ -21,8 +22,8 @@ class Preprocess:
     """How an image gets into a network: resize, centre crop, normalise; RGB, 0..255 scale.
 
     Attributes:
-        resize_backend: Whose bilinear filter, bit for bit: ``cv2`` (two taps, no antialiasing) or ``pillow``
-            (antialiased). ``None``: images are used at their own size.
+        resize_backend: Whose filter, bit for bit: ``cv2`` (bilinear, two taps, no antialiasing), ``pillow`` (bilinear,
+            antialiased) or ``pillow_bicubic``. ``None``: images are used at their own size.
         short_edge: Pixels of the short edge after the resize.
         crop: Pixels of the square centre crop.
         mean: Per-channel mean.
@@ -80,13 +81,26 @@ class Exact:
     state_dict_sha256: str
 
 
+HUB_SCHEME = "hf://"
+"""Begins an address on the Hugging Face Hub: ``hf://owner/repository@commit/file``."""
+
+
 @dataclass(frozen=True)
 class WeightsFile:
-    """A published safetensors file: relative POSIX path, sha256 of 64 hex digits, size."""
+    """A published safetensors file: where it is, sha256 of 64 hex digits, size.
+
+    ``path`` is a relative POSIX path, looked for under the manifest's ``base_urls``; or the address of a file in a
+    repository of others on the Hugging Face Hub, at a commit, which is used where the Hub's own client keeps it.
+    """
 
     path: str
     sha256: str
     size_bytes: int
+
+    @property
+    def is_on_hub(self) -> bool:
+        """Whether the file is in a repository of others."""
+        return self.path.startswith(HUB_SCHEME)
 
 
 @dataclass(frozen=True)
@@ -100,6 +114,13 @@ class UpstreamOrigin:
     def file_name(self) -> str:
         """The checkpoint's own file name."""
         return PurePosixPath(urlsplit(self.url).path).name
+
+
+@dataclass(frozen=True)
+class PageOrigin:
+    """The page on which others describe the weights that they trained."""
+
+    page: str
 
 
 @dataclass(frozen=True)
@@ -124,11 +145,38 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class OwnAccuracy:
+    """What the publisher of a weight set printed for it, exactly as printed, and how images got in.
+
+    Attributes:
+        top1: Top-1 accuracy in percent.
+        top5: Top-5 accuracy in percent.
+        preprocess: How images got in; its crop is the size they were tested at.
+        source: Where it was printed.
+    """
+
+    top1: str
+    top5: str
+    preprocess: Preprocess
+    source: str
+
+
+@dataclass(frozen=True)
 class WeightSet:
-    """One set of weights for a row; what does not exist yet is ``None``."""
+    """One set of weights for a row; what does not exist yet is ``None``.
+
+    Attributes:
+        file: The safetensors file.
+        origin: Where the values come from.
+        published: What its publisher printed, the usual test size first; empty for the weights that the row's own
+            numbers are of, and for those trained here with the row's preprocessing.
+        measured: What was measured with these weights.
+        license: Of the weights.
+    """
 
     file: WeightsFile | None
-    origin: UpstreamOrigin | RunOrigin
+    origin: UpstreamOrigin | PageOrigin | RunOrigin
+    published: tuple[OwnAccuracy, ...]
     measured: Measured | None
     license: str
 
@@ -179,6 +227,39 @@ class Entry:
             return self.weights[tag]
         except KeyError:
             raise UnknownWeightsError(self.name, tag, self.weights) from None
+
+
+def is_tag(weights: str | os.PathLike[str]) -> bool:
+    """Tell whether weights are named by a tag: a word without a suffix that is not the name of a file."""
+    return isinstance(weights, str) and not Path(weights).suffix and not Path(weights).exists()
+
+
+def used_with(entry: Entry, weights: str | os.PathLike[str] | None, *, size: int | None = None) -> Entry:
+    """Return a row as a weight set of it is used: with the set's own preprocessing, input size and published accuracy.
+
+    Args:
+        entry: The row.
+        weights: A tag; with a path, ``None`` or a set that has none of these the row stays as it is.
+        size: Height and width to test at, one that the set was tested at by its publisher; ``None`` means the first.
+
+    Raises:
+        ArgumentError: The set was not tested at this size.
+    """
+    known = entry.weights.get(weights) if isinstance(weights, str) else None
+    found = known.published if known is not None else ()
+    sizes = [own.preprocess.crop for own in found] or [entry.input_size[-1]]
+    if size is not None and size not in sizes:
+        said = " or ".join(map(str, sizes))
+        raise ArgumentError(f"{entry.name} {weights or ''} is tested at {said} pixels, got {size}.".replace("  ", " "))
+    own = next((own for own in found if size in (None, own.preprocess.crop)), None)
+    if own is None or own.preprocess.crop is None:
+        return entry
+    return dataclasses.replace(
+        entry,
+        preprocess=own.preprocess,
+        input_size=(entry.input_size[0], own.preprocess.crop, own.preprocess.crop),
+        published=dataclasses.replace(entry.published, top1=own.top1, top5=own.top5, source=own.source),
+    )
 
 
 def to_json(record: Any) -> Any:

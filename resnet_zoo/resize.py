@@ -30,11 +30,21 @@ def crop_start(length: int, crop: int) -> int:
     return round((length - crop) / 2)
 
 
-def resize_crop_like_pillow(pixels: Pixels, short_edge: int, crop: int) -> Pixels:
-    """Resize with Pillow's antialiased bilinear filter and take the centre crop: (H, W, 3) to (crop, crop, 3)."""
+def resize_crop_like_pillow(pixels: Pixels, short_edge: int, crop: int, *, bicubic: bool = False) -> Pixels:
+    """Resize with Pillow's bilinear or bicubic filter, both antialiased, and take the centre crop.
+
+    Args:
+        pixels: (H, W, 3) uint8.
+        short_edge: Pixels of the short edge after the resize.
+        crop: Pixels of the crop's edge.
+        bicubic: Which filter.
+
+    Returns:
+        (crop, crop, 3) uint8.
+    """
     height, width = resized_size(pixels.shape[0], pixels.shape[1], short_edge)
     _check_resized_size(height, width)
-    image = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)
+    image = Image.fromarray(pixels).resize((width, height), _filter(bicubic=bicubic))
     left, top = crop_start(width, crop), crop_start(height, crop)
     return np.array(image.crop((left, top, left + crop, top + crop)))
 
@@ -58,10 +68,17 @@ def resize_like_cv2(pixels: Pixels, height: int, width: int, *, flip: bool = Fal
     return cv2.flip(resized, 1) if flip else resized
 
 
-def resize_like_pillow(pixels: Pixels, height: int, width: int, *, flip: bool = False) -> Pixels:
-    """Resize with Pillow's antialiased bilinear filter, then mirror if asked: (H, W, 3) to (height, width, 3)."""
-    image = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)
+def resize_like_pillow(pixels: Pixels, height: int, width: int, *, flip: bool = False, bicubic: bool = False) -> Pixels:
+    """Resize with Pillow's bilinear or bicubic filter, both antialiased, then mirror if asked.
+
+    Takes (H, W, 3) uint8 and returns (height, width, 3).
+    """
+    image = Image.fromarray(pixels).resize((width, height), _filter(bicubic=bicubic))
     return np.array(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else image)
+
+
+def _filter(*, bicubic: bool) -> Image.Resampling:
+    return Image.Resampling.BICUBIC if bicubic else Image.Resampling.BILINEAR
 
 
 class _Window(NamedTuple):

@@ -190,13 +190,13 @@ def _mark(checks: Sequence[Check], *, short: bool) -> str:
 
 def echo_evaluation(result: Evaluation) -> None:
     """Write an evaluation as a table, published numbers beside the measured ones."""
-    published, chain = get_entry(result.name).published, result.chain
+    chain = result.chain
     record = {
         "model": result.name,
         "weights": chain.title if chain else "a model passed in",
         "data set": f"{result.dataset}, {result.num_images} images, {result.num_skipped} skipped",
-        "top-1 (%)": _accuracy(result.top1, result.correct1, result.top1_interval, published.top1),
-        "top-5 (%)": _accuracy(result.top5, result.correct5, result.top5_interval, published.top5),
+        "top-1 (%)": _accuracy(result.top1, result.correct1, result.top1_interval, result.published_top1),
+        "top-5 (%)": _accuracy(result.top5, result.correct5, result.top5_interval, result.published_top5),
         "speed": f"{result.images_per_s:.1f} images/s, {result.precision} on {result.device}",
     }
     official = official_accuracy(get_entry(result.name).dataset, result, "top1")

@@ -18,7 +18,7 @@ from resnet_zoo.errors import WRONG, DatasetError, ZooError
 from resnet_zoo.evaluation import evaluate
 from resnet_zoo.fit import build_on_meta, check_fit, expected_shapes
 from resnet_zoo.manifest import class_folders, get_entry, list_models
-from resnet_zoo.records import Entry, Exact, RunOrigin, UpstreamOrigin
+from resnet_zoo.records import Entry, Exact, RunOrigin, UpstreamOrigin, used_with
 from resnet_zoo.report import Check, Report, compare, rounded
 from resnet_zoo.zoo import LoadedWeights, assign_weights, open_weights
 
@@ -73,13 +73,15 @@ def verify(
         tag = entry.default_weights if weights is None else weights
         opened, chain, weights_check = check_weights(entry, tag, download=download, was_asked=weights is not None)
         checks.append(weights_check)
+        used = used_with(entry, tag)
         if opened is None or data is None:
             why = "no test images given (--data DIR)" if data is None else "no weights to evaluate"
-            checks += [Check(top, "not checked", getattr(entry.published, top), None, why) for top in ("top1", "top5")]
+            checks += [Check(top, "not checked", getattr(used.published, top), None, why) for top in ("top1", "top5")]
         else:
             result = evaluate(
                 entry.name,
                 data,
+                weights=tag,
                 model=assign_weights(entry, opened.checkpoint),
                 device=device,
                 batch_size=batch_size,
@@ -91,12 +93,12 @@ def verify(
             known = entry.weights.get(tag) if isinstance(tag, str) else None
             is_retrained = known is not None and isinstance(known.origin, RunOrigin)
             checks += check_accuracy(
-                entry,
+                used,
                 result,
                 recorded=known.measured if known else None,
                 published_weights=not is_retrained,
             )
-            checks += [check_reproduction(entry, top, result) for top in ("top1", "top5") if is_retrained]
+            checks += [check_reproduction(used, top, result) for top in ("top1", "top5") if is_retrained]
         reports.append(Report(entry.name, tuple(checks), asdict(chain) if chain else None))
     return reports
 

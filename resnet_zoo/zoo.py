@@ -30,7 +30,7 @@ from resnet_zoo.manifest import get_entry, use_manifest
 from resnet_zoo.names import kind_of
 from resnet_zoo.network_file import read_network
 from resnet_zoo.progress import download_bar
-from resnet_zoo.records import Entry
+from resnet_zoo.records import Entry, is_tag
 from resnet_zoo.resnet import ResNet, initialise_classifier
 
 _LOG = logging.getLogger("resnet_zoo")
@@ -127,7 +127,7 @@ def open_weights(
     """
     if isinstance(weights, str) and weights in entry.weights:
         return _open_tag(entry, weights, download=download, progress=progress)
-    if not Path(weights).suffix and not Path(weights).exists():
+    if is_tag(weights):
         raise UnknownWeightsError(entry.name, str(weights), entry.weights)
     return LoadedWeights(load_checkpoint(weights), None)
 
@@ -147,7 +147,7 @@ def _open_tag(entry: Entry, tag: str, *, download: bool, progress: Progress | No
     except WeightsUnavailableError:
         if local.path.exists():
             raise
-        note = ""  # another process is repairing it
+        note, is_damaged = "", False  # another process is repairing it
     except (IntegrityError, CheckpointError) as error:
         damage = error
         try:
@@ -155,10 +155,11 @@ def _open_tag(entry: Entry, tag: str, *, download: bool, progress: Progress | No
         except OSError:
             raise damage from None
         note = f"It was put aside as {aside}." if aside else ""
+        is_damaged = True
         if aside:
             _LOG.warning("%s The damaged file was put aside as %s; fetching it again.", damage, aside)
     try:
-        local = _local_weights(entry, tag, download=download, progress=progress)
+        local = _local_weights(entry, tag, download=download, anew=is_damaged, progress=progress)
     except ZooError as error:
         if note and isinstance(damage, IntegrityError):
             raise IntegrityError(damage.path, damage.expected, damage.actual, f"{note} {error}") from error
@@ -168,9 +169,11 @@ def _open_tag(entry: Entry, tag: str, *, download: bool, progress: Progress | No
     return LoadedWeights(load_checkpoint(local.path, sha256=local.sha256), local)
 
 
-def _local_weights(entry: Entry, tag: str, *, download: bool, progress: Progress | None) -> LocalWeights:
+def _local_weights(
+    entry: Entry, tag: str, *, download: bool, anew: bool = False, progress: Progress | None
+) -> LocalWeights:
     if download:
-        return obtain_weights(entry, tag, partial(_convert, entry), progress=progress)
+        return obtain_weights(entry, tag, partial(_convert, entry), anew=anew, progress=progress)
     local = cached_weights(entry, tag) or shipped_weights(entry, tag)
     if local is None:
         raise WeightsUnavailableError(

@@ -78,7 +78,11 @@ def zoo(upstream: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) ->
     for row in manifest["models"]:
         published, model = publish(row["name"], folder)
         prefix = published.rpartition("-")[2].removesuffix(".pth")
-        row["weights"]["openmmlab"]["origin"] = {"url": f"{address}/{published}", "sha256_prefix": prefix}
+        origin = {"url": f"{address}/{published}", "sha256_prefix": prefix}
+        row |= {
+            "weights": {"openmmlab": row["weights"]["openmmlab"] | {"origin": origin}},
+            "default_weights": "openmmlab",
+        }
         with torch.inference_mode():
             logits[row["name"]] = model(image_for(row))
     path = tmp_path_factory.mktemp("zoo") / "zoo.json"

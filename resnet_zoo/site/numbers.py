@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from resnet_zoo.records import Entry, UpstreamOrigin
+from resnet_zoo.records import Entry, UpstreamOrigin, WeightSet
 from resnet_zoo.report import ACCURACY_TOLERANCE_PCT, RUN_CHECKS, Check, Report, rounded
 
 State = Literal["matches", "differs", "not checked"]
@@ -72,8 +72,7 @@ def other_accuracies(entry: Entry) -> tuple[OtherAccuracy, ...]:
     return tuple(
         OtherAccuracy(f"{found.top1:.2f}", f"{found.top5:.2f}", tag, found.dataset)
         for tag, weights in entry.weights.items()
-        if (found := weights.measured) is not None
-        and not (found.dataset == entry.dataset and isinstance(weights.origin, UpstreamOrigin))
+        if (found := weights.measured) is not None and not (found.dataset == entry.dataset and _are_the_rows(weights))
     )
 
 
@@ -109,7 +108,7 @@ def _accuracy(entry: Entry, report: Report | None, key: str, title: str) -> Numb
         return _number(key, title, published, check.measured, _STATES[check.status], check.detail)
     for tag, weights in entry.weights.items():
         found = weights.measured
-        if found is not None and found.dataset == entry.dataset and isinstance(weights.origin, UpstreamOrigin):
+        if found is not None and found.dataset == entry.dataset and _are_the_rows(weights):
             measured = f"{getattr(found, key):.2f}"
             near = abs(float(measured) - float(published)) <= ACCURACY_TOLERANCE_PCT + 1e-9
             detail = (
@@ -123,6 +122,11 @@ def _accuracy(entry: Entry, report: Report | None, key: str, title: str) -> Numb
         else "; ".join(filter(None, (check.measured and f"measured {check.measured}", check.detail)))
     )
     return Number(key, title, published, None, "not checked", "", detail or "nobody has evaluated these weights yet")
+
+
+def _are_the_rows(weights: WeightSet) -> bool:
+    """Tell whether the row's published numbers are of these weights."""
+    return isinstance(weights.origin, UpstreamOrigin) and not weights.published
 
 
 def _check_of(report: Report | None, name: str) -> Check | None:

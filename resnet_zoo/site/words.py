@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 from resnet_zoo.download import FULL_SHA256_DIGITS
 from resnet_zoo.recipes import Recipe, recipes_of
-from resnet_zoo.records import Entry, UpstreamOrigin, WeightSet
+from resnet_zoo.records import Entry, PageOrigin, UpstreamOrigin, WeightSet
 from resnet_zoo.report import Report
 from resnet_zoo.site.inputs import Training
 
 _RESIZES = {
     "cv2": "OpenCV's bilinear resize, two taps and no antialiasing",
     "pillow": "Pillow's bilinear resize, antialiased",
+    "pillow_bicubic": "Pillow's bicubic resize, antialiased",
 }
 
 
@@ -192,6 +193,9 @@ def _origin_links(tag: str, weights: WeightSet, trainings: Sequence[Training]) -
         known = len(origin.sha256_prefix)
         pin = "all 64 digits" if known == FULL_SHA256_DIGITS else f"{known} of 64 digits: a {4 * known}-bit pin"
         yield Link("Upstream checkpoint", f"the manifest knows {pin}", origin.url, origin.sha256_prefix)
+        return
+    if isinstance(origin, PageOrigin):
+        yield Link("Described by its publisher", "who trained these weights", origin.page)
         return
     yield Link("Training", f"recipe {origin.recipe}, run folder {origin.run}")
     for training in trainings:

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
-from typing import Literal, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
 from resnet_zoo.decode import Pixels, check_size, decode_bytes
 from resnet_zoo.jpeg import can_decode_top, decode_top, size_of_plain_jpeg
+from resnet_zoo.records import ResizeBackend
 from resnet_zoo.resize import resize_like_cv2, resize_like_pillow
-
-ResizeBackend = Literal["cv2", "pillow"]
 
 AREA = (0.08, 1.0)
 """Area of the crop as a share of the image's."""
@@ -26,7 +26,11 @@ ASPECT = (3 / 4, 4 / 3)
 
 _TRIES = 10
 _NUM_UNIFORM = 2 * _TRIES + 3
-_RESIZE = {"cv2": resize_like_cv2, "pillow": resize_like_pillow}
+_RESIZE = {
+    "cv2": resize_like_cv2,
+    "pillow": resize_like_pillow,
+    "pillow_bicubic": partial(resize_like_pillow, bicubic=True),
+}
 
 
 class Crop(NamedTuple):

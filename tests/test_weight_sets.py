@@ -1,0 +1,219 @@
+"""Weight sets of others: used with their own preprocessing and numbers, fetched by the Hub's client, hashed always."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+
+from resnet_zoo import create_model, create_transform, get_entry
+from resnet_zoo.chain import chain_of
+from resnet_zoo.download import cached_weights
+from resnet_zoo.errors import ArgumentError, DownloadError, IntegrityError, UnknownWeightsError
+from resnet_zoo.files import sha256_of
+from resnet_zoo.manifest import use_manifest
+from resnet_zoo.networks import open_network
+from resnet_zoo.records import Entry, UpstreamOrigin, used_with
+from resnet_zoo.zoo import open_weights
+from tests.conftest import ENTRIES, random_network, smooth_image
+from tests.hub_server import HubServer, in_new_process
+from tests.private_zoo import sha256
+
+ROW, TAG, REPOSITORY = "resnet18_in1k", "timm_a1", "timm/resnet18.a1_in1k"
+SETS = [(entry, tag) for entry in ENTRIES for tag, found in entry.weights.items() if found.published]
+ROOT = Path(__file__).parent.parent
+
+
+# --- a row as a weight set of it is used --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("entry", "tag"), SETS, ids=[f"{entry.name}-{tag}" for entry, tag in SETS])
+def test_a_set_brings_its_own_preprocessing_size_and_numbers(entry: Entry, tag: str) -> None:
+    published = entry.weights[tag].published
+    for own in published:
+        used = used_with(entry, tag, size=own.preprocess.crop)
+        assert used.preprocess == own.preprocess
+        assert used.input_size == (3, own.preprocess.crop, own.preprocess.crop)
+        assert (used.published.top1, used.published.top5) == (own.top1, own.top5)
+        assert (used.name, used.exact, used.published.params_m) == (entry.name, entry.exact, entry.published.params_m)
+    assert used_with(entry, tag) == used_with(entry, tag, size=published[0].preprocess.crop)
+
+
+def test_the_rows_own_weights_and_paths_leave_it_as_it_is() -> None:
+    entry = get_entry(ROW)
+    for weights in (None, "openmmlab", "some/file.pth", Path("some/file.pth")):
+        assert used_with(entry, weights) is entry
+    assert used_with(entry, None, size=224) is entry
+
+
+def test_a_size_that_nobody_tested_is_refused() -> None:
+    with pytest.raises(ArgumentError, match="resnet18_in1k timm_a1 is tested at 224 or 288 pixels, got 256"):
+        used_with(get_entry(ROW), TAG, size=256)
+    with pytest.raises(ArgumentError, match="resnet18_in1k is tested at 224 pixels, got 288"):
+        create_transform(ROW, size=288)
+    with pytest.raises(UnknownWeightsError, match="Did you mean timm_a1"):
+        create_transform(ROW, weights="timm_a7")
+
+
+def test_every_imagenet_row_has_two_sets_on_maintained_hosts_and_most_a_whole_hash() -> None:
+    rows = {entry.name: [entry.weights[tag] for other, tag in SETS if other is entry] for entry, _ in SETS}
+    assert sorted(rows) == sorted(entry.name for entry in ENTRIES if entry.dataset == "in1k")
+    assert min(map(len, rows.values())) >= 2
+    whole = [
+        name
+        for name, found in rows.items()
+        if any(s.file or (isinstance(s.origin, UpstreamOrigin) and len(s.origin.sha256_prefix) == 64) for s in found)
+    ]
+    assert len(whole) >= 5
+
+
+@pytest.mark.parametrize("size", [None, 224, 288])
+def test_the_transform_is_that_of_the_set(size: int | None) -> None:
+    image = Image.fromarray(smooth_image(300, 400))
+    edge = 288 if size == 288 else 235
+    expected = np.asarray(image.resize((int(edge * 400 / 300), edge), Image.Resampling.BICUBIC))
+    crop = 288 if size == 288 else 224
+    top, left = (round((length - crop) / 2) for length in expected.shape[:2])
+    found = create_transform(ROW, weights=TAG, size=size).pixels(image)
+    assert np.array_equal(found, expected[top : top + crop, left : left + crop])
+    assert not np.array_equal(create_transform(ROW).pixels(image), create_transform(ROW, weights=TAG).pixels(image))
+    assert open_network(ROW, weights=TAG).transform.preprocess == create_transform(ROW, weights=TAG).preprocess
+
+
+# --- from the Hub -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def weights() -> bytes:
+    """A file as timm writes it: our keys, no header of ours."""
+    return safetensors.torch.save(random_network(ROW).state_dict(), {"format": "pt"})
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, weights: bytes) -> Iterator[HubServer]:
+    with HubServer(tmp_path_factory.mktemp("hub") / "files") as running:
+        running.add(REPOSITORY, {"model.safetensors": weights})
+        yield running
+
+
+@pytest.fixture
+def zoo(server: HubServer, weights: bytes, tmp_path: Path) -> Path:
+    """A manifest whose set is in that repository."""
+    return write_zoo(tmp_path / "zoo.json", server.repositories[REPOSITORY].main, weights)
+
+
+def write_zoo(path: Path, commit: str, weights: bytes) -> Path:
+    content = json.loads((ROOT / "weights_manifest.json").read_text(encoding="utf-8"))
+    file = {"path": f"hf://{REPOSITORY}@{commit}/model.safetensors", "sha256": sha256(weights)}
+    row = next(row for row in content["models"] if row["name"] == ROW)
+    row["weights"][TAG]["file"] = file | {"size_bytes": len(weights)}
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+Ask = Callable[..., Any]
+
+
+@pytest.fixture
+def ask(server: HubServer, tmp_path: Path) -> Ask:
+    """Return a function that calls another in a new process with the hub and an own Hugging Face cache."""
+
+    def call(function: Callable[..., Any], *arguments: Any, **variables: str) -> Any:
+        return in_new_process(server.environment(tmp_path / "hf") | variables, function, *arguments)
+
+    return call
+
+
+def load(manifest: Path) -> dict[str, str]:
+    with use_manifest(manifest):
+        opened = open_weights(get_entry(ROW), TAG)
+        chain = chain_of(opened)
+        local = cached_weights(get_entry(ROW), TAG)
+        create_model(ROW, weights=TAG)
+    assert local is not None
+    return {"path": str(local.path), "source": chain.source, "pin": chain.pin, "sha256": chain.file_sha256}
+
+
+def test_a_set_on_the_hub_is_used_where_the_client_keeps_it(
+    ask: Ask, zoo: Path, server: HubServer, weights: bytes, own_cache: Path
+) -> None:
+    found = ask(load, zoo)
+    assert (found["pin"], found["sha256"]) == ("sha256", sha256(weights))
+    assert found["source"].startswith(f"hf://{REPOSITORY}@")
+    assert "models--timm--resnet18.a1_in1k" in found["path"]
+    assert not list(own_cache.glob("objects/*"))
+    before = len(server.requests)
+    assert ask(load, zoo, HF_HUB_OFFLINE="1") == found
+    assert ask(load, zoo) == found
+    assert len(server.requests) == before  # what is in the client's cache is not asked for again
+
+
+def test_a_damaged_file_in_the_clients_cache_is_fetched_again(ask: Ask, zoo: Path, weights: bytes) -> None:
+    path = Path(ask(load, zoo)["path"]).resolve()
+    path.chmod(0o644)
+    with path.open("r+b") as file:
+        file.seek(-5, 2)
+        file.write(b"\0\1\2\3")
+    assert sha256_of(path) != sha256(weights)
+    assert ask(load, zoo)["sha256"] == sha256(weights)
+
+
+def test_a_file_replaced_under_the_same_commit_is_refused_with_both_hashes(
+    ask: Ask, zoo: Path, server: HubServer, weights: bytes, tmp_path: Path
+) -> None:
+    replaced = bytearray(weights)
+    replaced[-3] ^= 1
+    commit = server.add(REPOSITORY, {"model.safetensors": bytes(replaced)})
+    other = write_zoo(tmp_path / "other.json", commit, weights)
+    with pytest.raises(IntegrityError, match=f"{sha256(weights)}.*{sha256(bytes(replaced))}") as caught:
+        ask(load, other)
+    assert commit in str(caught.value)
+    assert ask(is_cached, other) is False  # nothing of it stays
+
+
+def is_cached(manifest: Path) -> bool:
+    with use_manifest(manifest):
+        return cached_weights(get_entry(ROW), TAG) is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "variables", "words"),
+    [
+        ({}, {"HF_HUB_OFFLINE": "1"}, "not asked, because offline mode is on"),
+        ({"commit": "0" * 40}, {}, "Invalid rev id|404|Revision Not Found"),
+        ({"repository": "timm/renamed"}, {}, "404|Repository Not Found"),
+    ],
+    ids=["offline", "a revision that is gone", "a repository that is gone"],
+)
+def test_what_cannot_be_had_is_a_sentence_with_a_next_step(
+    change: dict[str, str], variables: dict[str, str], words: str, ask: Ask, zoo: Path, tmp_path: Path
+) -> None:
+    content = zoo.read_text(encoding="utf-8")
+    if "commit" in change:
+        content = content.replace(json.loads(content) and _commit_in(content), change["commit"])
+    if "repository" in change:
+        content = content.replace(f"hf://{REPOSITORY}@", f"hf://{change['repository']}@")
+    path = tmp_path / "changed.json"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(DownloadError, match=words) as caught:
+        ask(load, path, **variables)
+    assert "name " in str(caught.value)
+    assert "weights" in str(caught.value)
+
+
+def _commit_in(content: str) -> str:
+    return content.split(f"hf://{REPOSITORY}@")[1][:40]
+
+
+def test_random_values_never_take_the_place_of_a_set(zoo: Path) -> None:
+    with pytest.raises(DownloadError):  # the tests are offline
+        create_model(ROW, weights=TAG, manifest=zoo)
+    torch.manual_seed(0)
+    assert create_model(ROW).training
