@@ -128,6 +128,7 @@ def accept_run(
         weights = WeightSet(
             file=WeightsFile(path.name, sha256_of(path), path.stat().st_size),
             origin=RunOrigin(run.result.recipe, f"{base}/{small.name}"),
+            published=(),
             measured=measured,
             license=OWN_LICENSE,
         )

@@ -169,7 +169,7 @@ def test_only_what_was_measured_stands_in_the_table_of_measurements() -> None:
     entry = ENTRIES[0]
     measured = Measured(91.25, 99.5, 10_000, "cifar10-jpeg", "2026-01-01", {}, "a device")
     file = WeightsFile("a.safetensors", "0123456789" * 6 + "abcd", 22_378_316)
-    whole = WeightSet(file, RunOrigin("fast", "runs/1"), measured, "Apache-2.0")
+    whole = WeightSet(file, RunOrigin("fast", "runs/1"), (), measured, "Apache-2.0")
     tags = {
         "whole": whole,
         "upstream": dataclasses.replace(whole, origin=entry.weights["openmmlab"].origin),

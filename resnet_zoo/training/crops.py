@@ -8,6 +8,7 @@ the place where training resumes changes a bit.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
@@ -26,7 +27,7 @@ ASPECT = (3 / 4, 4 / 3)
 
 _TRIES = 10
 _NUM_UNIFORM = 2 * _TRIES + 3
-_RESIZE = {
+_RESIZE: dict[ResizeBackend, Callable[..., Pixels]] = {
     "cv2": resize_like_cv2,
     "pillow": resize_like_pillow,
     "pillow_bicubic": partial(resize_like_pillow, bicubic=True),
