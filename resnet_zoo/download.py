@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from resnet_zoo import cache
 from resnet_zoo.cache import Pin
@@ -79,14 +79,11 @@ def cached_weights(entry: Entry, tag: str) -> LocalWeights | None:
         UnknownWeightsError: The row has no such tag.
     """
     weights = entry.weight_set(tag)
-    if weights.file is not None and weights.file.is_on_hub:
-        path = _in_hubs_cache(weights.file.path)
-        return None if path is None else _on_hub(weights.file, path)
     pin = _pin_of(weights)
     if weights.file is None:
         return _pinned_weights(weights, pin) if pin and cache.object_path(pin.object_sha256).is_file() else None
     if not cache.object_path(weights.file.sha256).is_file():
-        return None
+        return _in_hubs_cache(weights.file) if weights.file.is_on_hub else None
     if pin and pin.object_sha256 == weights.file.sha256:
         return _pinned_weights(weights, pin)
     return _published_weights(weights.file, _published_at(weights.file))
@@ -140,9 +137,8 @@ def obtain_weights(
     """
     weights = entry.weight_set(tag)
     found = cached_weights(entry, tag)
-    if weights.file is not None and weights.file.is_on_hub:
-        return found if found is not None and not anew else _fetch_from_hub(weights.file, anew=anew)
-    if found is not None:
+    is_damaged = anew and found is not None and found.path != cache.object_path(found.sha256)
+    if found is not None and not is_damaged:
         _drop_leftovers(weights)
         return found
     sources = list(_sources(weights))
@@ -151,6 +147,8 @@ def obtain_weights(
     attempts: dict[str, str] = {}
     for source in sources:
         try:
+            if weights.file is not None and source.address == weights.file.path:
+                return _fetch_from_hub(weights.file, anew=is_damaged)
             return _from_source(entry, tag, source, convert, patience or Patience(), progress)
         except DownloadError as error:
             said = error.attempts.get(source.address) or "; ".join(error.attempts.values())
@@ -158,9 +156,22 @@ def obtain_weights(
             attempts[source.address] = said if not isinstance(error, IntegrityError) else _mismatch(error)
         except ZooError as error:  # a checkpoint that was refused, or fits another row
             attempts[source.address] = str(error)
-    raise DownloadError(
-        attempts, "Check the network, or pass the weights' file, or --mirror with a folder or address that has it."
-    )
+    raise DownloadError(attempts, _next_step(entry, tag))
+
+
+def _next_step(entry: Entry, tag: str) -> str:
+    """Return what to do without a weight set: name another one that is here, if there is one, or find this one."""
+    others = [other for other in entry.weights if other != tag and is_here(entry, other)]
+    here = f"Weights of {entry.name} on this machine: {', '.join(others)} (--weights {others[0]}). " if others else ""
+    how = "leave offline mode" if is_offline() else "check the network"
+    return f"{here}{how.capitalize()}, or pass the weights' file, or --mirror with a folder or address that has it."
+
+
+def is_here(entry: Entry, tag: str) -> bool:
+    """Tell whether a weight set can be used without a download: it ships, or is in a cache."""
+    with contextlib.suppress(ZooError):  # a damaged record counts as absent
+        return shipped_weights(entry, tag) is not None or cached_weights(entry, tag) is not None
+    return False
 
 
 def _sources(weights: WeightSet) -> Iterator[_Source]:
@@ -169,10 +180,12 @@ def _sources(weights: WeightSet) -> Iterator[_Source]:
         mirror = str(Path(mirror).expanduser().absolute())
     origin = weights.origin if isinstance(weights.origin, UpstreamOrigin) else None
     if mirror and weights.file is not None:
-        yield _Source(_joined(mirror, PurePosixPath(weights.file.path).name), is_upstream=False)
+        yield _Source(_joined(mirror, weights.file.name), is_upstream=False)
     if mirror and origin is not None:
         yield _Source(_joined(mirror, origin.file_name), is_upstream=True)
-    if weights.file is not None:
+    if weights.file is not None and weights.file.is_on_hub:
+        yield _Source(weights.file.path, is_upstream=False)
+    elif weights.file is not None:
         for base in current_manifest().base_urls:
             yield _Source(_joined(base, weights.file.path), is_upstream=False)
     if origin is not None:
@@ -194,7 +207,7 @@ def _from_source(
     name = _file_name(weights, source)
     expected = _expected_sha256(weights, source)
     if "://" in source.address and is_offline():
-        raise DownloadError({source.address: "not asked, because offline mode is on"})
+        raise DownloadError({source.address: _OFFLINE})
     key = _key(weights, source)
     with cache.lock(key):
         found = cached_weights(entry, tag)
@@ -272,11 +285,8 @@ def _fetch_from_hub(file: WeightsFile, *, anew: bool) -> LocalWeights:
         IntegrityError: It has another hash; it was removed from the client's cache.
     """
     if is_offline():
-        raise DownloadError({file.path: "not asked, because offline mode is on"}, _GO_ONLINE)
-    try:
-        path = _from_hub(file.path, anew=anew)
-    except DownloadError as error:
-        raise DownloadError(error.attempts, _ASK_THE_HUB) from error
+        raise DownloadError({file.path: _OFFLINE})
+    path = _from_hub(file.path, anew=anew)
     digest = sha256_of(path)
     if digest != file.sha256:
         for name in (path.resolve(), path):  # the client would go on giving it
@@ -285,21 +295,20 @@ def _fetch_from_hub(file: WeightsFile, *, anew: bool) -> LocalWeights:
     return _on_hub(file, path)
 
 
-_GO_ONLINE = "Leave offline mode, or name weights that are here."
-_ASK_THE_HUB = "Check the network, HF_ENDPOINT and HF_TOKEN, or name other weights of the row."
+_OFFLINE = "not asked, because offline mode is on"
 
 
 def _on_hub(file: WeightsFile, path: Path) -> LocalWeights:
     return LocalWeights(path, file.sha256, file.path, file.sha256, "sha256")
 
 
-def _in_hubs_cache(address: str) -> Path | None:
-    """Return where huggingface_hub keeps a file, if it has it; without network."""
+def _in_hubs_cache(file: WeightsFile) -> LocalWeights | None:
+    """Return a file of others' repositories where huggingface_hub keeps it, if it has it; without network."""
     from huggingface_hub import try_to_load_from_cache
 
-    repository, revision, name = _parts_of_hub_address(address)
+    repository, revision, name = _parts_of_hub_address(file.path)
     found = try_to_load_from_cache(repository, name, revision=revision)
-    return Path(found) if isinstance(found, str) else None
+    return _on_hub(file, Path(found)) if isinstance(found, str) else None
 
 
 def _parts_of_hub_address(address: str) -> tuple[str, str, str]:
@@ -387,7 +396,7 @@ def _file_name(weights: WeightSet, source: _Source) -> str:
     """Return a source's file name as the manifest has it; a path's may hold what means something in an address."""
     if source.is_upstream and isinstance(weights.origin, UpstreamOrigin):
         return weights.origin.file_name
-    return PurePosixPath(weights.file.path).name if weights.file is not None else ""
+    return weights.file.name if weights.file is not None else ""
 
 
 def _pinned_weights(weights: WeightSet, pin: Pin) -> LocalWeights:
@@ -403,6 +412,8 @@ def _published_weights(file: WeightsFile, address: str) -> LocalWeights:
 
 def _published_at(file: WeightsFile) -> str:
     """Return where a file is published first of all; its path where the manifest names no place."""
+    if file.is_on_hub:
+        return file.path
     bases = current_manifest().base_urls
     return _joined(bases[0], file.path) if bases else file.path
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from resnet_zoo.cache import cache_path, lock
 from resnet_zoo.download import LocalWeights, cached_weights
@@ -138,7 +138,7 @@ def export_mirror(target: Path) -> tuple[list[Path], list[str]]:
         if file is None:
             left_out.append(f"{entry.name}/{tag}")
             continue
-        path = target / PurePosixPath(file.path).name
+        path = target / file.name
         if taken.setdefault(path, local.sha256) != local.sha256:
             raise ArgumentError(
                 f"Two weight sets have files called {path.name}; a mirror is flat and can hold only one."

@@ -102,6 +102,14 @@ class WeightsFile:
         """Whether the file is in a repository of others."""
         return self.path.startswith(HUB_SCHEME)
 
+    @property
+    def name(self) -> str:
+        """Its name in a mirror; of a file on the Hub, where all have the same one, that of the repository."""
+        if self.is_on_hub:
+            repository = self.path.removeprefix(HUB_SCHEME).partition("@")[0]
+            return f"{PurePosixPath(repository).name}.safetensors"
+        return PurePosixPath(self.path).name
+
 
 @dataclass(frozen=True)
 class UpstreamOrigin:

@@ -16,8 +16,9 @@ from PIL import Image
 from resnet_zoo import create_model, create_transform, get_entry
 from resnet_zoo.chain import chain_of
 from resnet_zoo.download import cached_weights
-from resnet_zoo.errors import ArgumentError, DownloadError, IntegrityError, UnknownWeightsError
+from resnet_zoo.errors import NOT_CHECKED, ArgumentError, DownloadError, UnknownWeightsError
 from resnet_zoo.files import sha256_of
+from resnet_zoo.inventory import export_mirror
 from resnet_zoo.manifest import use_manifest
 from resnet_zoo.networks import open_network
 from resnet_zoo.records import Entry, UpstreamOrigin, used_with
@@ -122,11 +123,12 @@ Ask = Callable[..., Any]
 
 
 @pytest.fixture
-def ask(server: HubServer, tmp_path: Path) -> Ask:
+def ask(server: HubServer, own_cache: Path, tmp_path: Path) -> Ask:
     """Return a function that calls another in a new process with the hub and an own Hugging Face cache."""
+    environment = server.environment(tmp_path / "hf") | {"RESNET_ZOO_HOME": str(own_cache)}
 
     def call(function: Callable[..., Any], *arguments: Any, **variables: str) -> Any:
-        return in_new_process(server.environment(tmp_path / "hf") | variables, function, *arguments)
+        return in_new_process(environment | variables, function, *arguments)
 
     return call
 
@@ -172,9 +174,10 @@ def test_a_file_replaced_under_the_same_commit_is_refused_with_both_hashes(
     replaced[-3] ^= 1
     commit = server.add(REPOSITORY, {"model.safetensors": bytes(replaced)})
     other = write_zoo(tmp_path / "other.json", commit, weights)
-    with pytest.raises(IntegrityError, match=f"{sha256(weights)}.*{sha256(bytes(replaced))}") as caught:
+    with pytest.raises(DownloadError, match=f"{sha256(weights)}.*{sha256(bytes(replaced))}") as caught:
         ask(load, other)
     assert commit in str(caught.value)
+    assert caught.value.exit_code == NOT_CHECKED
     assert ask(is_cached, other) is False  # nothing of it stays
 
 
@@ -204,12 +207,37 @@ def test_what_cannot_be_had_is_a_sentence_with_a_next_step(
     path.write_text(content, encoding="utf-8")
     with pytest.raises(DownloadError, match=words) as caught:
         ask(load, path, **variables)
-    assert "name " in str(caught.value)
-    assert "weights" in str(caught.value)
+    assert "or pass the weights' file, or --mirror" in str(caught.value)
 
 
 def _commit_in(content: str) -> str:
     return content.split(f"hf://{REPOSITORY}@")[1][:40]
+
+
+def test_a_mirror_comes_first_and_its_file_is_named_by_the_repository(
+    ask: Ask, zoo: Path, weights: bytes, tmp_path: Path, own_cache: Path
+) -> None:
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    (mirror / "resnet18.a1_in1k.safetensors").write_bytes(weights)
+    found = ask(load, zoo, RESNET_ZOO_MIRROR=str(mirror), HF_HUB_OFFLINE="1")
+    assert found["path"] == str(own_cache / "objects" / f"{sha256(weights)}.safetensors")
+    assert ask(export, zoo, tmp_path / "copy") == ["resnet18.a1_in1k.safetensors"]
+
+
+def export(manifest: Path, target: Path) -> list[str]:
+    with use_manifest(manifest):
+        return [path.name for path in export_mirror(target)[0]]
+
+
+def test_the_error_names_what_is_on_this_machine(ask: Ask, zoo: Path) -> None:
+    ask(load, zoo)
+    with pytest.raises(DownloadError, match=r"on this machine: timm_a1 \(--weights timm_a1\)\. Leave offline mode"):
+        ask(load_default, zoo, HF_HUB_OFFLINE="1")
+
+
+def load_default(manifest: Path) -> None:
+    create_model(ROW, pretrained=True, manifest=manifest)
 
 
 def test_random_values_never_take_the_place_of_a_set(zoo: Path) -> None:
