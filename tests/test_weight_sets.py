@@ -107,7 +107,8 @@ def server(tmp_path_factory: pytest.TempPathFactory, weights: bytes) -> Iterator
 @pytest.fixture
 def zoo(server: HubServer, weights: bytes, tmp_path: Path) -> Path:
     """A manifest whose set is in that repository."""
-    return write_zoo(tmp_path / "zoo.json", server.repositories[REPOSITORY].main, weights)
+    first = list(server.repositories[REPOSITORY].commits)[1]  # after the empty one
+    return write_zoo(tmp_path / "zoo.json", first, weights)
 
 
 def write_zoo(path: Path, commit: str, weights: bytes) -> Path:
