@@ -11,11 +11,11 @@ from functools import partial
 from pathlib import Path
 
 from resnet_zoo.cache import cache_path, lock
-from resnet_zoo.download import LocalWeights, cached_weights
+from resnet_zoo.download import LocalWeights, cached_weights, is_here, shipped_weights
 from resnet_zoo.errors import ArgumentError, CheckpointError, DownloadError, IntegrityError
 from resnet_zoo.files import sha256_of, write_atomically
 from resnet_zoo.manifest import current_manifest
-from resnet_zoo.records import Entry
+from resnet_zoo.records import Entry, RunOrigin, UpstreamOrigin, used_with
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,64 @@ def cached_sets() -> Iterator[tuple[Entry, str, LocalWeights]]:
                 local = cached_weights(entry, tag)
                 if local is not None:
                     yield entry, tag, local
+
+
+@dataclass(frozen=True)
+class WeightFacts:
+    """A weight set in a line.
+
+    Attributes:
+        model: The row.
+        weights: The tag.
+        is_default: Whether ``pretrained=True`` stands for it.
+        top1: In percent: as its publisher printed it, or as measured here for weights trained here.
+        size: Height and width it is usually tested at, in pixels.
+        pin_bits: Bits of its sha256 that are known before the first byte is fetched.
+        size_bytes: Of its file, where it is known.
+        license: Of the weights.
+        source: The address or path of its file.
+        is_here: Whether it can be used without a download.
+    """
+
+    model: str
+    weights: str
+    is_default: bool
+    top1: str
+    size: int
+    pin_bits: int
+    size_bytes: int | None
+    license: str
+    source: str
+    is_here: bool
+
+
+def weight_facts(entries: Iterable[Entry]) -> list[WeightFacts]:
+    """Return the weight sets of rows, in their order."""
+    return [_facts_of(entry, tag) for entry in entries for tag in entry.weights]
+
+
+def _facts_of(entry: Entry, tag: str) -> WeightFacts:
+    found, used = entry.weights[tag], used_with(entry, tag)
+    top1, source, digits = used.published.top1, "", 64
+    if isinstance(found.origin, RunOrigin):
+        top1 = f"{found.measured.top1:.2f}" if found.measured else "-"
+    if found.file is not None:
+        source = found.file.path
+    elif isinstance(found.origin, UpstreamOrigin):
+        source, digits = found.origin.url, len(found.origin.sha256_prefix)
+    shipped = shipped_weights(entry, tag)
+    return WeightFacts(
+        model=entry.name,
+        weights=tag,
+        is_default=tag == entry.default_weights,
+        top1=top1,
+        size=used.input_size[-1],
+        pin_bits=4 * digits,
+        size_bytes=found.file.size_bytes if found.file else None,
+        license=found.license,
+        source=str(shipped.path) if shipped else source,
+        is_here=is_here(entry, tag),
+    )
 
 
 def damaged_files(files: Iterable[CachedFile]) -> list[CachedFile]:

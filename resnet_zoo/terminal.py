@@ -10,20 +10,21 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import click
 
 from resnet_zoo.datasets import official_accuracy
 from resnet_zoo.listing import DATASET_TITLES, PRINTED
 from resnet_zoo.manifest import get_entry
-from resnet_zoo.records import Entry
+from resnet_zoo.records import HUB_SCHEME, Entry
 from resnet_zoo.report import RUN_CHECKS, Check, Report, count_statuses
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from resnet_zoo.evaluation import Evaluation
-    from resnet_zoo.inventory import CachedFile
+    from resnet_zoo.inventory import CachedFile, WeightFacts
     from resnet_zoo.prediction import Prediction
     from resnet_zoo.speed import Benchmark
 
@@ -78,6 +79,23 @@ def echo_entries(entries: Sequence[Entry]) -> None:
         printed = (getattr(entry.published, key) for key in PRINTED)
         table.add_row(entry.name, DATASET_TITLES[entry.dataset], *printed)
     echo_table(table)
+
+
+def echo_weight_sets(sets: Sequence[WeightFacts]) -> None:
+    """Write weight sets as a table, a line each; the default one of each row has a star."""
+    table = new_table("Model", "Weights", ">Top-1", ">px", ">Bits", "Where")
+    for found in sets:
+        mark = "*" if found.is_default else ""
+        where = "here" if found.is_here else _host(found.source)
+        table.add_row(found.model, f"{found.weights}{mark}", found.top1, str(found.size), str(found.pin_bits), where)
+    echo_table(table)
+
+
+def _host(source: str) -> str:
+    """Return the host of an address; a path, which is looked for under the manifest's base URLs, as it is."""
+    if source.startswith(HUB_SCHEME):
+        return "huggingface.co"
+    return urlsplit(source).hostname or source
 
 
 def echo_predictions(predictions: Sequence[Prediction]) -> None:

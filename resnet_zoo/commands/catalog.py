@@ -12,7 +12,7 @@ from resnet_zoo.manifest import get_entry, list_models
 from resnet_zoo.progress import download_bar
 from resnet_zoo.recipes import RECIPES
 from resnet_zoo.records import to_json
-from resnet_zoo.terminal import echo_entries, echo_json, echo_record
+from resnet_zoo.terminal import echo_entries, echo_json, echo_record, echo_weight_sets
 
 
 @click.command(
@@ -21,6 +21,7 @@ from resnet_zoo.terminal import echo_entries, echo_json, echo_record
         "list resnet50",
         "list 'resnet*_cifar10' --sort top1:desc",
         "list --where 'params_m<25' --where 'top1>75' --format json",
+        "list resnet50 --weights",
     ),
 )
 @click.argument("pattern", required=False)
@@ -30,20 +31,44 @@ from resnet_zoo.terminal import echo_entries, echo_json, echo_record
 )
 @click.option("--sort", metavar="KEY[:desc]", help="Sort by a key of the JSON output.")
 @click.option("-q", "--quiet", is_flag=True, help="Names only, one a line.")
+@click.option("--weights", "every_set", is_flag=True, help="List the rows' weight sets.")
+@click.option("--local", is_flag=True, help="List the weight sets that are on this machine.")
 @format_option("table", "json", "csv", "markdown")
 def list_command(
-    pattern: str | None, dataset: str | None, where: tuple[str, ...], sort: str | None, quiet: bool, form: str
+    pattern: str | None,
+    dataset: str | None,
+    where: tuple[str, ...],
+    sort: str | None,
+    quiet: bool,
+    every_set: bool,
+    local: bool,
+    form: str,
 ) -> None:
     """List the rows of the zoo, or those whose name matches PATTERN.
 
     PATTERN has wildcards (quote them), or is a part of the name. Parameters are in millions, FLOPs in billions (one
     multiply-accumulate counts as one), top-1 and top-5 in percent, all as published. KEY is one of the JSON output:
     name, architecture, dataset, num_classes, params_m, flops_g, top1, top5, params, flops, macs.
+
+    With --weights or --local a line is a weight set, the default one of a row with a star: top-1 as its own publisher
+    printed it, height and width of the test images, how many bits of its sha256 are known before the first byte is
+    fetched, and where it is.
     """
+    if (every_set or local) and (quiet or form not in ("table", "json")):
+        raise click.UsageError("--weights and --local go with --format table or json.")
     entries = select(map(get_entry, list_models(pattern, dataset=dataset)), where, sort)
     if not entries:
         click.echo("No row matches; `resnet-zoo list` shows all.", err=True)
-    if quiet:
+    if every_set or local:
+        from resnet_zoo.inventory import weight_facts
+
+        sets = [found for found in weight_facts(entries) if found.is_here or not local]
+        if local and not sets:
+            click.echo(
+                "No weights of these rows are on this machine; `resnet-zoo download NAME` fetches some.", err=True
+            )
+        echo_json([asdict(found) for found in sets]) if form == "json" else echo_weight_sets(sets)
+    elif quiet:
         click.echo("".join(f"{entry.name}\n" for entry in entries), nl=False)
     elif form == "json":
         echo_json([facts(entry) for entry in entries])

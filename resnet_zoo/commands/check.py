@@ -19,6 +19,7 @@ from resnet_zoo.commands.shell import (
 )
 from resnet_zoo.manifest import get_entry
 from resnet_zoo.progress import progress_bar
+from resnet_zoo.records import used_with
 from resnet_zoo.report import RUN_CHECKS, exit_code, reports_as_json, reports_as_junit
 from resnet_zoo.terminal import echo_evaluation, echo_json, echo_reports
 
@@ -111,12 +112,16 @@ def _check_run_options(names: Sequence[str], others: Mapping[str, object]) -> No
     show_default=True,
     help="Number format of the computation; accuracies are published for float32.",
 )
+@click.option(
+    "--size", type=int, metavar="PX", help="Test size, one that the weights' publisher used.  [default: the usual one]"
+)
 @with_options(weights_option, device_option, fast_option, *data_options, format_option("table", "json"))
 def evaluate(
     name: str,
     data: str,
     download: bool,
     precision: Any,
+    size: int | None,
     weights: str | None,
     device: str,
     fast: bool,
@@ -131,7 +136,8 @@ def evaluate(
     DIR holds test/<class>/ or the CIFAR archive, for ImageNet val/<wnid>/. The weights are the row's default ones
     (fetched if need be), or those of --weights.
     """
-    get_entry(name)
+    entry = get_entry(name)
+    used_with(entry, weights or entry.default_weights, size=size)  # told before the images are looked for
     from resnet_zoo.evaluation import evaluate as evaluate_row
 
     with progress_bar() as progress:
@@ -139,6 +145,7 @@ def evaluate(
             name,
             data,
             weights=weights,
+            size=size,
             device=device,
             precision=precision,
             fast=fast,

@@ -63,10 +63,17 @@ def convert(source: str, target: str, name: str | None, layout: Any, force: bool
 @click.option("--all", "every", is_flag=True, help="All rows of the zoo.")
 @click.option("--dataset", type=click.Choice(list(DATASET_TITLES)), help="With --all: only rows of this data set.")
 @click.option("--weights", "tag", metavar="TAG", help="A weight set of the rows.  [default: each row's own]")
+@click.option("--all-sets", is_flag=True, help="Every weight set of the rows.")
 @format_option("table", "json")
 @click.pass_context
 def download(
-    ctx: click.Context, names: tuple[str, ...], every: bool, dataset: str | None, tag: str | None, form: str
+    ctx: click.Context,
+    names: tuple[str, ...],
+    every: bool,
+    dataset: str | None,
+    tag: str | None,
+    all_sets: bool,
+    form: str,
 ) -> None:
     """Fetch weights into the cache, checked, so that they load offline.
 
@@ -77,22 +84,30 @@ def download(
         raise click.UsageError("Name the rows to download, or pass --all.")
     if dataset is not None and not every:
         raise click.UsageError("--dataset goes with --all.")
+    if all_sets and tag is not None:
+        raise click.UsageError("--all-sets takes every weight set; leave out --weights.")
     entries = [get_entry(name) for name in (names or list_models(dataset=dataset))]
+    wanted = [
+        (entry, chosen)
+        for entry in entries
+        for chosen in (entry.weights if all_sets else [tag or entry.default_weights])
+    ]
     from resnet_zoo.chain import chain_of
     from resnet_zoo.zoo import open_weights
 
     records, exit_codes = [], [0]
     with download_bar() as progress:
-        for entry in entries:
+        for entry, chosen in wanted:
             try:
-                entry.weight_set(tag or entry.default_weights)  # a path is nothing to download
-                opened = open_weights(entry, tag or entry.default_weights, progress=progress)
-                records.append({"model": entry.name, **asdict(chain_of(opened))})
+                entry.weight_set(chosen)  # a path is nothing to download
+                opened = open_weights(entry, chosen, progress=progress)
+                records.append({"model": entry.name, "weights": chosen, **asdict(chain_of(opened))})
             except (ZooError, OSError) as error:
                 if ctx.find_root().params["debug"]:
                     raise
                 exit_codes.append(getattr(error, "exit_code", NOT_CHECKED))
-                click.echo(f"Error: {entry.name}: {error}", err=True)
+                title = f"{entry.name}/{chosen}" if all_sets else entry.name
+                click.echo(f"Error: {title}: {error}", err=True)
     if form == "json":
         echo_json(records)
     else:
