@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from click.testing import CliRunner, Result
 from PIL import Image
 
 from resnet_zoo import create_model, create_transform, get_entry
 from resnet_zoo.chain import chain_of
+from resnet_zoo.cli import main
 from resnet_zoo.download import cached_weights
 from resnet_zoo.errors import NOT_CHECKED, ArgumentError, DownloadError, UnknownWeightsError
 from resnet_zoo.files import sha256_of
@@ -246,3 +248,65 @@ def test_random_values_never_take_the_place_of_a_set(zoo: Path) -> None:
         create_model(ROW, weights=TAG, manifest=zoo)
     torch.manual_seed(0)
     assert create_model(ROW).training
+
+
+# --- the command --------------------------------------------------------------------------------------------------
+
+
+def zoo_command(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [*map(str, arguments)])
+
+
+def test_the_command_lists_every_set_of_the_rows_with_its_own_numbers() -> None:
+    done = zoo_command("list", "resnet50", "--weights", "--format", "json")
+    assert done.exit_code == 0, done.output
+    found = {(record["model"], record["weights"]): record for record in json.loads(done.stdout)}
+    entry = get_entry("resnet50")
+    assert [tag for name, tag in found if name == entry.name] == list(entry.weights)
+    record = found[entry.name, "timm_a1"]
+    assert (record["top1"], record["size"], record["pin_bits"], record["is_here"]) == ("80.382", 224, 256, False)
+    assert found[entry.name, "timm_gluon"]["pin_bits"] == 32
+    assert [record["weights"] for record in found.values() if record["is_default"]][:1] == ["openmmlab"]
+
+
+def test_the_table_of_sets_fits_a_terminal_and_says_where_they_are() -> None:
+    done = zoo_command("list", "--weights")
+    assert done.exit_code == 0, done.output
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    lines = {tuple(line.split()[:2]): line.split() for line in done.stdout.splitlines()}
+    assert lines["resnet18_cifar10", "retrained*"][-1] == "here"
+    assert lines["resnet18_in1k", "timm_a1"][-1] == "huggingface.co"
+    assert lines["resnetv1d50_in1k", "timm_ra2"][-1] == "github.com"
+
+
+def test_the_command_lists_what_is_on_this_machine() -> None:
+    (record,) = json.loads(zoo_command("list", "--local", "--format", "json").stdout)
+    assert (record["model"], record["weights"], record["is_here"]) == ("resnet18_cifar10", "retrained", True)
+    none = zoo_command("list", "v1d", "--local")
+    assert none.exit_code == 0
+    assert "No weights of these rows are on this machine" in none.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("list", "--weights", "--format", "csv"), "go with --format table or json"),
+        (("list", "--local", "--quiet"), "go with --format table or json"),
+        (("download", "resnet50", "--all-sets", "--weights", "timm_a1"), "leave out --weights"),
+        (
+            ("evaluate", ROW, "--data", "x", "--weights", TAG, "--size", "200"),
+            "is tested at 224 or 288 pixels, got 200",
+        ),
+    ],
+    ids=["csv", "quiet", "all and one", "size"],
+)
+def test_the_command_refuses_what_cannot_be_meant(arguments: tuple[str, ...], words: str) -> None:
+    done = zoo_command(*arguments)
+    assert (done.exit_code, words in done.stderr) == (2, True), done.stderr
+
+
+def test_every_set_that_cannot_be_fetched_is_named() -> None:
+    done = zoo_command("download", ROW, "--all-sets")  # the tests are offline
+    assert done.exit_code == 3
+    for tag in get_entry(ROW).weights:
+        assert f"Error: {ROW}/{tag}: Every source failed" in done.stderr
