@@ -110,11 +110,8 @@ def _sha256_of(path: Path) -> str:
 def _upstream_hashes(file_name: str) -> tuple[str, ...]:
     """Return the leading sha256 digits of the published upstream checkpoints of this name; rows may share one."""
     origins = (weights.origin for entry in current_manifest().models for weights in entry.weights.values())
-    return tuple(
-        origin.sha256_prefix
-        for origin in origins
-        if isinstance(origin, UpstreamOrigin) and origin.file_name == file_name
-    )
+    found = (origin for origin in origins if isinstance(origin, UpstreamOrigin) and origin.file_name == file_name)
+    return tuple(dict.fromkeys(origin.sha256_prefix for origin in found))
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

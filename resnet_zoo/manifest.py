@@ -220,7 +220,8 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 """Hosts that may be reached without TLS."""
 
 _PREFIX = re.compile(r"[0-9a-f]{8,64}")
-_DECIMAL = re.compile(r"\d+\.\d{1,3}")
+_DECIMAL = re.compile(r"\d+\.\d{1,2}")
+_OWN_DECIMAL = re.compile(r"\d+\.\d{1,3}")
 _HUB_FILE = re.compile(r"hf://[\w.-]+/[\w.-]+@[0-9a-f]{40}/[\w.-]+\.safetensors")
 _FILE_NAME = re.compile(r"\w[\w.+-]*")
 TAG_FORM = re.compile(r"[a-z0-9][a-z0-9_-]*")
@@ -302,7 +303,7 @@ def _check_weight_set(weight_set: WeightSet, where: Place) -> None:
 def _check_own_accuracy(own: OwnAccuracy, where: Place) -> None:
     for field in ("top1", "top5"):
         printed = getattr(own, field)
-        expect(bool(_DECIMAL.fullmatch(printed)), "a decimal as printed", printed, (*where, field))
+        expect(bool(_OWN_DECIMAL.fullmatch(printed)), "a decimal as printed", printed, (*where, field))
     crop = own.preprocess.crop
     expect(crop is not None, "preprocessing with a crop, the size tested at", crop, (*where, "preprocess"))
     _check_url(own.source, (*where, "source"))

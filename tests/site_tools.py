@@ -152,5 +152,6 @@ def retrained(content: Any) -> None:
             "versions": {"torch": "2.14.1"},
             "device": DEVICE,
         },
+        "published": [],
         "license": "Apache-2.0",
     }

@@ -472,12 +472,14 @@ def test_a_file_without_a_state_dict_is_refused_with_what_it_holds(content: obje
 
 # --- hashes --------------------------------------------------------------------------------------------------------
 
-UPSTREAM = [
-    weights.origin
-    for entry in ENTRIES
-    for weights in entry.weights.values()
-    if isinstance(weights.origin, UpstreamOrigin)
-]
+UPSTREAM = list(
+    dict.fromkeys(
+        weights.origin
+        for entry in ENTRIES
+        for weights in entry.weights.values()
+        if isinstance(weights.origin, UpstreamOrigin)
+    )
+)
 
 
 @pytest.mark.parametrize("origin", UPSTREAM, ids=lambda origin: origin.file_name)

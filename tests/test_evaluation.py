@@ -310,4 +310,4 @@ def test_a_device_that_is_not_there_is_refused(model: ResNet, tmp_path: Path) ->
 
 def test_missing_weights_are_an_error_not_a_random_network(class_tree: Tree) -> None:
     with pytest.raises(DownloadError, match="offline"):
-        evaluate(NAME, class_tree(CLASSES), device="cpu")
+        evaluate("resnet34_cifar10", class_tree(CLASSES), device="cpu")

@@ -219,7 +219,7 @@ def test_weights_of_a_file_are_loaded(tmp_path: Path) -> None:
 
 def test_pretrained_weights_that_cannot_be_had_are_an_error() -> None:
     with pytest.raises(DownloadError, match="offline"):
-        create_feature_extractor(SMALL, pretrained=True)
+        create_feature_extractor("resnet34_cifar10", pretrained=True)
 
 
 def test_channels_and_device_reach_the_network() -> None:

@@ -157,7 +157,7 @@ def test_weights_of_a_file_are_used(model: ResNet, paths: list[Path], tmp_path: 
 
 def test_missing_weights_are_an_error_not_a_random_network(paths: list[Path]) -> None:
     with pytest.raises(DownloadError, match="offline"):
-        predict(NAME, paths, device="cpu")
+        predict("resnet34_cifar10", paths, device="cpu")
 
 
 def test_an_unknown_row_is_an_error(paths: list[Path]) -> None:

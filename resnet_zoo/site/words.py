@@ -78,7 +78,8 @@ def _tag_with_a_file(entry: Entry) -> str | None:
     """Return the weight set to name, or ``None`` where the default one is as good as any."""
     if entry.weights[entry.default_weights].file is not None:
         return None
-    return next((tag for tag, weight_set in entry.weights.items() if weight_set.file is not None), None)
+    ours = (tag for tag, found in entry.weights.items() if found.file is not None and not found.published)
+    return next(ours, None)
 
 
 # --- recipe -------------------------------------------------------------------------------------------------------
