@@ -267,7 +267,20 @@ def _network_errors() -> Iterator[None]:
     except (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError) as error:
         raise _AgainError("the server did not answer in time") from error
     except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as error:
+        unresolved = _unresolved_name(error)
+        if unresolved is not None:
+            raise _FinalError(f"the name {unresolved} does not resolve") from error
         raise _AgainError(f"the connection failed ({_plain(error)})") from error
+
+
+def _unresolved_name(error: BaseException) -> str | None:
+    """Return the host name that could not be looked up, if that is what is wrong: asking again does not help."""
+    import urllib3
+
+    reason = getattr(error.args[0], "reason", None) if error.args else None
+    if not isinstance(reason, urllib3.exceptions.NameResolutionError):
+        return None
+    return str(getattr(reason.conn, "host", "of the server"))
 
 
 @contextlib.contextmanager

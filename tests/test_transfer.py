@@ -904,3 +904,10 @@ def test_a_folder_in_the_parts_place_is_an_os_error(server: FaultServer, part: P
     part.mkdir()
     with pytest.raises(OSError, match=r"file\.part"):
         bring(server.serve("/file", DATA), part)
+
+
+def test_a_name_that_does_not_resolve_is_not_asked_again(tmp_path: Path) -> None:
+    start = time.monotonic()
+    with pytest.raises(DownloadError, match=r"the name nowhere\.invalid does not resolve"):
+        fetch("https://nowhere.invalid/a.pth", tmp_path / "part", max_bytes=10)
+    assert time.monotonic() - start < 2
