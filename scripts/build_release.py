@@ -1,5 +1,8 @@
 """Build wheel and sdist of the last commit twice, and keep them only if they are clean and the same to the last byte.
 
+With --weights-url the manifest in both archives names that address first among its base URLs, so that whoever installs
+them fetches the files of weights/ from there. Without it nothing is invented: a package then knows no address of them.
+
 The two builds differ in all that must not matter: folder, umask, time stamps, time zone and hash seed; and the second
 makes its wheel from its sdist. Needs git and the package `build`, and the index once, for the build backend.
 
@@ -11,6 +14,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
+import json
 import os
 import re
 import shutil
@@ -22,6 +26,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -156,11 +161,33 @@ def unpack_commit(root: Path, target: Path, surroundings: Surroundings) -> None:
         os.utime(path, (time, time))
 
 
-def build(root: Path, work: Path, surroundings: Surroundings, *, isolated: bool = True) -> Path:
+def name_weights_url(manifest: Path, url: str) -> None:
+    """Put an address in front of a manifest's base URLs, and nothing else into it.
+
+    Raises:
+        BuildError: The address is not https (http only for this machine), or the manifest has no list of base URLs.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost")):
+        raise BuildError(f"Expected an https address of the weights, got {url}.")
+    before = manifest.read_text(encoding="utf-8")
+    old = json.loads(before)["base_urls"]
+    new = json.dumps([url, *(other for other in old if other != url)])
+    after, count = re.subn(r'^  "base_urls": \[[^\]]*\]', lambda _: f'  "base_urls": {new}', before, flags=re.MULTILINE)
+    if count != 1 or json.loads(after)["base_urls"][0] != url:
+        raise BuildError(f"{manifest.name} has no list of base_urls that an address could be put into.")
+    manifest.write_text(after, encoding="utf-8")
+
+
+def build(
+    root: Path, work: Path, surroundings: Surroundings, *, isolated: bool = True, weights_url: str | None = None
+) -> Path:
     """Build the last commit in an empty folder and return the folder of its archives."""
     source, out = work / "source", work / "dist"
     source.mkdir(parents=True)
     unpack_commit(root, source, surroundings)
+    if weights_url is not None:
+        name_weights_url(source / "weights_manifest.json", weights_url)
     environment = os.environ | {
         "SOURCE_DATE_EPOCH": _git(root, "log", "-1", "--format=%ct").decode().strip(),
         "TZ": surroundings.time_zone,
@@ -177,11 +204,14 @@ def build(root: Path, work: Path, surroundings: Surroundings, *, isolated: bool 
     return out
 
 
-def build_twice(root: Path, work: Path, *, isolated: bool = True) -> tuple[Path, list[str]]:
+def build_twice(
+    root: Path, work: Path, *, isolated: bool = True, weights_url: str | None = None
+) -> tuple[Path, list[str]]:
     """Build twice and return the folder of the first build's archives, and what is wrong with them."""
     version = package_version(root)
-    first = build(root, work / "one", FIRST, isolated=isolated)
-    second = build(root, work / "two" / "in a folder of another name", SECOND, isolated=isolated)
+    first = build(root, work / "one", FIRST, isolated=isolated, weights_url=weights_url)
+    elsewhere = work / "two" / "in a folder of another name"
+    second = build(root, elsewhere, SECOND, isolated=isolated, weights_url=weights_url)
     problems = difference_problems(first, second)
     kinds = {"wheel": list(first.glob("*.whl")), "sdist": list(first.glob("*.tar.gz"))}
     problems += [f"Expected one {kind}, got {len(found)}." for kind, found in kinds.items() if len(found) != 1]
@@ -190,14 +220,14 @@ def build_twice(root: Path, work: Path, *, isolated: bool = True) -> tuple[Path,
     return first, problems
 
 
-def release(root: Path, out: Path, *, isolated: bool = True) -> list[str]:
+def release(root: Path, out: Path, *, isolated: bool = True, weights_url: str | None = None) -> list[str]:
     """Build, check, and copy what is good to ``out``; return what is wrong."""
     if out.exists() and any(out.iterdir()):
         raise BuildError(f"{out} is not empty, and all that is in it would be published. Empty it, or name another.")
     if _git(root, "status", "--porcelain", "--untracked-files=no"):
         print("There are uncommitted changes; the release is that of the last commit, without them.", file=sys.stderr)
     with tempfile.TemporaryDirectory() as work:
-        archives, problems = build_twice(root, Path(work), isolated=isolated)
+        archives, problems = build_twice(root, Path(work), isolated=isolated, weights_url=weights_url)
         for path in sorted(archives.iterdir()):
             print(f"{sha256_of(path)}  {path.name}  {path.stat().st_size} bytes")
         if not problems:
@@ -211,13 +241,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "dist", help="empty or new folder (default: dist/)")
     parser.add_argument("--check-tag", metavar="TAG", help="only check that TAG is v and the package's version")
+    parser.add_argument("--weights-url", metavar="URL", help="where the files of weights/ will be")
     parser.add_argument("--no-isolation", action="store_true", help="use the hatchling that is installed, no index")
     given = parser.parse_args(arguments)
     try:
         problems = (
             tag_problems(given.check_tag, package_version(ROOT))
             if given.check_tag
-            else release(ROOT, given.out, isolated=not given.no_isolation)
+            else release(ROOT, given.out, isolated=not given.no_isolation, weights_url=given.weights_url)
         )
     except (BuildError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)

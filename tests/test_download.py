@@ -850,9 +850,11 @@ def test_the_download_command_fetches_and_shows_the_chain(
     origin: str, server: FaultServer, upstream: bytes, converted: bytes
 ) -> None:
     (record,) = data_of(run("download", NAME, "--format", "json"))
-    assert (record["model"], record["source"], record["pin"]) == (NAME, server.url(origin), "32-bit pin")
+    assert (record["model"], record["weights"], record["pin"]) == (NAME, "openmmlab", "32-bit pin")
+    assert record["source"] == server.url(origin)
     assert (record["source_sha256"], record["file_sha256"]) == (sha256(upstream), sha256(converted))
-    assert data_of(run("show", NAME, "--chain", "--format", "json")) == {k: record[k] for k in record if k != "model"}
+    chain = {key: value for key, value in record.items() if key not in ("model", "weights")}
+    assert data_of(run("show", NAME, "--chain", "--format", "json")) == chain
     assert len(server.requests) == 1
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 import re
 import runpy
@@ -9,8 +11,10 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import threading
 import zipfile
 from collections.abc import Callable, Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +27,7 @@ from click.testing import CliRunner
 from resnet_zoo import __version__
 from resnet_zoo.cli import main
 from resnet_zoo.commands.completion import VARIABLE
-from resnet_zoo.manifest import current_manifest
+from resnet_zoo.manifest import current_manifest, read_manifest
 from tests.conftest import ENTRIES, NAMES
 from tests.test_layers import HEAVY, imported_by
 
@@ -255,20 +259,26 @@ def test_a_tag_is_checked_tested_built_twice_attested_and_published_in_this_orde
     steps = "\n".join(commands_of(build))
     places = [steps.index(text) for text in ("--check-tag", ".ci/run", "build_release.py --out dist")]
     assert places == sorted(places)
-    assert publish["needs"] == "build"
+    assert publish["needs"] == ["build", "weights"]
+    address = "${{ github.server_url }}/${{ github.repository }}/releases/download/${{ github.ref_name }}"
+    (builds,) = (step for step in build["steps"] if "build_release.py --out" in step.get("run", ""))
+    assert (builds["env"]["RELEASE"], '--weights-url "$RELEASE"' in builds["run"]) == (address, True)
+    (attach,) = commands_of(content["jobs"]["weights"])
+    assert 'gh release create "$GITHUB_REF_NAME" weights/*.safetensors' in attach
     assert publish["environment"] == "pypi"
     used = [step["uses"].partition("@")[0] for step in publish["steps"]]
     assert used == ["actions/download-artifact", "actions/attest-build-provenance", "pypa/gh-action-pypi-publish"]
 
 
-def test_only_the_job_that_publishes_may_do_more_than_read() -> None:
+def test_only_the_jobs_that_publish_may_do_more_than_read() -> None:
     allowed: dict[tuple[str, str], set[str]] = {}
     for name in ("ci.yml", "release.yml"):
         content = workflow(name)
         jobs = [(job, body.get("permissions", content["permissions"])) for job, body in content["jobs"].items()]
         allowed |= {(name, job): {key for key, value in given.items() if value == "write"} for job, given in jobs}
     assert {job: given for job, given in allowed.items() if given} == {
-        ("release.yml", "publish"): {"id-token", "attestations"}
+        ("release.yml", "publish"): {"id-token", "attestations"},
+        ("release.yml", "weights"): {"contents"},
     }
 
 
@@ -407,18 +417,96 @@ def commit_all(folder: Path) -> None:
         subprocess.run([*program, *arguments], cwd=folder, env=environment, check=True, capture_output=True)
 
 
-@pytest.mark.long
-@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
-def test_two_builds_are_the_same_and_clean(tmp_path: Path) -> None:
-    """Also with weights, a run folder and images in the repository, which must stay out of both archives."""
-    pytest.importorskip("build")
-    project = tmp_path / "project"
+@pytest.mark.parametrize("url", ["https://github.com/o/r/releases/download/v1", "http://127.0.0.1:8000"])
+def test_the_address_of_the_weights_is_the_first_base_url_and_nothing_else_changes(url: str, tmp_path: Path) -> None:
+    manifest = tmp_path / "weights_manifest.json"
+    shutil.copy(ROOT / "weights_manifest.json", manifest)
+    build_release.name_weights_url(manifest, url)
+    before, after = (json.loads(path.read_text()) for path in (ROOT / "weights_manifest.json", manifest))
+    assert after == before | {"base_urls": [url, *before["base_urls"]]}
+    assert read_manifest(manifest).base_urls[0] == url
+    lines = [path.read_text().splitlines() for path in (ROOT / "weights_manifest.json", manifest)]
+    assert sum(one != other for one, other in zip(*lines, strict=True)) == 1
+
+
+@pytest.mark.parametrize("url", ["http://example.org/weights", "ftp://example.org", "weights", ""])
+def test_an_address_that_is_not_https_is_refused(url: str, tmp_path: Path) -> None:
+    manifest = tmp_path / "weights_manifest.json"
+    shutil.copy(ROOT / "weights_manifest.json", manifest)
+    with pytest.raises(build_release.BuildError, match="Expected an https address"):
+        build_release.name_weights_url(manifest, url)
+    assert manifest.read_bytes() == (ROOT / "weights_manifest.json").read_bytes()
+
+
+def copy_project(project: Path) -> Path:
+    """Copy what a release is built from, without weights, and commit it."""
     project.mkdir()
     for pattern in ("*.md", "*.py", "*.toml", "*.json", "*.cff", "LICENSE", "NOTICE"):
         for path in ROOT.glob(pattern):
             shutil.copy(path, project)
     for folder in ("resnet_zoo", "scripts", "tests"):
         shutil.copytree(ROOT / folder, project / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    return project
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        pass
+
+
+@pytest.mark.long
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_a_wheel_with_the_address_of_its_release_loads_its_weights_from_there(tmp_path: Path) -> None:
+    pytest.importorskip("build")
+    project = copy_project(tmp_path / "project")
+    commit_all(project)
+    handler = functools.partial(QuietHandler, directory=str(ROOT / "weights"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            address = f"http://127.0.0.1:{server.server_port}"
+            built = [
+                build_release.build(project, tmp_path / name, build_release.FIRST, weights_url=url)
+                for name, url in (("with", address), ("without", None))
+            ]
+            found = [load_from_wheel(next(folder.glob("*.whl")), tmp_path / folder.parent.name) for folder in built]
+        finally:
+            server.shutdown()
+            thread.join()
+    file = current_manifest().find("resnet18_cifar10").weights["retrained"].file
+    assert file is not None
+    assert found[0] == f"{address}/{file.path} {file.sha256}"
+    assert "Every source failed" in found[1]  # nothing is invented where no address was given
+
+
+def load_from_wheel(wheel: Path, folder: Path) -> str:
+    """Install a wheel into an empty folder and load the row whose weights ship, in an empty home."""
+    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder / "site"), str(wheel)]
+    subprocess.run(install, check=True, capture_output=True)
+    program = (
+        "import resnet_zoo\n"
+        "from resnet_zoo.zoo import open_weights\n"
+        "try:\n"
+        "    resnet_zoo.create_model('resnet18_cifar10', pretrained=True)\n"
+        "    found = open_weights(resnet_zoo.get_entry('resnet18_cifar10'), 'retrained').local\n"
+        "    print(found.source, found.sha256)\n"
+        "except resnet_zoo.ZooError as error:\n"
+        "    print(error)\n"
+    )
+    environment = {"PATH": os.environ["PATH"], "HOME": str(folder / "home"), "PYTHONPATH": str(folder / "site")}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+@pytest.mark.long
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_two_builds_are_the_same_and_clean(tmp_path: Path) -> None:
+    """Also with weights, a run folder and images in the repository, which must stay out of both archives."""
+    pytest.importorskip("build")
+    project = copy_project(tmp_path / "project")
     for name in ("weights/x.safetensors", "runs/row/stamp/result.json", "data/photo.jpg"):
         (project / name).parent.mkdir(parents=True)
         (project / name).write_bytes(b"x")
