@@ -289,10 +289,17 @@ def _fetch_from_hub(file: WeightsFile, *, anew: bool) -> LocalWeights:
     path = _from_hub(file.path, anew=anew)
     digest = sha256_of(path)
     if digest != file.sha256:
-        for name in (path.resolve(), path):  # the client would go on giving it
-            name.unlink(missing_ok=True)
+        _forget_on_hub(path)
         raise IntegrityError(file.path, file.sha256, digest)
     return _on_hub(file, path)
+
+
+def _forget_on_hub(path: Path) -> None:
+    """Remove a file from the cache of huggingface_hub, which would go on giving it: its blob, and the link to that."""
+    blob, repository = path.resolve(), path.parents[2].resolve()
+    if blob.is_relative_to(repository):  # a link that leads elsewhere is removed, and what it leads to stays
+        blob.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
 
 
 _OFFLINE = "not asked, because offline mode is on"

@@ -17,7 +17,7 @@ from PIL import Image
 from resnet_zoo import create_model, create_transform, get_entry
 from resnet_zoo.chain import chain_of
 from resnet_zoo.cli import main
-from resnet_zoo.download import cached_weights
+from resnet_zoo.download import _forget_on_hub, cached_weights
 from resnet_zoo.errors import NOT_CHECKED, ArgumentError, DownloadError, UnknownWeightsError
 from resnet_zoo.files import sha256_of
 from resnet_zoo.inventory import export_mirror
@@ -182,6 +182,20 @@ def test_a_file_replaced_under_the_same_commit_is_refused_with_both_hashes(
     assert commit in str(caught.value)
     assert caught.value.exit_code == NOT_CHECKED
     assert ask(is_cached, other) is False  # nothing of it stays
+
+
+def test_what_a_link_of_the_clients_cache_leads_to_elsewhere_stays(tmp_path: Path) -> None:
+    snapshot = tmp_path / "models--a--b" / "snapshots" / ("0" * 40)
+    blobs = tmp_path / "models--a--b" / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for name, target in (("own", blobs / "blob"), ("elsewhere", tmp_path / "letter.txt")):
+        target.write_text("x")
+        (snapshot / name).symlink_to(target)
+        _forget_on_hub(snapshot / name)
+        assert not (snapshot / name).is_symlink()
+    assert (tmp_path / "letter.txt").exists()
+    assert not (blobs / "blob").exists()
 
 
 def is_cached(manifest: Path) -> bool:
