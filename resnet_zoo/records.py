@@ -257,8 +257,8 @@ def used_with(entry: Entry, weights: str | os.PathLike[str] | None, *, size: int
     found = known.published if known is not None else ()
     sizes = [own.preprocess.crop for own in found] or [entry.input_size[-1]]
     if size is not None and size not in sizes:
-        said = " or ".join(map(str, sizes))
-        raise ArgumentError(f"{entry.name} {weights or ''} is tested at {said} pixels, got {size}.".replace("  ", " "))
+        title = entry.name if weights is None else f"{entry.name} {weights}"
+        raise ArgumentError(f"{title} is tested at {' or '.join(map(str, sizes))} pixels, got {size}.")
     own = next((own for own in found if size in (None, own.preprocess.crop)), None)
     if own is None or own.preprocess.crop is None:
         return entry
