@@ -22,9 +22,10 @@ from resnet_zoo import cache
 from resnet_zoo.cache import Pin
 from resnet_zoo.errors import DownloadError, IntegrityError, WeightsUnavailableError, ZooError
 from resnet_zoo.files import sha256_of
+from resnet_zoo.hub_files import HubFile, fetch_hub_file, find_hub_file
 from resnet_zoo.manifest import current_manifest, manifest_path
 from resnet_zoo.records import HUB_SCHEME, Entry, UpstreamOrigin, WeightSet, WeightsFile
-from resnet_zoo.transfer import Patience, fetch
+from resnet_zoo.transfer import Patience, fetch, is_offline
 
 Progress = Callable[[str, int, int | None], None]
 """Called with (file name, bytes there, bytes in all or None)."""
@@ -64,12 +65,6 @@ class _Source:
 
     address: str
     is_upstream: bool
-
-
-def is_offline() -> bool:
-    """Tell whether the network must not be used (``RESNET_ZOO_OFFLINE`` or ``HF_HUB_OFFLINE``)."""
-    names = ("RESNET_ZOO_OFFLINE", "HF_HUB_OFFLINE")
-    return any(os.environ.get(name, "").lower() in ("1", "true", "yes", "on") for name in names)
 
 
 def cached_weights(entry: Entry, tag: str) -> LocalWeights | None:
@@ -148,7 +143,7 @@ def obtain_weights(
     for source in sources:
         try:
             if weights.file is not None and source.address == weights.file.path:
-                return _fetch_from_hub(weights.file, anew=is_damaged)
+                return _fetch_from_hub(weights.file, progress, anew=is_damaged)
             return _from_source(entry, tag, source, convert, patience or Patience(), progress)
         except DownloadError as error:
             said = error.attempts.get(source.address) or "; ".join(error.attempts.values())
@@ -263,11 +258,13 @@ def _transfer(
             max_bytes=file.size_bytes if file is not None and exact else MAX_CHECKPOINT_BYTES,
             exact=exact,
             patience=patience,
-            progress=(lambda there, total: progress(part.name, there, total)) if progress else None,
+            progress=_titled(progress, part),
         )
         return result.sha256, result.resumed_bytes > 0
     is_hub = source.address.startswith(HUB_SCHEME)
-    path = _from_hub(source.address, anew=anew) if is_hub else Path(source.address)
+    path = Path(source.address)
+    if is_hub:
+        path = fetch_hub_file(HubFile.at(source.address), expected=file, again=anew, progress=_titled(progress, part))
     try:
         opened = path.open("rb")
     except OSError as error:
@@ -277,7 +274,12 @@ def _transfer(
     return sha256_of(part), is_hub
 
 
-def _fetch_from_hub(file: WeightsFile, *, anew: bool) -> LocalWeights:
+def _titled(progress: Progress | None, path: Path) -> Callable[[int, int | None], None] | None:
+    """Return a function that reports under a file's name."""
+    return (lambda there, total: progress(path.name, there, total)) if progress else None
+
+
+def _fetch_from_hub(file: WeightsFile, progress: Progress | None, *, anew: bool) -> LocalWeights:
     """Let huggingface_hub fetch a file of others' repositories, to be used where it puts it.
 
     Raises:
@@ -286,7 +288,8 @@ def _fetch_from_hub(file: WeightsFile, *, anew: bool) -> LocalWeights:
     """
     if is_offline():
         raise DownloadError({file.path: _OFFLINE})
-    path = _from_hub(file.path, anew=anew)
+    titled = _titled(progress, Path(file.name))
+    path = fetch_hub_file(HubFile.at(file.path), expected=file, again=anew, progress=titled)
     digest = sha256_of(path)
     if digest != file.sha256:
         _forget_on_hub(path)
@@ -311,29 +314,8 @@ def _on_hub(file: WeightsFile, path: Path) -> LocalWeights:
 
 def _in_hubs_cache(file: WeightsFile) -> LocalWeights | None:
     """Return a file of others' repositories where huggingface_hub keeps it, if it has it; without network."""
-    from huggingface_hub import try_to_load_from_cache
-
-    repository, revision, name = _parts_of_hub_address(file.path)
-    found = try_to_load_from_cache(repository, name, revision=revision)
-    return _on_hub(file, Path(found)) if isinstance(found, str) else None
-
-
-def _parts_of_hub_address(address: str) -> tuple[str, str, str]:
-    """Return repository, revision and file name of ``hf://owner/repo@revision/file``."""
-    repository, _, rest = address.removeprefix(HUB_SCHEME).partition("@")
-    revision, _, name = rest.partition("/")
-    return repository, revision, name
-
-
-def _from_hub(address: str, *, anew: bool) -> Path:
-    """Let huggingface_hub fetch ``hf://owner/repo@revision/file`` into its own cache, with its own settings."""
-    repository, revision, name = _parts_of_hub_address(address)
-    try:
-        from huggingface_hub import hf_hub_download
-
-        return Path(hf_hub_download(repository, name, revision=revision, force_download=anew))
-    except Exception as error:  # the client may be missing, and raises errors of a dozen families
-        raise DownloadError({address: (str(error).splitlines() or [type(error).__name__])[0]}) from error
+    found = find_hub_file(HubFile.at(file.path))
+    return _on_hub(file, found) if found is not None else None
 
 
 def _convert_and_pin(weights: WeightSet, source: _Source, part: Path, digest: str, convert: Convert) -> LocalWeights:

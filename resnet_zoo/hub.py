@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 from resnet_zoo.cards import model_card
 from resnet_zoo.checkpoint import Checkpoint, load_checkpoint
 from resnet_zoo.convert import safetensors_bytes
-from resnet_zoo.download import is_offline
 from resnet_zoo.errors import (
     ArgumentError,
     CheckpointError,
@@ -30,10 +29,11 @@ from resnet_zoo.errors import (
 )
 from resnet_zoo.fit import build_on_meta, check_fit, image_channels, shapes_of
 from resnet_zoo.hub_config import HubConfig, config_content
+from resnet_zoo.hub_files import HubFile, announced_hash, fetch_hub_file, reason
 from resnet_zoo.manifest import class_names as names_of_classes
 from resnet_zoo.manifest import get_entry
-from resnet_zoo.names import HUB_PREFIX
 from resnet_zoo.records import Entry
+from resnet_zoo.transfer import is_offline
 
 if TYPE_CHECKING:
     from resnet_zoo.resnet import ResNet
@@ -188,43 +188,19 @@ def hub_errors_as_publish_errors(repository: str) -> Iterator[None]:
         raise PublishError(repository, reason(error)) from error
 
 
-def reason(error: BaseException) -> str:
-    """Say in a sentence why the Hub's client failed, and what to do."""
-    from huggingface_hub import errors as hub
-
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if isinstance(error, hub.GatedRepoError):
-        return "access to the repository must be asked for on its page, and a token given (HF_TOKEN)"
-    if isinstance(error, hub.RepositoryNotFoundError):
-        return f"repository not found (HTTP {status}); if it is private, give a token (HF_TOKEN)"
-    if isinstance(error, hub.RevisionNotFoundError):
-        return "the repository has no such revision"
-    if isinstance(error, hub.LocalEntryNotFoundError):
-        return "it is not in Hugging Face's cache, and the Hub " + (
-            "was not asked, because offline mode is on" if is_offline() else "cannot be reached"
-        )
-    if isinstance(error, hub.EntryNotFoundError):
-        return "the repository has no such file"
-    if status in (401, 403):
-        return f"not authorised (HTTP {status}); check the token (HF_TOKEN) and its permissions"
-    if error.__cause__ is not None and status is None:
-        return reason(error.__cause__)
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-
 # --- reading ------------------------------------------------------------------------------------------------------
 
 
 def _open_config(repository: str, revision: str | None) -> Path:
     """Return the configuration, as the Hub announced it; a damaged one is fetched again once."""
-    path = _fetch(repository, CONFIG_NAME, revision)
-    commit = path.parent.name
-    expected = _linked_hash(path) or _asked_hash(repository, commit, CONFIG_NAME)
+    path = fetch_hub_file(HubFile(repository, revision, CONFIG_NAME))
+    file = HubFile(repository, path.parent.name, CONFIG_NAME)
+    expected = _linked_hash(path) or announced_hash(file)
     try:
         _check_hash(path, expected)
     except CheckpointError:
         with contextlib.suppress(DownloadError):
-            _check_hash(_fetch(repository, CONFIG_NAME, commit, again=True), expected)
+            _check_hash(fetch_hub_file(file, again=True), expected)
             return path
         raise
     return path
@@ -232,16 +208,17 @@ def _open_config(repository: str, revision: str | None) -> Path:
 
 def _open_weights(repository: str, commit: str, sha256: str | None) -> Checkpoint:
     """Load the weights with this sha256, or with the hash the Hub announced; damaged ones are fetched again once."""
-    path = _fetch(repository, WEIGHTS_NAME, commit)
-    announced = _linked_hash(path) or sha256 or _asked_hash(repository, commit, WEIGHTS_NAME)
+    file = HubFile(repository, commit, WEIGHTS_NAME)
+    path = fetch_hub_file(file)
+    announced = _linked_hash(path) or sha256 or announced_hash(file)
     if sha256 and _is_sha256(announced) and announced != sha256:
-        raise IntegrityError(f"{HUB_PREFIX}{repository}@{commit}, {WEIGHTS_NAME}", sha256, announced)
+        raise IntegrityError(file.address, sha256, announced)
     expected = sha256 or announced
     try:
         return _load(path, expected)
     except (IntegrityError, CheckpointError):
         with contextlib.suppress(DownloadError):
-            return _load(_fetch(repository, WEIGHTS_NAME, commit, again=True), expected)
+            return _load(fetch_hub_file(file, again=True), expected)
         raise
 
 
@@ -252,22 +229,6 @@ def _load(path: Path, expected: str) -> Checkpoint:
     return load_checkpoint(path)
 
 
-def _fetch(repository: str, name: str, revision: str | None, *, again: bool = False) -> Path:
-    """Have huggingface_hub find a file in its cache, or fetch it."""
-    from huggingface_hub import hf_hub_download
-
-    address = f"{HUB_PREFIX}{repository}, {name}"
-    if again and is_offline():
-        raise DownloadError({address: "not fetched again, because offline mode is on"})
-    try:
-        found = hf_hub_download(
-            repository, name, revision=revision, force_download=again, local_files_only=is_offline()
-        )
-    except Exception as error:  # the client raises errors of a dozen families
-        raise DownloadError({address: reason(error)}) from error
-    return Path(found)
-
-
 def _linked_hash(path: Path) -> str | None:
     """Return the ETag under which a file came: sha256 of a large file, git's blob hash of another.
 
@@ -275,22 +236,6 @@ def _linked_hash(path: Path) -> str | None:
     link into a store with names of another kind. ``None`` for a cache without links (Windows).
     """
     return path.readlink().name if path.is_symlink() else None
-
-
-def _asked_hash(repository: str, commit: str, name: str) -> str:
-    """Ask the Hub for the hash of a file."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
-
-    address = f"{HUB_PREFIX}{repository}, {name}"
-    if is_offline():
-        raise DownloadError({address: "its hash is not in the cache, and the Hub was not asked (offline mode)"})
-    try:
-        etag = get_hf_file_metadata(hf_hub_url(repository, name, revision=commit)).etag
-    except Exception as error:  # as above
-        raise DownloadError({address: reason(error)}) from error
-    if not etag:
-        raise DownloadError({address: "the Hub announces no hash for it"})
-    return etag
 
 
 def _check_hash(path: Path, expected: str) -> None:

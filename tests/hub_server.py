@@ -8,6 +8,7 @@ headers of the redirect, and no token is sent along.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import multiprocessing
@@ -74,6 +75,10 @@ class HubServer:
         repositories: By ``owner/name``.
         refused: Steps that are answered with 403: ``create``, ``lfs``, ``commit``.
         forgets: A commit is confirmed, but holds nothing new.
+        faults: An HTTP status, error code and headers by the step that is answered with them: ``resolve``, ``storage``.
+        moved: Repositories that were renamed, and to what.
+        announced: Headers that take the place of the true ones where a large file's place is asked for.
+        is_endless: A large file goes on for ever, without a length.
         requests: (method, path) of every request so far.
     """
 
@@ -82,6 +87,10 @@ class HubServer:
         self.repositories: dict[str, Repository] = {}
         self.refused: set[str] = set()
         self.forgets = False
+        self.faults: dict[str, tuple[int, str, dict[str, str]]] = {}
+        self.moved: dict[str, str] = {}
+        self.announced: dict[str, str] = {}
+        self.is_endless = False
         self.requests: list[tuple[str, str]] = []
         folder.mkdir(parents=True, exist_ok=True)
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
@@ -189,6 +198,13 @@ class _Handler(BaseHTTPRequestHandler):
             return False
         self._drop_body()
         self._fail(403, "", f"you may not {step}")
+        return True
+
+    def _is_at_fault(self, step: str) -> bool:
+        if step not in self.hub.faults:
+            return False
+        status, code, headers = self.hub.faults[step]
+        self._fail(status, code, "a fault that a test asked for", headers)
         return True
 
     # --- writing ---
@@ -301,6 +317,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._send_json(answers)
 
     def resolve(self, name: str, revision: str, path: str) -> None:
+        if self._is_at_fault("resolve"):
+            return
+        if name in self.hub.moved:
+            self._send(b"", 307, {"Location": f"/{self.hub.moved[name]}/resolve/{revision}/{path}"})
+            return
         files = self._files(name, revision)
         if files is None:
             return
@@ -314,11 +335,20 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_file(file.path, headers)
             return
         headers |= {"X-Linked-ETag": f'"{file.sha256}"', "X-Linked-Size": str(file.size)}
+        headers |= self.hub.announced
         self._send(b"", 302, {**headers, "Location": f"{self.hub.storage}/{file.sha256}"})
 
     def storage(self, oid: str) -> None:
         path = self.hub.folder / oid
-        if self.headers.get("Authorization"):
+        if self._is_at_fault("storage"):
+            return
+        if self.hub.is_endless and self.command == "GET":
+            self._start(200, {"ETag": f'"{oid}"', "Connection": "close"})
+            self.close_connection = True
+            with contextlib.suppress(ConnectionError):
+                while True:
+                    self.wfile.write(bytes(_BLOCK_BYTES))
+        elif self.headers.get("Authorization"):
             self._fail(400, "", "a token was sent to the storage host")
         elif path.exists():
             self._send_file(path, {"ETag": f'"{oid}"'})

@@ -32,7 +32,7 @@ LAYERS = {
     ],
     1: [
         *("manifest", "records", "strict", "download", "recipes", "schedule", "tuning"),
-        *("cache", "transfer", "inventory", "progress", "names", "network_header"),
+        *("cache", "transfer", "hub_files", "inventory", "progress", "names", "network_header"),
         *("runs", "run_records", "logs", "curve_comparison", "curves", "datasets"),
         *("report", "listing", "cards", "hub_config", "files", "environment", "__init__"),
         *("plans", "site"),

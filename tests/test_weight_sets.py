@@ -207,10 +207,12 @@ def is_cached(manifest: Path) -> bool:
     ("change", "variables", "words"),
     [
         ({}, {"HF_HUB_OFFLINE": "1"}, "not asked, because offline mode is on"),
-        ({"commit": "0" * 40}, {}, "Invalid rev id|404|Revision Not Found"),
-        ({"repository": "timm/renamed"}, {}, "404|Repository Not Found"),
+        ({}, {"HF_ENDPOINT": "http://127.0.0.1:9"}, "the Hub cannot be reached: .*refused"),
+        ({}, {"HF_ENDPOINT": "http://no.such.host.invalid"}, "the Hub cannot be reached: "),
+        ({"commit": "0" * 40}, {}, "the repository has no such revision"),
+        ({"repository": "timm/gone"}, {}, r"repository not found \(HTTP 404\); if it is private, give a token"),
     ],
-    ids=["offline", "a revision that is gone", "a repository that is gone"],
+    ids=["offline", "no server", "no host", "a revision that is gone", "a repository that is gone"],
 )
 def test_what_cannot_be_had_is_a_sentence_with_a_next_step(
     change: dict[str, str], variables: dict[str, str], words: str, ask: Ask, zoo: Path, tmp_path: Path
@@ -229,6 +231,78 @@ def test_what_cannot_be_had_is_a_sentence_with_a_next_step(
 
 def _commit_in(content: str) -> str:
     return content.split(f"hf://{REPOSITORY}@")[1][:40]
+
+
+@pytest.fixture
+def troubled(server: HubServer) -> Iterator[HubServer]:
+    """The server, for a test that gives it faults."""
+    yield server
+    server.faults, server.moved, server.announced, server.is_endless = {}, {}, {}, False
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "headers", "words"),
+    [
+        (401, "GatedRepo", {}, "access to the repository must be asked for on its page, and a token given"),
+        (401, "RepoNotFound", {}, r"repository not found \(HTTP 401\); if it is private, give a token"),
+        (401, "", {}, r"not authorised \(HTTP 401\); check the token"),
+        (403, "", {}, r"not authorised \(HTTP 403\); check the token"),
+        (404, "EntryNotFound", {}, "the repository has no such file"),
+        (429, "", {"Retry-After": "86400"}, r"takes no more requests for now \(HTTP 429\); try again in 86400 s"),
+        (429, "", {"Retry-After": "\x1b[2J"}, r"takes no more requests for now \(HTTP 429\); try again later"),
+        (503, "", {}, r"the Hub has a fault of its own \(HTTP 503\); try again later"),
+    ],
+)
+def test_a_hub_that_refuses_is_a_sentence_at_once_and_leaves_nothing(
+    status: int, code: str, headers: dict[str, str], words: str, ask: Ask, zoo: Path, troubled: HubServer
+) -> None:
+    troubled.faults["resolve"] = (status, code, headers)
+    troubled.requests.clear()
+    with pytest.raises(DownloadError, match=words) as caught:
+        ask(load, zoo)
+    assert caught.value.exit_code == NOT_CHECKED
+    assert len(troubled.requests) == 1  # no second try, no wait of a day
+    assert ask(is_cached, zoo) is False
+
+
+@pytest.mark.parametrize(
+    ("header", "value", "words"),
+    [
+        ("X-Linked-ETag", f'"{"0" * 64}"', "wrong bytes: expected sha256 [0-9a-f]{64}, got 0{64}"),
+        ("X-Linked-ETag", '"../../../../pwned"', r"announces a hash \(ETag\) that cannot be one"),
+        ("X-Linked-Size", "99999999999", "expected [0-9]+ bytes, the server announces 99999999999"),
+    ],
+    ids=["hash", "path", "size"],
+)
+def test_what_is_announced_otherwise_is_not_fetched(
+    header: str, value: str, words: str, ask: Ask, zoo: Path, troubled: HubServer, tmp_path: Path
+) -> None:
+    troubled.announced[header] = value
+    troubled.requests.clear()
+    with pytest.raises(DownloadError, match=words):
+        ask(load, zoo)
+    assert not any(path.startswith("/storage") for _, path in troubled.requests)
+    assert not list(tmp_path.rglob("*pwned*"))
+    assert ask(is_cached, zoo) is False
+
+
+def test_a_file_without_an_end_is_broken_off_at_its_size(
+    ask: Ask, zoo: Path, troubled: HubServer, weights: bytes, tmp_path: Path
+) -> None:
+    troubled.is_endless = True
+    with pytest.raises(DownloadError, match=f"expected {len(weights)} bytes, the server sends more"):
+        ask(load, zoo)
+    assert ask(is_cached, zoo) is False
+    assert sum(path.stat().st_size for path in (tmp_path / "hf").rglob("*") if path.is_file()) < 1000
+
+
+def test_a_renamed_repository_is_followed_and_its_bytes_checked_as_ever(
+    ask: Ask, zoo: Path, troubled: HubServer, weights: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "renamed.json"
+    path.write_text(zoo.read_text(encoding="utf-8").replace(f"hf://{REPOSITORY}@", "hf://timm/before@"), "utf-8")
+    troubled.moved["timm/before"] = REPOSITORY
+    assert ask(load, path)["sha256"] == sha256(weights)
 
 
 def test_a_mirror_comes_first_and_its_file_is_named_by_the_repository(

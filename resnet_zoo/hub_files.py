@@ -1,0 +1,194 @@
+"""Files of the Hugging Face Hub: fetched by its own client, found in its cache, and its errors as sentences.
+
+The client does the transfer, so its endpoint (``HF_ENDPOINT``), tokens, cache and offline mode apply. It trusts what
+the server says and what its cache holds. So what is known of a file is compared here with what the server announces,
+before the first byte is fetched; and whoever reads the file must hash it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from resnet_zoo.errors import DownloadError, IntegrityError
+from resnet_zoo.records import HUB_SCHEME, WeightsFile
+from resnet_zoo.transfer import is_offline
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_BLOB_NAME = re.compile(r"\w[\w.-]*")
+"""What an ETag must be like: the client names a file of its cache by it."""
+
+_NETWORK_LIBRARIES = ("httpx", "httpx2", "requests", "urllib3")
+"""What the client's versions stand on."""
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file in a repository of the Hub; without a revision, that of its main branch."""
+
+    repository: str
+    revision: str | None
+    name: str
+
+    @classmethod
+    def at(cls, address: str) -> HubFile:
+        """Return the file at ``hf://owner/repository@revision/file``."""
+        repository, _, rest = address.removeprefix(HUB_SCHEME).partition("@")
+        revision, _, name = rest.partition("/")
+        return cls(repository, revision, name)
+
+    @property
+    def address(self) -> str:
+        """Its address, for messages."""
+        revision = f"@{self.revision}" if self.revision else ""
+        return f"{HUB_SCHEME}{self.repository}{revision}/{self.name}"
+
+
+def find_hub_file(file: HubFile) -> Path | None:
+    """Return a file where the client keeps it, if it has it; without network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(file.repository, file.name, revision=file.revision)
+    return Path(found) if isinstance(found, str) else None
+
+
+def fetch_hub_file(
+    file: HubFile,
+    *,
+    expected: WeightsFile | None = None,
+    again: bool = False,
+    progress: Callable[[int, int | None], None] | None = None,
+) -> Path:
+    """Let the client find a file in its cache, or fetch it, and return where it keeps it; its bytes are not read.
+
+    Args:
+        file: The file.
+        expected: Its hash and size, where they are known: a server that announces others is not asked for the bytes.
+        again: Fetch it although the cache has it.
+        progress: Called with (bytes there, bytes in all or None) while bytes arrive.
+
+    Raises:
+        DownloadError: There is no such file, the Hub refuses, or cannot be reached.
+        IntegrityError: The Hub announces another hash.
+    """
+    if is_offline() and again:
+        raise DownloadError({file.address: "not fetched again, because offline mode is on"})
+    try:
+        from huggingface_hub import hf_hub_download
+
+        if not is_offline() and (again or find_hub_file(file) is None):
+            _check_announced(file, expected)
+        options = {} if expected is None else _counted_by(progress, expected.size_bytes)
+        return Path(
+            hf_hub_download(
+                file.repository,
+                file.name,
+                revision=file.revision,
+                force_download=again,
+                local_files_only=is_offline(),
+                **options,
+            )
+        )
+    except DownloadError:
+        raise
+    except Exception as error:  # the client may be missing, and raises errors of a dozen families
+        raise DownloadError({file.address: reason(error)}) from error
+
+
+def announced_hash(file: HubFile) -> str:
+    """Ask the Hub for the hash of a file: sha256 of a large one, git's of another.
+
+    Raises:
+        DownloadError: It announces none, refuses, or cannot be reached.
+    """
+    if is_offline():
+        raise DownloadError({file.address: "its hash is not in the cache, and the Hub was not asked (offline mode)"})
+    try:
+        return _check_announced(file, None)
+    except DownloadError:
+        raise
+    except Exception as error:  # as above
+        raise DownloadError({file.address: reason(error)}) from error
+
+
+def _check_announced(file: HubFile, expected: WeightsFile | None) -> str:
+    """Hold what the server says of a file against what is known; return the hash it announces."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    found = get_hf_file_metadata(hf_hub_url(file.repository, file.name, revision=file.revision))
+    if not found.etag:
+        raise DownloadError({file.address: "the Hub announces no hash for it"})
+    if not _BLOB_NAME.fullmatch(found.etag):
+        raise DownloadError({file.address: "the server announces a hash (ETag) that cannot be one"})
+    if expected is not None and _SHA256.fullmatch(found.etag) and found.etag != expected.sha256:
+        raise IntegrityError(file.address, expected.sha256, found.etag)
+    if expected is not None and found.size not in (None, expected.size_bytes):
+        why = f"expected {expected.size_bytes} bytes, the server announces {found.size}"
+        raise DownloadError({file.address: why})
+    return found.etag
+
+
+def _counted_by(progress: Callable[[int, int | None], None] | None, limit: int) -> dict[str, Any]:
+    """Return options that make the client report to a function in place of its own bar, and end at a size limit.
+
+    An older client takes none, and shows its own bar.
+    """
+    from huggingface_hub import hf_hub_download
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
+    if "tqdm_class" not in inspect.signature(hf_hub_download).parameters:
+        return {}
+
+    class Counted(tqdm):  # type: ignore[misc]
+        """Draws nothing, and counts."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            kwargs.pop("name", None)  # of the client's own class
+            self.there = kwargs.get("initial") or 0
+            super().__init__(*args, **{**kwargs, "disable": True})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            self.there += int(n or 0)
+            if self.there > limit:
+                raise OSError(f"expected {limit} bytes, the server sends more")
+            if progress is not None:
+                progress(self.there, limit)
+            return None
+
+    return {"tqdm_class": Counted}
+
+
+def reason(error: BaseException) -> str:
+    """Say in a sentence why the client failed, and what to do."""
+    from huggingface_hub import errors as hub
+
+    response = getattr(error, "response", None)
+    status = getattr(response, "status_code", None)
+    if isinstance(error, hub.GatedRepoError):
+        return "access to the repository must be asked for on its page, and a token given (HF_TOKEN)"
+    if isinstance(error, hub.RepositoryNotFoundError):
+        return f"repository not found (HTTP {status}); if it is private, give a token (HF_TOKEN)"
+    if isinstance(error, hub.RevisionNotFoundError):
+        return "the repository has no such revision"
+    if isinstance(error, hub.LocalEntryNotFoundError):
+        return "it is not in Hugging Face's cache, and the Hub " + (
+            "was not asked, because offline mode is on" if is_offline() else "cannot be reached"
+        )
+    if isinstance(error, hub.EntryNotFoundError):
+        return "the repository has no such file"
+    if status in (401, 403):
+        return f"not authorised (HTTP {status}); check the token (HF_TOKEN) and its permissions"
+    if status == 429:
+        asked = response.headers.get("Retry-After", "") if response is not None else ""
+        wait = f"in {asked} s" if asked.isdecimal() and len(asked) < 8 else "later"
+        return f"the Hub takes no more requests for now (HTTP 429); try again {wait}, or give a token (HF_TOKEN)"
+    if status is not None and status >= 500:
+        return f"the Hub has a fault of its own (HTTP {status}); try again later"
+    words = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    if status is None and type(error).__module__.partition(".")[0] in _NETWORK_LIBRARIES:
+        return f"the Hub cannot be reached: {words}"
+    return reason(error.__cause__) if error.__cause__ is not None and status is None else words
