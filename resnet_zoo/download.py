@@ -81,7 +81,7 @@ def cached_weights(entry: Entry, tag: str) -> LocalWeights | None:
         return _in_hubs_cache(weights.file) if weights.file.is_on_hub else None
     if pin and pin.object_sha256 == weights.file.sha256:
         return _pinned_weights(weights, pin)
-    return _published_weights(weights.file, _published_at(weights.file))
+    return _published_weights(weights.file, published_at(weights.file))
 
 
 def shipped_weights(entry: Entry, tag: str) -> LocalWeights | None:
@@ -399,7 +399,7 @@ def _published_weights(file: WeightsFile, address: str) -> LocalWeights:
     return LocalWeights(cache.object_path(file.sha256), file.sha256, address, file.sha256, "sha256")
 
 
-def _published_at(file: WeightsFile) -> str:
+def published_at(file: WeightsFile) -> str:
     """Return where a file is published first of all; its path where the manifest names no place."""
     if file.is_on_hub:
         return file.path

@@ -50,6 +50,10 @@ class HubFile:
 
 def find_hub_file(file: HubFile) -> Path | None:
     """Return a file where the client keeps it, if it has it; without network."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    if not (Path(HF_HUB_CACHE) / "--".join(("models", *file.repository.split("/")))).is_dir():
+        return None  # as most are: the client itself, slow to import, need not be asked
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(file.repository, file.name, revision=file.revision)

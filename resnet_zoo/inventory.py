@@ -9,13 +9,22 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from resnet_zoo.cache import cache_path, lock
-from resnet_zoo.download import LocalWeights, cached_weights, is_here, shipped_weights
+from resnet_zoo.download import (
+    FULL_SHA256_DIGITS,
+    LocalWeights,
+    cached_weights,
+    is_here,
+    published_at,
+    shipped_weights,
+)
 from resnet_zoo.errors import ArgumentError, CheckpointError, DownloadError, IntegrityError
 from resnet_zoo.files import sha256_of, write_atomically
+from resnet_zoo.listing import measured_on
 from resnet_zoo.manifest import current_manifest
-from resnet_zoo.records import Entry, RunOrigin, UpstreamOrigin, used_with
+from resnet_zoo.records import HUB_SCHEME, Entry, RunOrigin, UpstreamOrigin, WeightSet
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,23 @@ def cached_sets() -> Iterator[tuple[Entry, str, LocalWeights]]:
 
 
 @dataclass(frozen=True)
+class TestedAt:
+    """The accuracy of a weight set at an image size, in percent, and who says so.
+
+    Attributes:
+        size: Height and width of the test images, in pixels.
+        top1: As its publisher printed it, or as measured here for weights trained here.
+        top5: Likewise.
+        source: Where it was printed; for weights trained here, the images it was measured on.
+    """
+
+    size: int
+    top1: str
+    top5: str
+    source: str
+
+
+@dataclass(frozen=True)
 class WeightFacts:
     """A weight set in a line.
 
@@ -69,54 +95,95 @@ class WeightFacts:
         model: The row.
         weights: The tag.
         is_default: Whether ``pretrained=True`` stands for it.
-        top1: In percent: as its publisher printed it, or as measured here for weights trained here.
-        size: Height and width it is usually tested at, in pixels.
+        tested: Its accuracy, at the size it is usually tested at and at others; empty if nobody has tested it.
         pin_bits: Bits of its sha256 that are known before the first byte is fetched.
         size_bytes: Of its file, where it is known.
         license: Of the weights.
         source: The address or path of its file.
-        is_here: Whether it can be used without a download.
+        place: ``ships`` (beside the manifest), ``here`` (in a cache), the host it is fetched from, or ``no address``.
     """
 
     model: str
     weights: str
     is_default: bool
-    top1: str
-    size: int
+    tested: tuple[TestedAt, ...]
     pin_bits: int
     size_bytes: int | None
     license: str
     source: str
-    is_here: bool
+    place: str
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it can be used without a download."""
+        return self.place in ("ships", "here")
 
 
-def weight_facts(entries: Iterable[Entry]) -> list[WeightFacts]:
-    """Return the weight sets of rows, in their order."""
-    return [_facts_of(entry, tag) for entry in entries for tag in entry.weights]
+def weight_facts(entries: Iterable[Entry], *, with_caches: bool = True) -> list[WeightFacts]:
+    """Return the weight sets of rows, in their order; see `facts_of_weights`."""
+    return [facts_of_weights(entry, tag, with_caches=with_caches) for entry in entries for tag in entry.weights]
 
 
-def _facts_of(entry: Entry, tag: str) -> WeightFacts:
-    found, used = entry.weights[tag], used_with(entry, tag)
-    top1, source, digits = used.published.top1, "", 64
-    if isinstance(found.origin, RunOrigin):
-        top1 = f"{found.measured.top1:.2f}" if found.measured else "-"
-    if found.file is not None:
-        source = found.file.path
-    elif isinstance(found.origin, UpstreamOrigin):
-        source, digits = found.origin.url, len(found.origin.sha256_prefix)
+def best_tested(sets: Iterable[WeightFacts]) -> tuple[WeightFacts, TestedAt] | None:
+    """Return the weight set with the highest top-1, and the size it has it at; the first of equal ones."""
+    found = [(one, tested) for one in sets for tested in one.tested]
+    return max(found, key=lambda pair: float(pair[1].top1), default=None)
+
+
+def facts_of_weights(entry: Entry, tag: str, *, with_caches: bool = True) -> WeightFacts:
+    """Return a weight set in a line.
+
+    Args:
+        entry: The row.
+        tag: The weight set.
+        with_caches: Look for it in the caches of this machine too; what is written for others to read does not.
+
+    Raises:
+        UnknownWeightsError: The row has no such tag.
+    """
+    found, source = entry.weight_set(tag), ""
     shipped = shipped_weights(entry, tag)
+    if found.file is not None:
+        source = str(shipped.path) if shipped else published_at(found.file)
+    elif isinstance(found.origin, UpstreamOrigin):
+        source = found.origin.url
+    place = "ships" if shipped else "here" if with_caches and is_here(entry, tag) else _host(source)
     return WeightFacts(
         model=entry.name,
         weights=tag,
         is_default=tag == entry.default_weights,
-        top1=top1,
-        size=used.input_size[-1],
-        pin_bits=4 * digits,
+        tested=_tested(entry, found),
+        pin_bits=_pin_bits(found),
         size_bytes=found.file.size_bytes if found.file else None,
         license=found.license,
-        source=str(shipped.path) if shipped else source,
-        is_here=is_here(entry, tag),
+        source=source,
+        place=place,
     )
+
+
+def _tested(entry: Entry, found: WeightSet) -> tuple[TestedAt, ...]:
+    size, printed = entry.input_size[-1], entry.published
+    if found.published:
+        return tuple(TestedAt(own.preprocess.crop or size, own.top1, own.top5, own.source) for own in found.published)
+    if not isinstance(found.origin, RunOrigin):
+        return (TestedAt(size, printed.top1, printed.top5, printed.source),)
+    if found.measured is None:
+        return ()
+    top1, top5 = (f"{value:.2f}" for value in (found.measured.top1, found.measured.top5))
+    return (TestedAt(size, top1, top5, measured_on(entry, found.measured)),)
+
+
+def _pin_bits(found: WeightSet) -> int:
+    if found.file is None and isinstance(found.origin, UpstreamOrigin):
+        return 4 * len(found.origin.sha256_prefix)
+    return 4 * FULL_SHA256_DIGITS
+
+
+def _host(source: str) -> str:
+    """Return the host of an address; a path leads to no host."""
+    if source.startswith(HUB_SCHEME):
+        return "huggingface.co"
+    return urlsplit(source).hostname or "no address"
 
 
 def damaged_files(files: Iterable[CachedFile]) -> list[CachedFile]:

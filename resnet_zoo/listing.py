@@ -7,7 +7,7 @@ import io
 import math
 import operator
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -53,12 +53,18 @@ def facts(entry: Entry) -> Facts:
         "params": entry.exact.params,
         "flops": entry.exact.flops,
         "macs": entry.exact.macs,
-        "weights": [tag for tag, weights in entry.weights.items() if weights.file is not None],
+        "weights": list(entry.weights),
+        "default_weights": entry.default_weights,
     }
 
 
-def describe(entry: Entry) -> dict[str, str]:
-    """Return what a person wants to know of a row, title by title."""
+def describe(entry: Entry, places: Mapping[str, str]) -> dict[str, str]:
+    """Return what a person wants to know of a row, title by title.
+
+    Args:
+        entry: The row.
+        places: Where each of its weight sets is: ``ships``, ``here``, ``no address``, or the host it is fetched from.
+    """
     rules, published, exact = entry.preprocess, entry.published, entry.exact
     lines = {
         "name": entry.name,
@@ -79,7 +85,9 @@ def describe(entry: Entry) -> dict[str, str]:
     }
     for tag, weights in entry.weights.items():
         title = f"weights {tag}{' (default)' if tag == entry.default_weights else ''}"
-        lines[title] = f"{weights.file.path}, sha256 {weights.file.sha256}" if weights.file else "no file yet"
+        lines[title] = _PLACES.get(places[tag], f"to be fetched from {places[tag]}")
+        if weights.file is not None:
+            lines[f"{tag}: file"] = f"{weights.file.path}, sha256 {weights.file.sha256}"
         lines[f"{tag}: from"] = _describe_origin(weights.origin)
         for own in weights.published:
             size = own.preprocess.crop
@@ -89,6 +97,13 @@ def describe(entry: Entry) -> dict[str, str]:
         lines[f"{tag}: licence"] = weights.license
         lines[f"{tag}: measured"] = str(to_json(weights.measured)) if weights.measured else "not checked"
     return lines
+
+
+_PLACES = {
+    "ships": "ships with this checkout",
+    "here": "on this machine",
+    "no address": "not on this machine, and the manifest has no address of it",
+}
 
 
 def _resize(rules: Preprocess) -> str:

@@ -10,14 +10,13 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import click
 
 from resnet_zoo.datasets import official_accuracy
 from resnet_zoo.listing import DATASET_TITLES, PRINTED
 from resnet_zoo.manifest import get_entry
-from resnet_zoo.records import HUB_SCHEME, Entry
+from resnet_zoo.records import Entry
 from resnet_zoo.report import RUN_CHECKS, Check, Report, count_statuses
 
 if TYPE_CHECKING:
@@ -72,12 +71,14 @@ def echo_record(record: Mapping[str, Any]) -> None:
     echo_table(table)
 
 
-def echo_entries(entries: Sequence[Entry]) -> None:
-    """Write rows as the published table."""
-    table = new_table("Model", "Data set", ">Params (M)", ">FLOPs (G)", ">Top-1 (%)", ">Top-5 (%)")
+def echo_entries(entries: Sequence[Entry], places: Mapping[str, str]) -> None:
+    """Write rows as the published table, each with the place of its default weights."""
+    table = new_table("Model", "Data set", ">Params (M)", ">FLOPs (G)", ">Top-1", ">Top-5", "Weights")
     for entry in entries:
         printed = (getattr(entry.published, key) for key in PRINTED)
-        table.add_row(entry.name, DATASET_TITLES[entry.dataset], *printed)
+        place = places[entry.name]
+        mark = place if place in ("ships", "here", "no address") else "to fetch"
+        table.add_row(entry.name, DATASET_TITLES[entry.dataset], *printed, mark)
     echo_table(table)
 
 
@@ -86,16 +87,10 @@ def echo_weight_sets(sets: Sequence[WeightFacts]) -> None:
     table = new_table("Model", "Weights", ">Top-1", ">px", ">Bits", "Where")
     for found in sets:
         mark = "*" if found.is_default else ""
-        where = "here" if found.is_here else _host(found.source)
-        table.add_row(found.model, f"{found.weights}{mark}", found.top1, str(found.size), str(found.pin_bits), where)
+        usual = found.tested[0] if found.tested else None
+        accuracy = (usual.top1, str(usual.size)) if usual else ("-", "-")
+        table.add_row(found.model, f"{found.weights}{mark}", *accuracy, str(found.pin_bits), found.place)
     echo_table(table)
-
-
-def _host(source: str) -> str:
-    """Return the host of an address; a path, which is looked for under the manifest's base URLs, as it is."""
-    if source.startswith(HUB_SCHEME):
-        return "huggingface.co"
-    return urlsplit(source).hostname or source
 
 
 def echo_predictions(predictions: Sequence[Prediction]) -> None:

@@ -10,7 +10,16 @@ import json
 import pytest
 
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.listing import DATASET_TITLES, PRINTED, as_csv, as_markdown, facts, measured_as_markdown, select
+from resnet_zoo.listing import (
+    DATASET_TITLES,
+    PRINTED,
+    as_csv,
+    as_markdown,
+    describe,
+    facts,
+    measured_as_markdown,
+    select,
+)
 from resnet_zoo.manifest import get_entry
 from resnet_zoo.records import Entry, Measured, RunOrigin, WeightSet, WeightsFile
 from tests.conftest import ENTRIES, NAMES
@@ -32,11 +41,21 @@ def test_facts_are_plain_json_and_printed_digits_are_numbers(entry: Entry) -> No
     assert (row["name"], row["params"], row["flops"]) == (entry.name, entry.exact.params, entry.exact.flops)
 
 
-def test_a_weight_set_is_listed_only_if_it_has_a_file() -> None:
-    entry = get_entry("resnet34_cifar10")
-    assert facts(entry)["weights"] == []
-    there = dataclasses.replace(entry.weights["openmmlab"], file=WeightsFile("x.safetensors", "0" * 64, 1))
-    assert facts(dataclasses.replace(entry, weights={"openmmlab": there}))["weights"] == ["openmmlab"]
+@every_row
+def test_every_weight_set_is_listed_and_the_default_one_named(entry: Entry) -> None:
+    assert facts(entry)["weights"] == list(entry.weights)
+    assert facts(entry)["default_weights"] == entry.default_weights
+
+
+def test_a_row_is_described_with_the_place_of_each_weight_set() -> None:
+    entry = get_entry("resnet18_cifar10")
+    lines = describe(entry, {"openmmlab": "download.openmmlab.com", "retrained": "ships"})
+    assert lines["weights openmmlab"] == "to be fetched from download.openmmlab.com"
+    assert lines["weights retrained (default)"] == "ships with this checkout"
+    file = entry.weights["retrained"].file
+    assert file is not None
+    assert lines["retrained: file"] == f"{file.path}, sha256 {file.sha256}"
+    assert "no address" in describe(entry, {"openmmlab": "x", "retrained": "no address"})["weights retrained (default)"]
 
 
 def test_every_data_set_has_a_title() -> None:

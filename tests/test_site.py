@@ -19,6 +19,7 @@ from PIL import Image
 import resnet_zoo.site.pages
 from resnet_zoo.cli import main
 from resnet_zoo.errors import ArgumentError, RunError
+from resnet_zoo.inventory import weight_facts
 from resnet_zoo.manifest import get_entry, use_manifest
 from resnet_zoo.site import build_site
 from resnet_zoo.site.errata import ERRATA, errata_of
@@ -174,6 +175,26 @@ def test_every_number_has_a_state(site: Path) -> None:
     states = [a["class"] for t, a in pages_of(site)["index.html"].elements if "state is-" in (a.get("class") or "")]
     in_legend = 3
     assert len(states) == 4 * len(ENTRIES) + in_legend
+
+
+def test_a_model_page_has_every_weight_set_with_its_numbers_size_pin_and_place(plain_site: Path) -> None:
+    for entry in ENTRIES:
+        text = " ".join(pages_of(plain_site)[f"models/{entry.name}.html"].text.split())
+        for found in weight_facts([entry], with_caches=False):
+            place = "ships with the checkout" if found.place == "ships" else f"from {found.place}"
+            default = " default" if found.is_default else ""
+            numbers = " ".join("".join(getattr(at, key) for at in found.tested) for key in ("top1", "top5"))
+            sizes = "".join(f"{at.size} px" for at in found.tested)
+            size = f"{found.size_bytes / 1e6:.1f} MB" if found.size_bytes else "–"
+            line = f"{found.weights}{default} {numbers} {sizes} {place} {size} {found.pin_bits} bits {found.license}"
+            assert line.replace(" ", "") in text.replace(" ", "")
+
+
+def test_the_index_names_the_best_set_of_each_row_and_the_place_of_its_default(plain_site: Path) -> None:
+    text = " ".join(pages_of(plain_site)["index.html"].text.split())
+    assert "81.240timm_a1, 288 px" in text
+    assert "retrained ships with the checkout" in text
+    assert "no file yet" not in text
 
 
 def test_nothing_is_called_checked_before_it_was_measured(plain_site: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from resnet_zoo.cli import main
 from resnet_zoo.download import _forget_on_hub, cached_weights
 from resnet_zoo.errors import NOT_CHECKED, ArgumentError, DownloadError, UnknownWeightsError
 from resnet_zoo.files import sha256_of
-from resnet_zoo.inventory import export_mirror
+from resnet_zoo.inventory import best_tested, export_mirror, facts_of_weights, weight_facts
 from resnet_zoo.manifest import use_manifest
 from resnet_zoo.networks import open_network
 from resnet_zoo.records import Entry, UpstreamOrigin, used_with
@@ -352,7 +354,8 @@ def test_the_command_lists_every_set_of_the_rows_with_its_own_numbers() -> None:
     entry = get_entry("resnet50")
     assert [tag for name, tag in found if name == entry.name] == list(entry.weights)
     record = found[entry.name, "timm_a1"]
-    assert (record["top1"], record["size"], record["pin_bits"], record["is_here"]) == ("80.382", 224, 256, False)
+    assert (record["pin_bits"], record["place"]) == (256, "huggingface.co")
+    assert [(at["size"], at["top1"]) for at in record["tested"]] == [(224, "80.382"), (288, "81.240")]
     assert found[entry.name, "timm_gluon"]["pin_bits"] == 32
     assert [record["weights"] for record in found.values() if record["is_default"]][:1] == ["openmmlab"]
 
@@ -362,14 +365,48 @@ def test_the_table_of_sets_fits_a_terminal_and_says_where_they_are() -> None:
     assert done.exit_code == 0, done.output
     assert max(map(len, done.stdout.splitlines())) <= 80
     lines = {tuple(line.split()[:2]): line.split() for line in done.stdout.splitlines()}
-    assert lines["resnet18_cifar10", "retrained*"][-1] == "here"
+    assert lines["resnet18_cifar10", "retrained*"][-1] == "ships"
     assert lines["resnet18_in1k", "timm_a1"][-1] == "huggingface.co"
     assert lines["resnetv1d50_in1k", "timm_ra2"][-1] == "github.com"
 
 
+def test_the_plain_list_says_where_the_default_weights_are_and_fits_a_terminal() -> None:
+    done = zoo_command("list")
+    assert done.exit_code == 0, done.output
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    places = {line.split()[0]: line.split("  ")[-1].strip() for line in done.stdout.splitlines()[2:]}
+    assert places == {e.name: "ships" if e.name == "resnet18_cifar10" else "to fetch" for e in ENTRIES}
+
+
+@pytest.mark.parametrize("name", ["resnet18_cifar10", "resnet18_in1k"])
+def test_a_row_is_shown_with_the_place_of_every_set(name: str) -> None:
+    done = zoo_command("show", name)
+    assert "no file yet" not in done.output
+    for found in weight_facts([get_entry(name)]):
+        where = "ships with this checkout" if found.place == "ships" else f"to be fetched from {found.place}"
+        assert re.search(rf"weights {found.weights}( \(default\))? +{re.escape(where)}", done.stdout)
+
+
+def test_weights_that_a_package_has_no_address_of_are_marked_so(tmp_path: Path) -> None:
+    path = tmp_path / "weights_manifest.json"  # as in a wheel: no folder of weights beside it
+    path.write_text((ROOT / "weights_manifest.json").read_text(encoding="utf-8"), encoding="utf-8")
+    with use_manifest(path):
+        assert facts_of_weights(get_entry("resnet18_cifar10"), "retrained").place == "no address"
+        assert facts_of_weights(get_entry("resnet18_in1k"), "timm_a1").place == "huggingface.co"
+
+
+def test_the_best_set_is_the_one_with_the_highest_top1_at_any_size() -> None:
+    sets = weight_facts([get_entry("resnet50")])
+    best = best_tested(sets)
+    assert best is not None
+    assert (best[0].weights, best[1].size, best[1].top1) == ("timm_a1", 288, "81.240")
+    assert float(best[1].top1) == max(float(at.top1) for found in sets for at in found.tested)
+    assert best_tested([dataclasses.replace(found, tested=()) for found in sets]) is None
+
+
 def test_the_command_lists_what_is_on_this_machine() -> None:
     (record,) = json.loads(zoo_command("list", "--local", "--format", "json").stdout)
-    assert (record["model"], record["weights"], record["is_here"]) == ("resnet18_cifar10", "retrained", True)
+    assert (record["model"], record["weights"], record["place"]) == ("resnet18_cifar10", "retrained", "ships")
     none = zoo_command("list", "v1d", "--local")
     assert none.exit_code == 0
     assert "No weights of these rows are on this machine" in none.stderr

@@ -7,6 +7,7 @@ from dataclasses import asdict
 import click
 
 from resnet_zoo.commands.shell import examples, format_option, weights_option, with_options
+from resnet_zoo.inventory import facts_of_weights, weight_facts
 from resnet_zoo.listing import DATASET_TITLES, as_csv, as_markdown, describe, facts, select
 from resnet_zoo.manifest import get_entry, list_models
 from resnet_zoo.progress import download_bar
@@ -50,9 +51,12 @@ def list_command(
     multiply-accumulate counts as one), top-1 and top-5 in percent, all as published. KEY is one of the JSON output:
     name, architecture, dataset, num_classes, params_m, flops_g, top1, top5, params, flops, macs.
 
+    Weights says where a row's default weights are: they ship with the checkout, are here in a cache, or are to be
+    fetched.
+
     With --weights or --local a line is a weight set, the default one of a row with a star: top-1 as its own publisher
     printed it, height and width of the test images, how many bits of its sha256 are known before the first byte is
-    fetched, and where it is.
+    fetched, and where it is or would be fetched from.
     """
     if (every_set or local) and (quiet or form not in ("table", "json")):
         raise click.UsageError("--weights and --local go with --format table or json.")
@@ -60,8 +64,6 @@ def list_command(
     if not entries:
         click.echo("No row matches; `resnet-zoo list` shows all.", err=True)
     if every_set or local:
-        from resnet_zoo.inventory import weight_facts
-
         sets = [found for found in weight_facts(entries) if found.is_here or not local]
         if local and not sets:
             click.echo(
@@ -77,7 +79,7 @@ def list_command(
     elif form == "markdown":
         click.echo(as_markdown(entries), nl=False)
     else:
-        echo_entries(entries)
+        echo_entries(entries, {entry.name: facts_of_weights(entry, entry.default_weights).place for entry in entries})
 
 
 @click.command(
@@ -105,7 +107,7 @@ def show(name: str, chain: bool, weights: str | None, form: str) -> None:
     elif form == "json":
         echo_json({**to_json(entry), "training": asdict(RECIPES[entry.recipe])})
     else:
-        echo_record(describe(entry))
+        echo_record(describe(entry, {found.weights: found.place for found in weight_facts([entry])}))
 
 
 @click.command(epilog=examples("env", "env --format json"))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from resnet_zoo import __version__
 from resnet_zoo.errors import ArgumentError
+from resnet_zoo.inventory import TestedAt, WeightFacts, best_tested, weight_facts
 from resnet_zoo.listing import DATASET_TITLES
 from resnet_zoo.manifest import Manifest
 from resnet_zoo.records import Entry
@@ -76,6 +77,21 @@ class Model:
     def numbers(self) -> tuple[Number, ...]:
         """The four published numbers; see `numbers_of`."""
         return numbers_of(self.entry, self.report)
+
+    @cached_property
+    def sets(self) -> tuple[WeightFacts, ...]:
+        """The weight sets; a page is read elsewhere, so the caches of this machine say nothing."""
+        return tuple(weight_facts([self.entry], with_caches=False))
+
+    @property
+    def default_set(self) -> WeightFacts:
+        """The one that ``pretrained=True`` stands for."""
+        return next(found for found in self.sets if found.is_default)
+
+    @property
+    def best(self) -> tuple[WeightFacts, TestedAt] | None:
+        """The weight set with the highest top-1, and the size it has it at."""
+        return best_tested(self.sets)
 
     @property
     def others(self) -> tuple[OtherAccuracy, ...]:
