@@ -114,6 +114,7 @@ def embed(
     images: ImageSource | Iterable[ImageSource],
     *,
     weights: str | os.PathLike[str] | None = None,
+    size: int | None = None,
     device: torch.device | str = "auto",
     batch_size: int = 16,
     fast: bool = False,
@@ -125,6 +126,7 @@ def embed(
         name: A row or alias, ``hf-hub:owner/name``, or the path of a network file; see `open_network`.
         images: One image or several: paths, bytes of image files, PIL images, or (H, W, 3) uint8 RGB arrays.
         weights: A tag or path, as in `create_model`; ``None`` means the row's default weights.
+        size: Height and width of the inputs, one that the weight set was tested at; ``None`` means its usual one.
         device: ``auto`` (CUDA, MPS, then CPU) or a torch device.
         batch_size: Images per forward pass.
         fast: Use `optimize_for_inference`, with bfloat16 where the device multiplies it.
@@ -137,11 +139,12 @@ def embed(
         UnknownModelError, UnknownWeightsError, WeightsUnavailableError, WeightsMismatchError, DownloadError,
             IntegrityError, UnsafeCheckpointError, CheckpointError: As `open_network`.
         DatasetError: An image is missing or unreadable.
-        ArgumentError: The batch size is not positive, or the device is not there.
+        ArgumentError: ``size`` is not one that the weights were tested at, the batch size is not positive, or the
+            device is not there.
     """
     if batch_size < 1:
         raise ArgumentError(f"Expected a positive batch size, got {batch_size}.")
-    network, target = open_network(name, weights=weights), resolve_device(device)
+    network, target = open_network(name, weights=weights, size=size), resolve_device(device)
     embedder = Embedder.of(network, target, fast=fast, num_threads=num_cores())
     sources = [images] if isinstance(images, SINGLE) else images
     rows = [np.empty((0, embedder.channels), np.float32)]

@@ -62,6 +62,7 @@ def embed_files(
     output: str | os.PathLike[str],
     *,
     weights: str | os.PathLike[str] | None = None,
+    size: int | None = None,
     device: torch.device | str = "auto",
     batch_size: int = 16,
     num_threads: int | None = None,
@@ -82,6 +83,7 @@ def embed_files(
         paths: Image files and folders.
         output: The file to write: ``.npy``, ``.safetensors`` or ``.parquet``, see `resnet_zoo.vector_files`.
         weights: A tag or path, as in `create_model`; ``None`` means the row's default weights.
+        size: Height and width of the inputs, one that the weight set was tested at; ``None`` means its usual one.
         device: ``auto`` (CUDA, one device per process; MPS; then CPU) or a torch device.
         batch_size: Images per forward pass. The last bits of a vector depend on it.
         num_threads: Threads that read images, and on a CPU compute; ``None``: one per core, shared by the processes.
@@ -98,8 +100,9 @@ def embed_files(
             IntegrityError, UnsafeCheckpointError, CheckpointError: As `open_network`.
         DatasetError: A path is not there, a folder holds no images, or none of them can be read; or another process of
             the run stopped.
-        ArgumentError: An output of another suffix, or one that exists; an unfinished run of another kind; a number that
-            is not positive; a device that is not there; pyarrow is missing.
+        ArgumentError: A size that the weights were not tested at; an output of another suffix, or one that exists; an
+            unfinished run of another kind; a number that is not positive; a device that is not there; pyarrow is
+            missing.
         OSError: The output cannot be written.
     """
     output = Path(output)
@@ -110,7 +113,7 @@ def embed_files(
     ranks = Ranks.from_environment()
     target = _device_of(device, ranks)
     with ranks.connected(), PartialRun(output, ranks.rank) as run:
-        network = open_network(name, weights=weights)
+        network = open_network(name, weights=weights, size=size)
         threads = num_threads or max(1, num_cores() // ranks.local_size)
         embedder = Embedder.of(network, target, fast=fast, num_threads=threads)
         mine = _facts_of(network, embedder, batch_size, ranks)

@@ -80,6 +80,7 @@ def export_model(
     *,
     format: Format,  # noqa: A002  # the option's own name
     weights: str | os.PathLike[str] | None = None,
+    size: int | None = None,
     pretrained: bool = True,
     features: Sequence[str] | None = None,
     overwrite: bool = False,
@@ -95,6 +96,7 @@ def export_model(
         target: The file to write: ``.onnx``, or ``.pt2`` for torch.export.
         format: ``onnx`` (needs the extra ``export``) or ``torch-export``.
         weights: A tag or path, as in `create_model`; ``None`` means the row's default weights.
+        size: Height and width of the inputs, one that the weight set was tested at; ``None`` means its usual one.
         pretrained: ``False`` without ``weights``: fresh random values, for trying out what comes after; the metadata
             say so.
         features: Return these feature maps by name instead of the logits, see `create_feature_extractor`.
@@ -104,8 +106,8 @@ def export_model(
         UnknownModelError, UnknownWeightsError, WeightsUnavailableError, DownloadError, WeightsMismatchError,
             IntegrityError, UnsafeCheckpointError, CheckpointError: As `open_network`.
         UnknownLayerError: The network has no layer of that name.
-        ArgumentError: An unknown format, a target of the wrong suffix or that exists, no or repeated ``features``, or
-            the extra is not installed.
+        ArgumentError: A size that the weights were not tested at, an unknown format, a target of the wrong suffix or
+            that exists, no or repeated ``features``, or the extra is not installed.
         ExportError: The file does not compute what the network does; it was not kept.
         OSError: The target cannot be written; nothing is left behind.
     """
@@ -114,7 +116,7 @@ def export_model(
     if format == "onnx":
         for module in ("onnx", "onnxscript", "onnxruntime"):
             _require(module)
-    network = open_network(name, weights=weights)
+    network = open_network(name, weights=weights, size=size)
     if features is not None:
         check_layers(features, architecture_of(network.entry).depths)
     is_fresh = weights is None and not pretrained

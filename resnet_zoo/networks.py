@@ -75,31 +75,37 @@ class Network:
         return assign_weights(self.entry, self.weights.checkpoint, in_channels=self.in_channels)
 
 
-def open_network(name: str | os.PathLike[str], *, weights: str | os.PathLike[str] | None = None) -> Network:
+def open_network(
+    name: str | os.PathLike[str], *, weights: str | os.PathLike[str] | None = None, size: int | None = None
+) -> Network:
     """Find a network by name. A file or repository is read and checked at once, a row's weights when they are needed.
 
     Args:
         name: A row or alias; ``hf-hub:owner/name[@revision]``; or the path of a file that `save_network` wrote.
         weights: For a row: a tag or path, as in `create_model`; ``None`` means its default weights.
+        size: Height and width of the inputs, one that the weight set was tested at; ``None`` means its usual one.
 
     Raises:
         UnknownModelError: It is neither a row nor the form of an address or a path.
-        ArgumentError: ``weights`` was given for a file or repository, which has its own.
+        ArgumentError: ``weights`` was given for a file or repository, which has its own; or a size that these weights
+            were not tested at.
         DownloadError: A repository cannot be had.
         WeightsUnavailableError: There is no such file.
         WeightsMismatchError, IntegrityError, UnsafeCheckpointError, CheckpointError: As `create_model`.
     """
     kind = kind_of(name)
     if kind == "row":
-        return _of_row(get_entry(str(name)), weights)
+        return _of_row(get_entry(str(name)), weights, size)
     if weights is not None:
         raise ArgumentError(f"{name} has its own weights. Leave out {str(weights)!r}, or name a row instead.")
-    return _of_repository(str(name)) if kind == "repository" else _of_file(name)
+    found = _of_repository(str(name)) if kind == "repository" else _of_file(name)
+    used_with(found.entry, None, size=size)
+    return found
 
 
-def _of_row(entry: Entry, weights: str | os.PathLike[str] | None) -> Network:
+def _of_row(entry: Entry, weights: str | os.PathLike[str] | None, size: int | None) -> Network:
     chosen = entry.default_weights if weights is None else weights
-    entry = used_with(entry, chosen)
+    entry = used_with(entry, chosen, size=size)
 
     def obtain() -> LoadedWeights:
         with download_bar() as progress:

@@ -46,6 +46,7 @@ def predict(
     images: ImageSource | Iterable[ImageSource],
     *,
     weights: str | os.PathLike[str] | None = None,
+    size: int | None = None,
     model: nn.Module | None = None,
     top_k: int | None = None,
     device: torch.device | str = "auto",
@@ -61,6 +62,7 @@ def predict(
         name: A row or alias, ``hf-hub:owner/name``, or the path of a network file; see `open_network`.
         images: One image or several: paths, bytes of image files, PIL images, or (H, W, 3) uint8 RGB arrays.
         weights: A tag or path, as in `create_model`; ``None`` means the row's default weights.
+        size: Height and width of the inputs, one that the weight set was tested at; ``None`` means its usual one.
         model: A network to use instead of loading ``weights``; it is moved to the device and left in eval mode.
         top_k: How many classes per image; ``None`` means five, or all where there are fewer.
         device: ``auto`` (CUDA, MPS, then CPU) or a torch device.
@@ -75,7 +77,8 @@ def predict(
         UnknownModelError, UnknownWeightsError, WeightsUnavailableError, WeightsMismatchError, DownloadError,
             IntegrityError, UnsafeCheckpointError, CheckpointError: As `open_network`.
         DatasetError: An image is missing or unreadable.
-        ArgumentError: ``top_k`` is not between 1 and the number of classes, or the device is not there.
+        ArgumentError: ``size`` is not one that the weights were tested at, ``top_k`` is not between 1 and the number of
+            classes, or the device is not there.
     """
     sources = [images] if isinstance(images, SINGLE) else images
     return list(
@@ -83,6 +86,7 @@ def predict(
             name,
             sources,
             weights=weights,
+            size=size,
             model=model,
             top_k=top_k,
             device=device,
@@ -98,6 +102,7 @@ def stream_predictions(
     images: Iterable[ImageSource],
     *,
     weights: str | os.PathLike[str] | None = None,
+    size: int | None = None,
     model: nn.Module | None = None,
     top_k: int | None = None,
     device: torch.device | str = "auto",
@@ -110,13 +115,13 @@ def stream_predictions(
     The arguments are checked and the network is loaded at once, the images are drawn as predictions are taken.
 
     Args:
-        name, weights, model, top_k, device, batch_size, fast, on_bad: As for `predict`.
+        name, weights, size, model, top_k, device, batch_size, fast, on_bad: As for `predict`.
         images: Several images, of any kinds that `predict` takes.
 
     Raises:
         As `predict`; what concerns an image, when its turn comes.
     """
-    network = open_network(name, weights=weights)
+    network = open_network(name, weights=weights, size=size)
     num_classes = network.entry.num_classes
     top_k = min(5, num_classes) if top_k is None else top_k
     if not 1 <= top_k <= num_classes:

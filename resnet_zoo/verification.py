@@ -28,6 +28,7 @@ def verify(
     *,
     data: str | os.PathLike[str] | None = None,
     weights: str | os.PathLike[str] | None = None,
+    size: int | None = None,
     download: bool = False,
     device: torch.device | str = "auto",
     batch_size: int = 64,
@@ -45,6 +46,7 @@ def verify(
         names: Rows or aliases; ``None`` means all.
         data: The folder of the test images, see `evaluate`.
         weights: A tag or path, as in `create_model`; ``None`` means each row's default weights.
+        size: Height and width of the inputs, one that the weight set was tested at; ``None`` means its usual one.
         download: Fetch weight sets that are not in the cache.
         device: Where to evaluate.
         batch_size: Images per forward pass.
@@ -60,6 +62,7 @@ def verify(
         UnknownModelError: No row is called so.
         UnknownWeightsError: ``weights`` is neither a tag of a row nor a file.
         WeightsUnavailableError: Weights were asked for and cannot be had.
+        ArgumentError: ``size`` is not one that the weights were tested at.
         DatasetError: Data was given and cannot be used.
     """
     if names is None:
@@ -73,7 +76,7 @@ def verify(
         tag = entry.default_weights if weights is None else weights
         opened, chain, weights_check = check_weights(entry, tag, download=download, was_asked=weights is not None)
         checks.append(weights_check)
-        used = used_with(entry, tag)
+        used = used_with(entry, tag, size=size)
         if opened is None or data is None:
             why = "no test images given (--data DIR)" if data is None else "no weights to evaluate"
             checks += [Check(top, "not checked", getattr(used.published, top), None, why) for top in ("top1", "top5")]
@@ -82,6 +85,7 @@ def verify(
                 entry.name,
                 data,
                 weights=tag,
+                size=size,
                 model=assign_weights(entry, opened.checkpoint),
                 device=device,
                 batch_size=batch_size,

@@ -16,7 +16,7 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from resnet_zoo import create_model, create_transform, get_entry
+from resnet_zoo import create_model, create_transform, embed, embed_files, get_entry, predict, verify
 from resnet_zoo.chain import chain_of
 from resnet_zoo.cli import main
 from resnet_zoo.download import _forget_on_hub, cached_weights
@@ -340,6 +340,54 @@ def test_random_values_never_take_the_place_of_a_set(zoo: Path) -> None:
     assert create_model(ROW).training
 
 
+@pytest.fixture
+def mirrored(
+    zoo: Path, weights: bytes, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """The manifest in use, its set in a folder that serves as a mirror."""
+    (tmp_path / "mirror").mkdir()
+    (tmp_path / "mirror" / "resnet18.a1_in1k.safetensors").write_bytes(weights)
+    monkeypatch.setenv("RESNET_ZOO_MIRROR", str(tmp_path / "mirror"))
+    with use_manifest(zoo):
+        yield
+
+
+@pytest.mark.parametrize(("size", "edge"), [(None, 224), (288, 288)])
+@pytest.mark.usefixtures("mirrored")
+def test_everything_that_takes_an_image_takes_the_size(size: int | None, edge: int, tmp_path: Path) -> None:
+    image = tmp_path / "image.png"
+    Image.fromarray(smooth_image(300, 400)).save(image)
+    model = create_model(ROW, weights=TAG).eval()
+    x = create_transform(ROW, weights=TAG, size=size)(image)[None]
+    assert x.shape == (1, 3, edge, edge)
+    with torch.inference_mode():
+        best = model(x).softmax(1).max().item()
+        pooled = model.forward_features(x).mean((2, 3))
+    (found,) = predict(ROW, image, weights=TAG, size=size)
+    assert found.classes[0].probability == pytest.approx(best, abs=1e-6)
+    assert np.allclose(embed(ROW, image, weights=TAG, size=size), pooled, atol=1e-5)
+    done = zoo_command("predict", ROW, image, "--weights", TAG, *(("--size", size) if size else ()), "--format", "json")
+    assert json.loads(done.stdout)[0]["classes"][0]["probability"] == pytest.approx(best, abs=1e-6)
+    (report,) = verify(ROW, weights=TAG, size=size)
+    own = get_entry(ROW).weights[TAG].published[0 if size is None else 1]
+    assert (report.check("top1").published, report.check("weights").status) == (own.top1, "passed")
+
+
+@pytest.mark.usefixtures("mirrored")
+def test_vectors_of_another_size_are_not_continued(tmp_path: Path) -> None:
+    image, out = tmp_path / "image.png", tmp_path / "out.npy"
+    Image.fromarray(smooth_image(300, 400)).save(image)
+    with pytest.raises(RuntimeError, match="stop"):
+        embed_files(ROW, [image], out, weights=TAG, progress=stop)
+    with pytest.raises(ArgumentError, match="transform"):
+        embed_files(ROW, [image], out, weights=TAG, size=288)
+    assert embed_files(ROW, [image], out, weights=TAG) is not None
+
+
+def stop(done: int, total: int) -> None:
+    raise RuntimeError("stop")
+
+
 # --- the command --------------------------------------------------------------------------------------------------
 
 
@@ -418,12 +466,18 @@ def test_the_command_lists_what_is_on_this_machine() -> None:
         (("list", "--weights", "--format", "csv"), "go with --format table or json"),
         (("list", "--local", "--quiet"), "go with --format table or json"),
         (("download", "resnet50", "--all-sets", "--weights", "timm_a1"), "leave out --weights"),
-        (
-            ("evaluate", ROW, "--data", "x", "--weights", TAG, "--size", "200"),
-            "is tested at 224 or 288 pixels, got 200",
+        *(
+            ((*command, "--weights", TAG, "--size", "200"), "is tested at 224 or 288 pixels, got 200")
+            for command in (
+                ("evaluate", ROW, "--data", "x"),
+                ("verify", ROW),
+                ("predict", ROW, str(ROOT / "README.md")),
+                ("embed", ROW, str(ROOT / "README.md"), "-o", "x.npy"),
+                ("export", ROW, "--format", "torch-export", "-o", "x.pt2"),
+            )
         ),
+        (("verify", "--run", "x", "--size", "32"), "leave out --size"),
     ],
-    ids=["csv", "quiet", "all and one", "size"],
 )
 def test_the_command_refuses_what_cannot_be_meant(arguments: tuple[str, ...], words: str) -> None:
     done = zoo_command(*arguments)

@@ -14,6 +14,7 @@ from resnet_zoo.commands.shell import (
     examples,
     fast_option,
     format_option,
+    size_option,
     weights_option,
     with_options,
 )
@@ -36,7 +37,7 @@ from resnet_zoo.terminal import echo_evaluation, echo_json, echo_reports
 @click.option("--data", type=click.Path(), metavar="DIR", help="Test images: measure top-1 and top-5 too.")
 @click.option("--download", is_flag=True, help="Fetch weights that are not in the cache.")
 @click.option("--run", type=click.Path(), metavar="DIR", help="Check this run folder of a training instead of rows.")
-@with_options(weights_option, device_option, *data_options, format_option("table", "json", "junit"))
+@with_options(weights_option, size_option, device_option, *data_options, format_option("table", "json", "junit"))
 @click.pass_context
 def verify(
     ctx: click.Context,
@@ -45,6 +46,7 @@ def verify(
     download: bool,
     run: str | None,
     weights: str | None,
+    size: int | None,
     device: str,
     batch_size: int,
     num_workers: int | None,
@@ -60,11 +62,17 @@ def verify(
 
     Exit code 1 if a number is wrong, 3 if one that was asked for could not be checked.
     """
-    for name in names:
-        get_entry(name)  # a misspelt name is told before torch is imported
+    for entry in map(get_entry, names):  # what is misspelt is told before torch is imported
+        used_with(entry, weights or entry.default_weights, size=size)
     options: dict[str, Any] = {"data": data, "device": device, "batch_size": batch_size, "num_workers": num_workers}
     if run is not None:
-        others = {"--weights": weights, "--download": download, "--skip-bad": skip_bad, "--partial": partial}
+        others = {
+            "--weights": weights,
+            "--size": size,
+            "--download": download,
+            "--skip-bad": skip_bad,
+            "--partial": partial,
+        }
         _check_run_options(names, others)
         from resnet_zoo.run_verification import verify_run
 
@@ -73,7 +81,7 @@ def verify(
     else:
         from resnet_zoo.verification import verify as verify_rows
 
-        options |= {"weights": weights, "download": download, "skip_bad": skip_bad, "partial": partial}
+        options |= {"weights": weights, "size": size, "download": download, "skip_bad": skip_bad, "partial": partial}
         with progress_bar() as progress:
             reports = verify_rows(names or None, progress=progress, **options)
     if form == "json":
@@ -112,17 +120,14 @@ def _check_run_options(names: Sequence[str], others: Mapping[str, object]) -> No
     show_default=True,
     help="Number format of the computation; accuracies are published for float32.",
 )
-@click.option(
-    "--size", type=int, metavar="PX", help="Test size, one that the weights' publisher used.  [default: the usual one]"
-)
-@with_options(weights_option, device_option, fast_option, *data_options, format_option("table", "json"))
+@with_options(weights_option, size_option, device_option, fast_option, *data_options, format_option("table", "json"))
 def evaluate(
     name: str,
     data: str,
     download: bool,
     precision: Any,
-    size: int | None,
     weights: str | None,
+    size: int | None,
     device: str,
     fast: bool,
     batch_size: int,

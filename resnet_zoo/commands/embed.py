@@ -13,6 +13,7 @@ from resnet_zoo.commands.shell import (
     examples,
     fast_option,
     format_option,
+    size_option,
     weights_option,
     with_options,
 )
@@ -34,7 +35,7 @@ from resnet_zoo.terminal import echo_json, echo_record
 @batch_size_option(16)
 @click.option("--num-threads", "-j", type=click.IntRange(min=1), help="Threads that work.  [default: one per core]")
 @click.option("--force", is_flag=True, help="Replace OUT if it exists, or an unfinished run of another kind.")
-@with_options(weights_option, device_option, fast_option, format_option("table", "json"))
+@with_options(weights_option, size_option, device_option, fast_option, format_option("table", "json"))
 def embed(
     name: str,
     paths: tuple[str, ...],
@@ -43,6 +44,7 @@ def embed(
     num_threads: int | None,
     force: bool,
     weights: str | None,
+    size: int | None,
     device: str,
     fast: bool,
     form: str,
@@ -62,6 +64,7 @@ def embed(
             paths,
             output,
             weights=weights,
+            size=size,
             device=device,
             batch_size=batch_size,
             num_threads=num_threads,

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from resnet_zoo.commands.shell import examples, weights_option
+from resnet_zoo.commands.shell import examples, size_option, weights_option
 from resnet_zoo.names import kind_of
 from resnet_zoo.terminal import echo_record
 
@@ -23,11 +23,19 @@ from resnet_zoo.terminal import echo_record
 @click.option("--format", "form", type=click.Choice(["onnx", "torch-export"]), required=True, help="What to write.")
 @click.option("-o", "--output", type=click.Path(), metavar="FILE", required=True, help="A .onnx or .pt2 file.")
 @weights_option
+@size_option
 @click.option("--untrained", is_flag=True, help="Fresh random values instead of weights, to try out what comes after.")
 @click.option("--features", metavar="LAYER,...", help="Return these feature maps instead of the logits.")
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 def export(
-    name: str, form: Any, output: str, weights: str | None, untrained: bool, features: str | None, force: bool
+    name: str,
+    form: Any,
+    output: str,
+    weights: str | None,
+    size: int | None,
+    untrained: bool,
+    features: str | None,
+    force: bool,
 ) -> None:
     """Write a network as an ONNX file or a torch.export program.
 
@@ -42,7 +50,14 @@ def export(
 
     layers = None if features is None else [layer.strip() for layer in features.split(",")]
     written = export_model(
-        name, output, format=form, weights=weights, pretrained=not untrained, features=layers, overwrite=force
+        name,
+        output,
+        format=form,
+        weights=weights,
+        size=size,
+        pretrained=not untrained,
+        features=layers,
+        overwrite=force,
     )
     origin = written.weights.title if written.weights else "fresh random values"
     echo_record(asdict(written) | {"weights": origin})

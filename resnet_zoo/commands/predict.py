@@ -18,6 +18,7 @@ from resnet_zoo.commands.shell import (
     examples,
     fast_option,
     format_option,
+    size_option,
     weights_option,
     with_options,
 )
@@ -44,7 +45,7 @@ _STDIN = "-"
 @click.option("--top-k", type=click.IntRange(min=1), help="Classes per image.  [default: 5, or all if fewer]")
 @batch_size_option(16)
 @click.option("--skip-bad", is_flag=True, help="Report unreadable images and go on.")
-@with_options(weights_option, device_option, fast_option, format_option("table", "jsonl", "csv", "json"))
+@with_options(weights_option, size_option, device_option, fast_option, format_option("table", "jsonl", "csv", "json"))
 def predict(
     name: str,
     images: tuple[str, ...],
@@ -52,6 +53,7 @@ def predict(
     batch_size: int,
     skip_bad: bool,
     weights: str | None,
+    size: int | None,
     device: str,
     fast: bool,
     form: str,
@@ -76,6 +78,7 @@ def predict(
         name,
         itertools.chain([first], found),
         weights=weights,
+        size=size,
         top_k=top_k,
         device=device,
         batch_size=batch_size,

@@ -129,6 +129,9 @@ debug_option = click.option(
 weights_option = click.option(
     "--weights", metavar="TAG|PATH", help="A weight set of the row, or a .safetensors or .pth file."
 )
+size_option = click.option(
+    "--size", type=int, metavar="PX", help="Test size, one that the weights' publisher used.  [default: the usual one]"
+)
 device_option = click.option(
     "--device", metavar="DEVICE", default="auto", show_default=True, help="Compute on: auto, cpu, cuda, cuda:1, mps."
 )
