@@ -102,6 +102,16 @@ def shipped_weights(entry: Entry, tag: str) -> LocalWeights | None:
     return None
 
 
+def fetched_upstream(entry: Entry, tag: str) -> Pin | None:
+    """Return what was learnt of a weight set's upstream checkpoint when it was fetched, if it was.
+
+    Raises:
+        UnknownWeightsError: The row has no such tag.
+        CheckpointError: The record of the cache is damaged.
+    """
+    return _pin_of(entry.weight_set(tag))
+
+
 def obtain_weights(
     entry: Entry,
     tag: str,
@@ -209,7 +219,7 @@ def _from_source(
         if found is not None:  # another process was faster
             return found
         part = cache.part_path(key, name)
-        digest = _collect(source, weights.file, part, expected, patience, progress)
+        digest = _collect(source, weights, part, expected, patience, progress)
         if weights.file is not None and not source.is_upstream:
             cache.add_object(part, digest)
             return _published_weights(weights.file, source.address)
@@ -218,7 +228,7 @@ def _from_source(
 
 def _collect(
     source: _Source,
-    file: WeightsFile | None,
+    weights: WeightSet,
     part: Path,
     expected: str,
     patience: Patience,
@@ -230,7 +240,7 @@ def _collect(
     from the beginning.
     """
     for attempt in range(2):
-        digest, was_there = _transfer(source, file, part, patience, progress, anew=attempt > 0)
+        digest, was_there = _transfer(source, weights, part, patience, progress, anew=attempt > 0)
         if digest.startswith(expected):
             return digest
         cache.drop_part(part)
@@ -241,7 +251,7 @@ def _collect(
 
 def _transfer(
     source: _Source,
-    file: WeightsFile | None,
+    weights: WeightSet,
     part: Path,
     patience: Patience,
     progress: Progress | None,
@@ -251,12 +261,12 @@ def _transfer(
     """Return the sha256 of what arrived, and whether some of it may have been there before."""
     part.parent.mkdir(parents=True, exist_ok=True)
     if source.address.startswith(("http://", "https://")):
-        exact = file is not None and not source.is_upstream
+        size_bytes = _size_of(weights, source)
         result = fetch(
             source.address,
             part,
-            max_bytes=file.size_bytes if file is not None and exact else MAX_CHECKPOINT_BYTES,
-            exact=exact,
+            max_bytes=size_bytes or MAX_CHECKPOINT_BYTES,
+            exact=size_bytes is not None,
             patience=patience,
             progress=_titled(progress, part),
         )
@@ -264,7 +274,9 @@ def _transfer(
     is_hub = source.address.startswith(HUB_SCHEME)
     path = Path(source.address)
     if is_hub:
-        path = fetch_hub_file(HubFile.at(source.address), expected=file, again=anew, progress=_titled(progress, part))
+        path = fetch_hub_file(
+            HubFile.at(source.address), expected=weights.file, again=anew, progress=_titled(progress, part)
+        )
     try:
         opened = path.open("rb")
     except OSError as error:
@@ -365,6 +377,14 @@ def _expected_sha256(weights: WeightSet, source: _Source) -> str:
     if pin is not None:
         return pin.sha256
     return weights.origin.sha256_prefix if isinstance(weights.origin, UpstreamOrigin) else ""
+
+
+def _size_of(weights: WeightSet, source: _Source) -> int | None:
+    """Return the size of a source's file, where it is known."""
+    if not source.is_upstream:
+        return weights.file.size_bytes if weights.file is not None else None
+    witness = weights.origin.witness if isinstance(weights.origin, UpstreamOrigin) else None
+    return witness.size_bytes if witness is not None else None
 
 
 def _pin_of(weights: WeightSet) -> Pin | None:

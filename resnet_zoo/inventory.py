@@ -154,7 +154,7 @@ def facts_of_weights(entry: Entry, tag: str, *, with_caches: bool = True) -> Wei
         is_default=tag == entry.default_weights,
         tested=_tested(entry, found),
         pin_bits=_pin_bits(found),
-        size_bytes=found.file.size_bytes if found.file else None,
+        size_bytes=_size_bytes(found),
         license=found.license,
         source=source,
         place=place,
@@ -171,6 +171,12 @@ def _tested(entry: Entry, found: WeightSet) -> tuple[TestedAt, ...]:
         return ()
     top1, top5 = (f"{value:.2f}" for value in (found.measured.top1, found.measured.top5))
     return (TestedAt(size, top1, top5, measured_on(entry, found.measured)),)
+
+
+def _size_bytes(found: WeightSet) -> int | None:
+    if found.file is None and isinstance(found.origin, UpstreamOrigin):
+        return found.origin.witness.size_bytes if found.origin.witness else None
+    return found.file.size_bytes if found.file else None
 
 
 def _pin_bits(found: WeightSet) -> int:

@@ -119,8 +119,11 @@ def _describe_origin(origin: UpstreamOrigin | PageOrigin | RunOrigin) -> str:
     if isinstance(origin, PageOrigin):
         return origin.page
     if isinstance(origin, UpstreamOrigin):
-        known = len(origin.sha256_prefix)
-        return f"{origin.url} (sha256 begins {origin.sha256_prefix}{'' if known == 64 else f': {4 * known}-bit pin'})"
+        known, witness = origin.sha256_prefix, origin.witness
+        hashed = f"sha256 {known}" if len(known) == 64 else f"sha256 begins {known}: {4 * len(known)}-bit pin"
+        size = f", {witness.size_bytes} bytes" if witness and witness.size_bytes else ""
+        seen = f"{size}; {witness.source}, {witness.date}" if witness else ""
+        return f"{origin.url} ({hashed}{seen})"
     return f"recipe {origin.recipe}, run {origin.run}"
 
 

@@ -292,12 +292,23 @@ def _check_weight_set(weight_set: WeightSet, where: Place) -> None:
         expect(is_file, "a URL that ends in a file name", origin.url, (*where, "origin", "url"))
         prefix = origin.sha256_prefix
         expect(bool(_PREFIX.fullmatch(prefix)), "8 to 64 hex digits", prefix, (*where, "origin", "sha256_prefix"))
+        _check_witness(origin, (*where, "origin"))
     if isinstance(weight_set.origin, PageOrigin):
         _check_url(weight_set.origin.page, (*where, "origin", "page"))
     for index, own in enumerate(weight_set.published):
         _check_own_accuracy(own, (*where, "published", index))
     if weight_set.measured is not None:
         _check_measured(weight_set.measured, (*where, "measured"))
+
+
+def _check_witness(origin: UpstreamOrigin, where: Place) -> None:
+    witness = origin.witness
+    if witness is None:
+        return
+    expect_sha256(origin.sha256_prefix, (*where, "sha256_prefix"))
+    size = witness.size_bytes
+    expect(size is None or size > 0, "a positive integer or null", size, (*where, "witness", "size_bytes"))
+    expect(bool(witness.source.strip()), "who saw it", witness.source, (*where, "witness", "source"))
 
 
 def _check_own_accuracy(own: OwnAccuracy, where: Place) -> None:

@@ -16,8 +16,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from resnet_zoo.accuracy import measured_of
+from resnet_zoo.cache import Pin, object_path
 from resnet_zoo.cards import zoo_card
-from resnet_zoo.download import Progress
+from resnet_zoo.checkpoint import load_checkpoint
+from resnet_zoo.download import Progress, fetched_upstream
 from resnet_zoo.errors import ArgumentError, IntegrityError, PublishError, WeightsUnavailableError
 from resnet_zoo.evaluation import evaluate
 from resnet_zoo.fit import check_fit, expected_shapes
@@ -29,7 +31,7 @@ from resnet_zoo.hub import (
     hub_errors_as_publish_errors,
 )
 from resnet_zoo.manifest import LOOPBACK, Manifest, manifest_path, parse_manifest, read_manifest, replace_manifest
-from resnet_zoo.records import Entry, Measured, UpstreamOrigin, WeightsFile, to_json
+from resnet_zoo.records import Entry, Measured, PageOrigin, RunOrigin, UpstreamOrigin, WeightsFile, Witness, to_json
 from resnet_zoo.zoo import open_weights
 
 
@@ -42,7 +44,7 @@ class PublishedSet:
         tag: The weight set.
         path: Its file on this machine.
         file: What the manifest says of the file.
-        source_sha256: Of the upstream checkpoint, all 64 digits; ``None`` for weights trained here.
+        origin: Where its values come from; of an upstream checkpoint all 64 digits of the sha256.
         measured: What was measured now, or before; ``None`` if nothing.
         is_new: The manifest said something else, or nothing, before.
     """
@@ -51,7 +53,7 @@ class PublishedSet:
     tag: str
     path: Path
     file: WeightsFile
-    source_sha256: str | None
+    origin: UpstreamOrigin | PageOrigin | RunOrigin
     measured: Measured | None
     is_new: bool
 
@@ -115,10 +117,8 @@ def publish(
     path = manifest_path()
     manifest = read_manifest(path)
     before = path.read_bytes()
-    entries = {entry.name: entry for entry in map(manifest.find, names)} if names else _by_name(manifest)
-    sets = tuple(
-        _prepare(entry, tag, folders, progress) for entry in entries.values() for tag in _tags_with_source(entry)
-    )
+    wanted = [(entry, tag) for entry in _chosen(manifest, names) for tag in _tags_with_source(entry)]
+    sets = tuple(_prepare(entry, tag, folders, progress) for entry, tag in wanted)
     content = _with_sets(json.loads(before), sets)
     card = zoo_card(parse_manifest(path, content).models, repository).encode()
     upload = _Upload(repository, sets, card, dry_run=dry_run)
@@ -131,11 +131,103 @@ def publish(
     )
 
 
+@dataclass(frozen=True)
+class PinnedSet:
+    """One weight set whose upstream checkpoint was fetched.
+
+    Attributes:
+        name: The row.
+        tag: The weight set.
+        sha256: Of the checkpoint, all 64 digits.
+        size_bytes: Of the checkpoint.
+        is_new: The manifest knew fewer digits, or no size, before.
+    """
+
+    name: str
+    tag: str
+    sha256: str
+    size_bytes: int
+    is_new: bool
+
+
+@dataclass(frozen=True)
+class Pinning:
+    """What `pin_fetched` did, or would do.
+
+    Attributes:
+        manifest: The manifest file.
+        manifest_changed: It was written, or would be.
+        sets: The weight sets that were fetched.
+        not_fetched: Those that were not, as ``row/tag``.
+    """
+
+    manifest: Path
+    manifest_changed: bool
+    sets: tuple[PinnedSet, ...]
+    not_fetched: tuple[str, ...]
+
+
+def pin_fetched(names: Sequence[str], *, dry_run: bool = False) -> Pinning:
+    """Write whole hashes and sizes of upstream checkpoints into the manifest in use, as they were when fetched.
+
+    Only what is in the cache: nothing is fetched, and nothing uploaded. The converted file is hashed again, and must
+    itself name the checkpoint that the cache's record speaks of. What the manifest knows already stays as it is.
+
+    Args:
+        names: Rows or aliases; none means all.
+        dry_run: Check and compare; do not write.
+
+    Raises:
+        UnknownModelError: No row is called so.
+        IntegrityError, CheckpointError: A file or record of the cache is damaged, or they contradict each other.
+        ManifestError: The manifest is broken.
+        ArgumentError: The manifest was changed meanwhile.
+        OSError: The manifest cannot be written.
+    """
+    path = manifest_path()
+    manifest, before = read_manifest(path), path.read_bytes()
+    content, sets, not_fetched = json.loads(before), [], []
+    rows = {row["name"]: row for row in content["models"]}
+    for entry in _chosen(manifest, names):
+        for tag, weights in entry.weights.items():
+            if not isinstance(weights.origin, UpstreamOrigin):
+                continue
+            pin = fetched_upstream(entry, tag)
+            if pin is None or not object_path(pin.object_sha256).is_file():
+                not_fetched.append(f"{entry.name}/{tag}")
+                continue
+            known = weights.origin.witness
+            if known is None or known.size_bytes is None:
+                rows[entry.name]["weights"][tag]["origin"] = to_json(_pinned(weights.origin, pin))
+            sets.append(PinnedSet(entry.name, tag, pin.sha256, pin.size_bytes, known is None or not known.size_bytes))
+    changed = content != json.loads(before)
+    if changed and not dry_run:
+        parse_manifest(path, content)
+        replace_manifest(path, content, before)
+    return Pinning(path, changed, tuple(sets), tuple(not_fetched))
+
+
+def _pinned(origin: UpstreamOrigin, pin: Pin) -> UpstreamOrigin:
+    """Return an origin with the whole hash of what was fetched, once the converted file confirms it."""
+    checkpoint = load_checkpoint(object_path(pin.object_sha256), sha256=pin.object_sha256)
+    named = checkpoint.header.get("source_sha256", "")
+    if named != pin.sha256:
+        raise IntegrityError(f"{origin.url}, as the cache remembers it", named, pin.sha256)
+    return UpstreamOrigin(origin.url, pin.sha256, _witness(origin, pin))
+
+
+def _witness(origin: UpstreamOrigin, pin: Pin) -> Witness:
+    """Return who saw a checkpoint; not the address of a mirror, which may hold a password."""
+    place = "its address" if pin.url == origin.url else "a mirror"
+    return Witness(pin.size_bytes, pin.date, f"fetched from {place}")
+
+
 # --- weight sets --------------------------------------------------------------------------------------------------
 
 
-def _by_name(manifest: Manifest) -> dict[str, Entry]:
-    return {entry.name: entry for entry in manifest.models}
+def _chosen(manifest: Manifest, names: Sequence[str]) -> list[Entry]:
+    """Return the rows of these names, each once; all, if there are none."""
+    return list({entry.name: entry for entry in map(manifest.find, names)}.values()) or list(manifest.models)
 
 
 def _tags_with_source(entry: Entry) -> list[str]:
@@ -162,9 +254,11 @@ def _prepare(entry: Entry, tag: str, folders: Mapping[str, Path], progress: Prog
         measured = _measure(entry, tag, folders[entry.dataset])
     origin = weights.origin
     if isinstance(origin, UpstreamOrigin) and source_sha256:
-        origin = replace(origin, sha256_prefix=source_sha256)
+        pin = fetched_upstream(entry, tag)
+        witness = origin.witness or (_witness(origin, pin) if pin and pin.sha256 == source_sha256 else None)
+        origin = UpstreamOrigin(origin.url, source_sha256, witness)
     is_new = replace(weights, file=file, origin=origin, measured=measured) != weights
-    return PublishedSet(entry.name, tag, checkpoint.path, file, source_sha256, measured, is_new)
+    return PublishedSet(entry.name, tag, checkpoint.path, file, origin, measured, is_new)
 
 
 def _source_sha256(entry: Entry, tag: str, header: Mapping[str, str]) -> str | None:
@@ -205,8 +299,7 @@ def _with_sets(content: Any, sets: Iterable[PublishedSet]) -> Any:
         weights = rows[published.name]["weights"][published.tag]
         weights["file"] = to_json(published.file)
         weights["measured"] = to_json(published.measured)
-        if published.source_sha256 is not None:
-            weights["origin"]["sha256_prefix"] = published.source_sha256
+        weights["origin"] = to_json(published.origin)
     return content
 
 

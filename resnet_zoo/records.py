@@ -112,11 +112,33 @@ class WeightsFile:
 
 
 @dataclass(frozen=True)
+class Witness:
+    """What is known of a checkpoint whose whole sha256 is known, and who says so.
+
+    Attributes:
+        size_bytes: Its size; ``None`` if they do not say.
+        date: When it was seen, ISO 8601.
+        source: Who saw it: ``fetched from its address``, or public records.
+    """
+
+    size_bytes: int | None
+    date: str
+    source: str
+
+
+@dataclass(frozen=True)
 class UpstreamOrigin:
-    """The checkpoint a weight set was converted from; upstream names carry 8 digits of the sha256."""
+    """The checkpoint a weight set was converted from.
+
+    Attributes:
+        url: Its address.
+        sha256_prefix: What is known of its sha256: 8 digits from its name, or all 64.
+        witness: Who vouches for all 64; ``None`` where only those of the name are known.
+    """
 
     url: str
     sha256_prefix: str
+    witness: Witness | None
 
     @property
     def file_name(self) -> str:

@@ -105,7 +105,7 @@ def _write_manifest(folder: Path) -> None:
         if row["name"] == "resnet50_in1k":
             size = published.stat().st_size
             file = {"path": published.name, "sha256": sha256_of(published), "size_bytes": size}
-            origin = {"url": f"https://example.org/resnet50-{prefix}.pth", "sha256_prefix": prefix}
+            origin = {"url": f"https://example.org/resnet50-{prefix}.pth", "sha256_prefix": prefix, "witness": None}
             row["weights"]["openmmlab"] |= {"file": file, "origin": origin}
     manifest = folder / "zoo.json"
     manifest.write_text(format_manifest(content | {"base_urls": []}), encoding="utf-8")

@@ -91,7 +91,7 @@ def write_manifest(
         row |= {"weights": {"openmmlab": weight_set}, "default_weights": "openmmlab"}
         if origins and row["name"] in origins:
             url, prefix = origins[row["name"]]
-            weight_set["origin"] = {"url": url, "sha256_prefix": prefix}
+            weight_set["origin"] = {"url": url, "sha256_prefix": prefix, "witness": None}
         if files and row["name"] in files:
             name, data = files[row["name"]]
             weight_set["file"] = {"path": name, "sha256": sha256(data), "size_bytes": len(data)}

@@ -243,6 +243,11 @@ class Mutation:
 
 DELETE: Any = object()
 SHA256 = "0" * 64
+SEEN: dict[str, Any] = {
+    "url": f"https://example.org/x-{SHA256[:8]}.pth",
+    "sha256_prefix": SHA256,
+    "witness": {"size_bytes": 1, "date": "2026-11-26", "source": "fetched from its address"},
+}
 FILE = {"path": "a/b.safetensors", "sha256": SHA256, "size_bytes": 1}
 MEASURED = {
     "top1": 94.8,
@@ -262,6 +267,18 @@ def in_row(fact: str, *path: str | int, value: Any, field: str | None = None, in
 
 def in_weights(fact: str, *path: str | int, value: Any, field: str | None = None, in_schema: bool = True) -> Mutation:
     return in_row(fact, "weights", "openmmlab", *path, value=value, field=field, in_schema=in_schema)
+
+
+def in_witness(fact: str, key: str = "", *, value: Any, field: str | None = None, in_schema: bool = True) -> Mutation:
+    origin = copy.deepcopy(SEEN)
+    if not key:
+        origin = value
+    elif value is DELETE:
+        del origin["witness"][key]
+    else:
+        origin["witness"][key] = value
+    name = f"weights.openmmlab.origin.{field or f'witness.{key}'}"
+    return in_weights(f"witness {fact}", "origin", value=origin, field=name, in_schema=in_schema)
 
 
 def in_file(fact: str, in_schema: bool = True, **change: Any) -> Mutation:
@@ -398,6 +415,10 @@ MUTATIONS = [
     in_weights("origin of two kinds", "origin", "run", value="runs/1"),
     in_weights("origin null", "origin", value=None),
     in_weights("origin without a field", "origin", "sha256_prefix", value=DELETE),
+    in_witness("without a source", "source", value=DELETE),
+    in_witness("of nobody", "source", value=" "),
+    in_witness("of no bytes", "size_bytes", value=0),
+    in_witness("for 8 digits", value=SEEN | {"sha256_prefix": SHA256[:8]}, field="sha256_prefix", in_schema=False),
     in_weights("run without its recipe", "origin", value={"run": "runs/1"}, field="weights.openmmlab.origin.recipe"),
     in_weights("file as text", "file", value="a.safetensors"),
     in_file("short hash", sha256="0" * 63),
@@ -421,6 +442,7 @@ MUTATIONS = [
 ]
 
 NOT_IN_SCHEMA = {
+    "witness for 8 digits",
     "duplicate name",
     "alias of another row's name",
     "name of another row's alias",
@@ -573,7 +595,7 @@ def _objects(schema: Any) -> Iterator[dict[str, Any]]:
 
 def test_the_schema_takes_no_other_field_and_wants_every_one() -> None:
     objects = list(_objects(SCHEMA))
-    assert len(objects) == 12
+    assert len(objects) == 13
     for schema in objects:
         assert schema["additionalProperties"] is False
         assert schema["required"] == list(schema["properties"])

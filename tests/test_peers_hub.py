@@ -78,7 +78,7 @@ def zoo(upstream: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) ->
     for row in manifest["models"]:
         published, model = publish(row["name"], folder)
         prefix = published.rpartition("-")[2].removesuffix(".pth")
-        origin = {"url": f"{address}/{published}", "sha256_prefix": prefix}
+        origin = {"url": f"{address}/{published}", "sha256_prefix": prefix, "witness": None}
         row |= {
             "weights": {"openmmlab": row["weights"]["openmmlab"] | {"origin": origin}},
             "default_weights": "openmmlab",

@@ -92,7 +92,7 @@ def make_zoo(folder: Path, address: str, upstream: Path, names: Iterable[str]) -
         digest = sources[row["name"]] = hashlib.sha256(data).hexdigest()
         path = upstream / f"{row['name']}-{digest[:8]}.pth"
         path.write_bytes(data)
-        origin = {"url": f"{address}/{path.name}", "sha256_prefix": digest[:8]}
+        origin = {"url": f"{address}/{path.name}", "sha256_prefix": digest[:8], "witness": None}
         row["weights"]["openmmlab"] |= {"file": None, "origin": origin, "measured": None}
     manifest = folder / MANIFEST_NAME
     manifest.write_text(format_manifest(content))
@@ -182,6 +182,7 @@ def test_hashes_and_files_are_published_and_load_elsewhere(zoo: Zoo, server: Hub
         assert file["path"] == f"{name}-openmmlab-{file['sha256'][:8]}.safetensors"
         assert (files[file["path"]].sha256, files[file["path"]].size) == (file["sha256"], file["size_bytes"])
         assert weights["origin"]["sha256_prefix"] == zoo.sources[name]
+        assert weights["origin"]["witness"]["source"] == "fetched from its address"
         assert weights["measured"] is None
         assert name in done.stdout
         assert file["sha256"][:16] in done.stdout
@@ -323,3 +324,69 @@ def test_fifteen_rows_without_hashes_become_fifteen_with(tmp_path: Path) -> None
 
 def fingerprints(found: Mapping[str, tuple[str, str, str]]) -> dict[str, str]:
     return {name: facts[0] for name, facts in found.items()}
+
+
+# --- pinning without publishing -----------------------------------------------------------------------------------
+
+
+def fetch_weights(manifest: Path, name: str) -> None:
+    with use_manifest(manifest):
+        open_weights(read_manifest(manifest).find(name), "openmmlab")
+
+
+def test_what_was_fetched_is_pinned_whole_with_size_date_and_witness_and_nothing_is_uploaded(
+    zoo: Zoo, server: HubServer, tmp_path: Path, upstream: tuple[str, Path, Zoo]
+) -> None:
+    here = machine(server, tmp_path / "here")
+    in_new_process(here.variables, fetch_weights, zoo.manifest, ROW)
+    before = zoo.manifest.read_bytes()
+    arguments: list[str | Path] = ["--pin-only", "--manifest", zoo.manifest]
+    dry = in_new_process(here.variables, run_script, [*arguments, "--dry-run"])
+    assert (dry.returncode, "would be updated" in dry.stdout, zoo.manifest.read_bytes()) == (0, True, before)
+    done = in_new_process(here.variables, run_script, arguments)
+    assert done.returncode == 0, done.stderr
+    assert f"Not fetched: {OTHER}/openmmlab" in done.stderr
+    (path,) = upstream[1].glob(f"{ROW}-*.pth")
+    origin = zoo.row(ROW)["origin"]
+    assert origin["sha256_prefix"] == zoo.sources[ROW]
+    assert origin["witness"]["size_bytes"] == path.stat().st_size
+    assert origin["witness"]["source"] == "fetched from its address"
+    assert origin["witness"]["date"].endswith("+00:00")
+    assert (zoo.row(ROW)["file"], zoo.row(OTHER)["origin"]["witness"]) == (None, None)
+    assert server.requests == []
+    stamp = zoo.manifest.stat().st_mtime_ns
+    again = in_new_process(here.variables, run_script, arguments)
+    assert (again.returncode, "unchanged" in again.stdout, zoo.manifest.stat().st_mtime_ns) == (0, True, stamp)
+    _, _, pin = in_new_process(here.variables, loaded, zoo.manifest, [ROW])[ROW]
+    assert pin == "sha256"  # no longer 32 bits
+
+
+def test_a_cache_that_contradicts_itself_pins_nothing(zoo: Zoo, server: HubServer, tmp_path: Path) -> None:
+    here = machine(server, tmp_path / "here")
+    in_new_process(here.variables, fetch_weights, zoo.manifest, ROW)
+    (record,) = (tmp_path / "here" / "zoo" / "pins").glob("*.json")
+    said = json.loads(record.read_text())
+    record.write_text(json.dumps(said | {"sha256": said["sha256"][:8] + "0" * 56}))
+    before = zoo.manifest.read_bytes()
+    done = in_new_process(here.variables, run_script, ["--pin-only", "--manifest", zoo.manifest])
+    assert (done.returncode, zoo.sources[ROW] in done.stderr) == (1, True), done.stderr
+    assert zoo.manifest.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--pin-only"], 3, "None of these checkpoints is in the cache"),
+        (["--pin-only", "resnet19"], 2, "resnet19"),
+        (["--pin-only", "--repo", REPOSITORY], 2, "leave out --repo"),
+        ([], 2, "Pass --repo OWNER/NAME, or --pin-only"),
+    ],
+)
+def test_what_cannot_be_pinned_is_a_sentence(
+    arguments: list[str], code: int, words: str, zoo: Zoo, server: HubServer, tmp_path: Path
+) -> None:
+    before = zoo.manifest.read_bytes()
+    here = machine(server, tmp_path / "here")
+    done = in_new_process(here.variables, run_script, [*arguments, "--manifest", zoo.manifest])
+    assert (done.returncode, words in done.stderr) == (code, True), done.stderr
+    assert zoo.manifest.read_bytes() == before

@@ -193,6 +193,9 @@ def _origin_links(tag: str, weights: WeightSet, trainings: Sequence[Training]) -
     if isinstance(origin, UpstreamOrigin):
         known = len(origin.sha256_prefix)
         pin = "all 64 digits" if known == FULL_SHA256_DIGITS else f"{known} of 64 digits: a {4 * known}-bit pin"
+        if (seen := origin.witness) is not None:
+            size = f", and {seen.size_bytes:,} bytes" if seen.size_bytes else ""
+            pin += f"{size}: {seen.source}, {seen.date}"
         yield Link("Upstream checkpoint", f"the manifest knows {pin}", origin.url, origin.sha256_prefix)
         return
     if isinstance(origin, PageOrigin):
