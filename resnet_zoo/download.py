@@ -167,9 +167,14 @@ def obtain_weights(
 def _next_step(entry: Entry, tag: str) -> str:
     """Return what to do without a weight set: name another one that is here, if there is one, or find this one."""
     others = [other for other in entry.weights if other != tag and is_here(entry, other)]
-    here = f"Weights of {entry.name} on this machine: {', '.join(others)} (--weights {others[0]}). " if others else ""
-    how = "leave offline mode" if is_offline() else "check the network"
-    return f"{here}{how.capitalize()}, or pass the weights' file, or --mirror with a folder or address that has it."
+    here = f"No other weights of {entry.name} are on this machine. "
+    if others:
+        here = f"Weights of {entry.name} on this machine: {', '.join(others)} (--weights {others[0]}). "
+    elsewhere = ""
+    if len(entry.weights) > 1 + len(others):
+        elsewhere = f"`resnet-zoo list {entry.name} --weights` shows what can be had from other hosts. "
+    how = "Leave offline mode" if is_offline() else "Check the network"
+    return f"{here}{elsewhere}{how}, or pass the weights' file, or --mirror with a folder or address that has it."
 
 
 def is_here(entry: Entry, tag: str) -> bool:

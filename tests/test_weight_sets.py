@@ -325,8 +325,17 @@ def export(manifest: Path, target: Path) -> list[str]:
 
 def test_the_error_names_what_is_on_this_machine(ask: Ask, zoo: Path) -> None:
     ask(load, zoo)
-    with pytest.raises(DownloadError, match=r"on this machine: timm_a1 \(--weights timm_a1\)\. Leave offline mode"):
+    with pytest.raises(DownloadError, match=r"on this machine: timm_a1 \(--weights timm_a1\)\. .*Leave offline mode"):
         ask(load_default, zoo, HF_HUB_OFFLINE="1")
+
+
+def test_the_error_says_that_nothing_is_here_and_where_other_sets_are_listed() -> None:
+    with pytest.raises(DownloadError) as caught:
+        create_model(ROW, pretrained=True)
+    assert f"No other weights of {ROW} are on this machine. `resnet-zoo list {ROW} --weights`" in str(caught.value)
+    with pytest.raises(DownloadError) as caught:
+        create_model("resnet34_cifar10", pretrained=True)  # has one set only
+    assert "list resnet34_cifar10" not in str(caught.value)
 
 
 def load_default(manifest: Path) -> None:
