@@ -19,12 +19,12 @@ from typing import Any, Literal
 import torch
 
 from resnet_zoo.accuracy import measured_of
+from resnet_zoo.base.files import sha256_of, write_atomically
 from resnet_zoo.cards import OWN_LICENSE
 from resnet_zoo.checkpoint import load_checkpoint
 from resnet_zoo.convert import safetensors_bytes
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.evaluation import evaluate
-from resnet_zoo.files import sha256_of, write_atomically
 from resnet_zoo.manifest import TAG_FORM, get_entry, manifest_path, replace_manifest
 from resnet_zoo.records import Entry, Measured, RunOrigin, UpstreamOrigin, WeightSet, WeightsFile, to_json
 from resnet_zoo.report import RUN_CHECKS, Report

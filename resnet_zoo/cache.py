@@ -22,9 +22,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from resnet_zoo.base.files import sha256_of, write_atomically
+from resnet_zoo.base.strict_json import WrongValueError, decode, expect
 from resnet_zoo.errors import CheckpointError, DownloadError
-from resnet_zoo.files import sha256_of, write_atomically
-from resnet_zoo.strict import WrongValueError, decode, expect
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 

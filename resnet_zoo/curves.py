@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resnet_zoo.base.files import write_atomically
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.files import write_atomically
 from resnet_zoo.listing import DATASET_TITLES
 from resnet_zoo.logs import Curve, Point
 from resnet_zoo.manifest import get_entry

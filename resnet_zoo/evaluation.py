@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
 import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from resnet_zoo.base.devices import device_title, exact_float32, fast_dtype, resolve_device
+from resnet_zoo.base.machine import versions
 from resnet_zoo.chain import Chain, chain_of
 from resnet_zoo.data import Batch, batches, open_test_set
-from resnet_zoo.environment import device_title, versions
 from resnet_zoo.errors import ArgumentError, DatasetError
-from resnet_zoo.inference import OptimizedModel, fast_dtype, optimize_for_inference
+from resnet_zoo.inference import OptimizedModel, optimize_for_inference
 from resnet_zoo.manifest import get_entry
 from resnet_zoo.preprocess import Transform
 from resnet_zoo.records import used_with
-from resnet_zoo.zoo import assign_weights, open_weights, resolve_device
+from resnet_zoo.zoo import assign_weights, open_weights
 
 Precision = Literal["float32", "bfloat16"]
 Progress = Callable[[int, int], None]
@@ -252,20 +252,3 @@ def _check_arguments(precision: str, batch_size: int, num_workers: int | None, *
         raise ArgumentError(f"Expected a positive batch size, got {batch_size}.")
     if num_workers is not None and num_workers < 0:
         raise ArgumentError(f"Expected a num_workers of 0 or more, got {num_workers}.")
-
-
-@contextlib.contextmanager
-def exact_float32(device: torch.device) -> Iterator[None]:
-    """Keep cuDNN from rounding float32 convolutions to TF32 (its default), which changes the last digits."""
-    if device.type != "cuda":
-        yield
-        return
-    backends: Any = (torch.backends.cudnn, torch.backends.cuda.matmul)
-    before = [backend.allow_tf32 for backend in backends]
-    try:
-        for backend in backends:
-            backend.allow_tf32 = False
-        yield
-    finally:
-        for backend, value in zip(backends, before, strict=True):
-            backend.allow_tf32 = value

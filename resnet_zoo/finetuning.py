@@ -6,17 +6,17 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from resnet_zoo.base.devices import resolve_device
+from resnet_zoo.base.files import check_target
+from resnet_zoo.base.processes import Processes
 from resnet_zoo.batching import num_cores
 from resnet_zoo.class_tree import read_class_tree
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.files import check_target
 from resnet_zoo.names import kind_of
 from resnet_zoo.networks import Network, open_network
 from resnet_zoo.training.console import Console, Silent
-from resnet_zoo.training.processes import Processes
 from resnet_zoo.training.tuner import FinetuneResult, Tuner
 from resnet_zoo.tuning import FRESH, TUNING, Tuning
-from resnet_zoo.zoo import resolve_device
 
 
 def finetune(

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resnet_zoo.base.machine import is_offline
 from resnet_zoo.cards import model_card
 from resnet_zoo.checkpoint import Checkpoint, load_checkpoint
 from resnet_zoo.convert import safetensors_bytes
@@ -33,7 +34,6 @@ from resnet_zoo.hub_files import HubFile, announced_hash, fetch_hub_file, reason
 from resnet_zoo.manifest import class_names as names_of_classes
 from resnet_zoo.manifest import get_entry
 from resnet_zoo.records import Entry
-from resnet_zoo.transfer import is_offline
 
 if TYPE_CHECKING:
     from resnet_zoo.resnet import ResNet

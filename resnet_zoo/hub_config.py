@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resnet_zoo.base.strict_json import WrongValueError
 from resnet_zoo.errors import CheckpointError, UnknownModelError
 from resnet_zoo.manifest import get_entry
 from resnet_zoo.network_header import check_class_names
 from resnet_zoo.records import Entry, to_json
-from resnet_zoo.strict import WrongValueError
 
 if TYPE_CHECKING:
     from torch import nn

@@ -12,13 +12,13 @@ import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from resnet_zoo import quantization
+from resnet_zoo.base.devices import cpu_flags, supported_dtypes
 from resnet_zoo.errors import ArgumentError
 
 _LOG = logging.getLogger("resnet_zoo")
@@ -26,8 +26,6 @@ _LOG = logging.getLogger("resnet_zoo")
 PROBE_IMAGES, PROBE_SEED = 4, 0
 """How many images of random values a new network is compared on with the one it was made from."""
 
-_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
-"""What /proc/cpuinfo calls instructions that multiply bfloat16, on x86 and on Arm."""
 
 _EXACT_INT8_FLAG = "avx512_vnni"
 """What it calls those that add up products of 8-bit integers without saturation."""
@@ -154,7 +152,7 @@ def optimize_for_inference(
         network = network.to(dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
     else:
         num_folded, input_dtype = len(_batch_norms(network)), torch.float32
-        network = quantization.quantize(network, images, full_range=_EXACT_INT8_FLAG in _cpu_flags())
+        network = quantization.quantize(network, images, full_range=_EXACT_INT8_FLAG in cpu_flags())
         _check_folded(network)
     optimized = OptimizedModel(network, input_dtype, in_channels).eval()
     if compile:
@@ -243,34 +241,6 @@ def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
     dtype = convolution.weight.dtype
     convolution.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
     convolution.bias = nn.Parameter(bias.to(dtype), requires_grad=False)
-
-
-def supported_dtypes(device: torch.device) -> tuple[torch.dtype, ...]:
-    """Return the floating types that a device multiplies by its own instructions, float32 first.
-
-    A CPU has bfloat16 with AVX512-BF16, AMX or Arm's BF16 (as Linux tells); float16 on a CPU is never faster here and
-    is left out.
-    """
-    if device.type == "cuda":
-        has_bfloat16 = torch.cuda.get_device_capability(device) >= (8, 0)  # older ones emulate it
-        return (torch.float32, *((torch.bfloat16,) if has_bfloat16 else ()), torch.float16)
-    if device.type == "mps":
-        return (torch.float32, torch.float16)
-    return (torch.float32, torch.bfloat16) if _cpu_flags() & _BFLOAT16_FLAGS else (torch.float32,)
-
-
-def fast_dtype(device: torch.device) -> torch.dtype:
-    """Return bfloat16 if the device multiplies it, else float32: the range is the same, so nothing overflows."""
-    return torch.bfloat16 if torch.bfloat16 in supported_dtypes(device) else torch.float32
-
-
-def _cpu_flags() -> set[str]:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return set()  # not Linux
-    lines = (line.partition(":") for line in text.splitlines())
-    return {flag for key, _, value in lines if key.strip().lower() in ("flags", "features") for flag in value.split()}
 
 
 def _check_dtype(dtype: torch.dtype, device: torch.device) -> None:

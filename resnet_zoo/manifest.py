@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from resnet_zoo.base.files import write_atomically
+from resnet_zoo.base.strict_json import Place, WrongValueError, decode, expect, expect_sha256, object_without_duplicates
 from resnet_zoo.errors import ArgumentError, ManifestError, UnknownModelError
-from resnet_zoo.files import write_atomically
 from resnet_zoo.recipes import RECIPES
 from resnet_zoo.records import Entry, Measured, OwnAccuracy, PageOrigin, Preprocess, UpstreamOrigin, WeightSet
-from resnet_zoo.strict import Place, WrongValueError, decode, expect, expect_sha256, object_without_duplicates
 
 SCHEMA_VERSION = 1
 

@@ -15,10 +15,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from resnet_zoo.base.strict_json import WrongValueError, decode, expect, object_without_duplicates
 from resnet_zoo.errors import CheckpointError, UnknownModelError
 from resnet_zoo.manifest import get_entry
 from resnet_zoo.records import Entry, Preprocess, to_json
-from resnet_zoo.strict import WrongValueError, decode, expect, object_without_duplicates
 
 FIELDS = ("format", "model", "num_classes", "class_names", "preprocess", "input_size")
 

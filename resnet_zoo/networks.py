@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
+from resnet_zoo.base.progress import download_bar
 from resnet_zoo.chain import Chain, chain_of
 from resnet_zoo.download import LocalWeights
 from resnet_zoo.errors import ArgumentError
@@ -16,7 +17,6 @@ from resnet_zoo.manifest import get_entry
 from resnet_zoo.names import HUB_PREFIX, kind_of
 from resnet_zoo.network_file import read_network
 from resnet_zoo.preprocess import Transform
-from resnet_zoo.progress import download_bar
 from resnet_zoo.records import Entry, used_with
 from resnet_zoo.resnet import ResNet
 from resnet_zoo.zoo import LoadedWeights, assign_weights, open_weights

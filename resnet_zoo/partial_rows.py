@@ -29,8 +29,8 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock, Timeout
 
+from resnet_zoo.base.files import write_atomically
 from resnet_zoo.errors import ArgumentError, DatasetError
-from resnet_zoo.files import write_atomically
 
 Rows = npt.NDArray[np.float32]
 

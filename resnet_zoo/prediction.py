@@ -12,13 +12,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from resnet_zoo.base.devices import exact_float32, fast_dtype, resolve_device
 from resnet_zoo.batching import ImageBatch, OnBad, batched, map_in_order, num_cores, read_batch
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.evaluation import exact_float32
-from resnet_zoo.inference import fast_dtype, optimize_for_inference
+from resnet_zoo.inference import optimize_for_inference
 from resnet_zoo.networks import Network, open_network
 from resnet_zoo.preprocess import ImageSource
-from resnet_zoo.zoo import resolve_device
 
 SINGLE = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray)
 """The types of one image; anything else is taken for several."""

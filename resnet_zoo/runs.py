@@ -16,8 +16,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar
 
+from resnet_zoo.base.files import write_atomically
+from resnet_zoo.base.strict_json import WrongValueError, decode, expect, expect_sha256, object_without_duplicates
 from resnet_zoo.errors import RunError
-from resnet_zoo.files import write_atomically
 from resnet_zoo.records import to_json
 from resnet_zoo.run_records import (
     ENVIRONMENT_NAME,
@@ -38,7 +39,6 @@ from resnet_zoo.run_records import (
     Spread,
     SummaryFile,
 )
-from resnet_zoo.strict import WrongValueError, decode, expect, expect_sha256, object_without_duplicates
 
 # --- writing ------------------------------------------------------------------------------------------------------
 

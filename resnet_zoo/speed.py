@@ -16,14 +16,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from resnet_zoo.environment import device_title, versions
+from resnet_zoo.base.devices import device_title, exact_float32, resolve_device, supported_dtypes, wait_for
+from resnet_zoo.base.machine import versions
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.evaluation import exact_float32
 from resnet_zoo.fit import build
-from resnet_zoo.inference import optimize_for_inference, supported_dtypes
+from resnet_zoo.inference import optimize_for_inference
 from resnet_zoo.manifest import get_entry, list_models
 from resnet_zoo.records import Entry
-from resnet_zoo.zoo import resolve_device
 
 Progress = Callable[[str, int, int], None]
 
@@ -183,13 +182,13 @@ def time_runs(run: Callable[[], Any], device: torch.device, *, seconds: float) -
     """Return the seconds that each of several runs took, after a warm-up; asynchronous devices are waited for."""
     for _ in range(2):  # caches, autotuning, lazy initialisation, compilation
         run()
-    _wait_for(device)
+    wait_for(device)
     times: list[float] = []
     end = time.perf_counter() + seconds
     while len(times) < _MIN_RUNS or time.perf_counter() < end:
         start = time.perf_counter()
         run()
-        _wait_for(device)
+        wait_for(device)
         times.append(time.perf_counter() - start)
     return times
 
@@ -221,13 +220,6 @@ def as_csv(benchmark: Benchmark) -> str:
     writer.writerow([*(field.name for field in fields(Speed)), "device"])
     writer.writerows([*asdict(speed).values(), benchmark.device] for speed in benchmark.speeds)
     return text.getvalue()
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
 
 
 def _check_arguments(batch_sizes: Sequence[int], dtypes: Sequence[str], device: torch.device, seconds: float) -> None:

@@ -11,7 +11,6 @@ import contextlib
 import email.utils
 import hashlib
 import json
-import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -32,12 +31,6 @@ _BLOCK_BYTES = 1 << 18
 _MAX_REDIRECTS = 10
 _MAX_DIGITS = 20
 _RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
-
-
-def is_offline() -> bool:
-    """Tell whether the network must not be used (``RESNET_ZOO_OFFLINE`` or ``HF_HUB_OFFLINE``)."""
-    names = ("RESNET_ZOO_OFFLINE", "HF_HUB_OFFLINE")
-    return any(os.environ.get(name, "").lower() in ("1", "true", "yes", "on") for name in names)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from resnet_zoo.base.devices import resolve_device
+from resnet_zoo.base.progress import download_bar
 from resnet_zoo.cache import quarantine
 from resnet_zoo.checkpoint import Checkpoint, load_checkpoint
 from resnet_zoo.convert import convert_checkpoint
@@ -29,7 +31,6 @@ from resnet_zoo.hub import open_repository
 from resnet_zoo.manifest import get_entry, use_manifest
 from resnet_zoo.names import kind_of
 from resnet_zoo.network_file import read_network
-from resnet_zoo.progress import download_bar
 from resnet_zoo.records import Entry, is_tag
 from resnet_zoo.resnet import ResNet, initialise_classifier
 
@@ -225,26 +226,6 @@ def adapt_input(weight: Tensor, in_channels: int) -> Tensor:
         return weight.sum(dim=1, keepdim=True)
     repeats = -(-in_channels // 3)
     return weight.repeat(1, repeats, 1, 1)[:, :in_channels] * (3 / in_channels)
-
-
-def resolve_device(device: torch.device | str) -> torch.device:
-    """Turn ``auto`` or a device's name into a device that is there.
-
-    Raises:
-        ArgumentError: It is no device, or not on this machine.
-    """
-    if device == "auto":
-        return torch.device(
-            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        )
-    try:
-        resolved = torch.device(device)
-        torch.empty(1, device=resolved)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ArgumentError(
-            f"The device {str(device)!r} is not there. Pass auto, cpu, or one of this machine's."
-        ) from error
-    return resolved
 
 
 def _aligned(tensor: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ def main(
     debug: bool,  # noqa: ARG001  # ZooCommand reads it
     **settings: Any,
 ) -> None:
-    from resnet_zoo.ranks import Ranks
+    from resnet_zoo.base.processes import Ranks
     from resnet_zoo.training.reproduce import reproduce, reproduce_seeds
     from resnet_zoo.training.trainer import Settings
 

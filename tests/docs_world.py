@@ -24,8 +24,8 @@ from PIL import Image
 
 from resnet_zoo import manifest as manifest_module
 from resnet_zoo.acceptance import accept_run
+from resnet_zoo.base.files import sha256_of
 from resnet_zoo.convert import convert_checkpoint
-from resnet_zoo.files import sha256_of
 from resnet_zoo.manifest import class_folders, format_manifest, use_manifest
 from tests.conftest import smooth_image
 from tests.docs_pages import ROOT, Block, is_operator, program_of, simple_commands, split

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
+from resnet_zoo.base.files import sha256_of
+from resnet_zoo.base.machine import versions
 from resnet_zoo.convert import safetensors_bytes
-from resnet_zoo.environment import versions
 from resnet_zoo.evaluation import evaluate
-from resnet_zoo.files import sha256_of
 from resnet_zoo.fit import build
 from resnet_zoo.manifest import class_folders, get_entry
 from resnet_zoo.recipes import RECIPES

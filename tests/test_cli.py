@@ -27,9 +27,9 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from resnet_zoo import __version__, save_network
+from resnet_zoo.base.progress import progress_bar
 from resnet_zoo.cli import main
 from resnet_zoo.manifest import class_folders, class_names
-from resnet_zoo.progress import progress_bar
 from resnet_zoo.recipes import RECIPES
 from resnet_zoo.records import to_json
 from tests.conftest import ENTRIES, NAMES, random_network, smooth_image

@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import resnet_zoo.checkpoint
+from resnet_zoo.base.files import sha256_of
 from resnet_zoo.checkpoint import load_checkpoint
 from resnet_zoo.convert import convert_checkpoint, safetensors_bytes
 from resnet_zoo.errors import ArgumentError, CheckpointError, UnknownModelError, WeightsMismatchError
-from resnet_zoo.files import sha256_of
 from resnet_zoo.fit import build
 from resnet_zoo.layouts import LAYOUTS, Layout
 from resnet_zoo.manifest import get_entry

@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 from torch import nn
 
 from resnet_zoo import export
+from resnet_zoo.base.files import sha256_of
 from resnet_zoo.cli import main
 from resnet_zoo.errors import (
     ArgumentError,
@@ -27,7 +28,6 @@ from resnet_zoo.errors import (
     WeightsMismatchError,
 )
 from resnet_zoo.export import SUFFIXES, Format, export_model, metadata_of
-from resnet_zoo.files import sha256_of
 from resnet_zoo.fit import build
 from resnet_zoo.manifest import class_names, get_entry
 from resnet_zoo.network_file import save_network

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from resnet_zoo.base.files import check_target, sha256_of, write_atomically
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.files import check_target, sha256_of, write_atomically
 from tests.conftest import needs_permissions
 
 ROOT = Path(__file__).parent.parent

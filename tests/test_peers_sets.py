@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 import resnet_zoo
 from resnet_zoo import create_transform, get_entry
+from resnet_zoo.base.files import sha256_of
 from resnet_zoo.cli import main
 from resnet_zoo.errors import DownloadError
-from resnet_zoo.files import sha256_of
 from resnet_zoo.fit import build_on_meta
 from resnet_zoo.manifest import manifest_path, use_manifest
 from resnet_zoo.records import Entry, PageOrigin, UpstreamOrigin, WeightSet

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from resnet_zoo.base.processes import Ranks
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.ranks import Ranks
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 

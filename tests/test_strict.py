@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pytest
 
-from resnet_zoo.strict import Place, WrongValueError, decode, expect, expect_sha256, object_without_duplicates
+from resnet_zoo.base.strict_json import Place, WrongValueError, decode, expect, expect_sha256, object_without_duplicates
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from resnet_zoo.base.processes import Processes, is_restarted, join_processes
 from resnet_zoo.errors import ArgumentError, TrainingError
-from resnet_zoo.training.processes import Processes, is_restarted, join_processes
 from tests.training_tools import ALONE, CPU
 
 

@@ -18,8 +18,8 @@ import pytest
 import torch
 from PIL import Image
 
+from resnet_zoo.base.files import sha256_of
 from resnet_zoo.errors import ArgumentError, DatasetError, RunError, TrainingError, UnknownModelError
-from resnet_zoo.files import sha256_of
 from resnet_zoo.manifest import class_folders, get_entry
 from resnet_zoo.run_records import LogChange, SummaryFile
 from resnet_zoo.run_verification import verify_run

@@ -17,11 +17,11 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from resnet_zoo import create_model, create_transform, embed, embed_files, get_entry, predict, verify
+from resnet_zoo.base.files import sha256_of
 from resnet_zoo.chain import chain_of
 from resnet_zoo.cli import main
 from resnet_zoo.download import _forget_on_hub, cached_weights
 from resnet_zoo.errors import NOT_CHECKED, ArgumentError, DownloadError, UnknownWeightsError
-from resnet_zoo.files import sha256_of
 from resnet_zoo.inventory import best_tested, export_mirror, facts_of_weights, weight_facts
 from resnet_zoo.manifest import use_manifest
 from resnet_zoo.networks import open_network

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from resnet_zoo.base.processes import Processes
 from resnet_zoo.data import Batch
 from resnet_zoo.recipes import RECIPES, Recipe
 from resnet_zoo.resnet import Architecture, BasicBlock, ResNet
 from resnet_zoo.training.learner import Learner
 from resnet_zoo.training.loop import Loop
-from resnet_zoo.training.processes import Processes
 
 CPU = torch.device("cpu")
 ALONE = Processes(0, 1, CPU)

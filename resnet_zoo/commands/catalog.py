@@ -6,11 +6,11 @@ from dataclasses import asdict
 
 import click
 
+from resnet_zoo.base.progress import download_bar
 from resnet_zoo.commands.shell import examples, format_option, weights_option, with_options
 from resnet_zoo.inventory import facts_of_weights, weight_facts
 from resnet_zoo.listing import DATASET_TITLES, as_csv, as_markdown, describe, facts, select
 from resnet_zoo.manifest import get_entry, list_models
-from resnet_zoo.progress import download_bar
 from resnet_zoo.recipes import RECIPES
 from resnet_zoo.records import to_json
 from resnet_zoo.terminal import echo_entries, echo_json, echo_record, echo_weight_sets
@@ -114,7 +114,7 @@ def show(name: str, chain: bool, weights: str | None, form: str) -> None:
 @format_option("table", "json")
 def env(form: str) -> None:
     """Show versions, devices, cache and manifest, for a bug report."""
-    from resnet_zoo.environment import environment
+    from resnet_zoo.commands.environment import environment
 
     found = environment()
     if form == "json":

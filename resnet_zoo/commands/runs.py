@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from resnet_zoo.base.files import check_target
 from resnet_zoo.commands.shell import examples, format_option, with_options
 from resnet_zoo.curve_comparison import CurveComparison, Reached, compare_curves, some_epochs
-from resnet_zoo.files import check_target
 from resnet_zoo.logs import Curve, read_curve
 from resnet_zoo.terminal import echo_json, echo_record, echo_table, new_table
 

@@ -16,7 +16,6 @@ from typing import Any
 import click
 
 from resnet_zoo.errors import NOT_CHECKED, ZooError
-from resnet_zoo.ranks import Ranks
 
 SIGINT_EXIT, SIGPIPE_EXIT = 130, 141
 """What shells report for a program ended by Ctrl-C and by a closed pipe (128 + signal number)."""
@@ -159,12 +158,16 @@ def _log_on_stderr() -> Iterator[None]:
 
 def _tell_what_was_done(ctx: click.Context, _option: click.Parameter, fast: bool) -> bool:
     """Let `optimize_for_inference` show its report; among many processes, that of the first."""
+    if not fast:
+        return False
+    from resnet_zoo.base.processes import Ranks
+
     try:
-        if fast and Ranks.from_environment().rank == 0:
+        if Ranks.from_environment().rank == 0:
             ctx.with_resource(_log_on_stderr())
     except ZooError as error:
         raise Failure(str(error), error.exit_code) from error
-    return fast
+    return True
 
 
 fast_option = click.option(

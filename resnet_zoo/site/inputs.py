@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from resnet_zoo.base.strict_json import WrongValueError, decode, expect, object_without_duplicates
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.logs import Curve, read_curve
 from resnet_zoo.records import Entry, RunOrigin
@@ -23,7 +24,6 @@ from resnet_zoo.run_records import (
     ResultFile,
 )
 from resnet_zoo.runs import read_log, read_record
-from resnet_zoo.strict import WrongValueError, decode, expect, object_without_duplicates
 
 # --- trainings ----------------------------------------------------------------------------------------------------
 

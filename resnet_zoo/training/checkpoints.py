@@ -18,8 +18,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 
+from resnet_zoo.base.files import write_atomically
 from resnet_zoo.convert import safetensors_bytes
-from resnet_zoo.files import write_atomically
 from resnet_zoo.training.learner import Learner
 
 KEPT = 2

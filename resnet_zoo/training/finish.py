@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
+from resnet_zoo.base.files import sha256_of, write_atomically
 from resnet_zoo.cards import run_card
 from resnet_zoo.complexity import count_flops, count_params
 from resnet_zoo.convert import safetensors_bytes
 from resnet_zoo.curves import draw_curves
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.files import sha256_of, write_atomically
 from resnet_zoo.logs import read_curve
 from resnet_zoo.manifest import get_entry
 from resnet_zoo.resnet import ResNet

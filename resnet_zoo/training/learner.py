@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
+from resnet_zoo.base.processes import Processes
 from resnet_zoo.recipes import Recipe
 from resnet_zoo.resnet import ResNet
 from resnet_zoo.training.augment import shrink
-from resnet_zoo.training.processes import Processes
 
 _SYNC_BUFFERS = {"forward_sync_buffers", "broadcast_buffers"} & {*signature(DistributedDataParallel).parameters}
 _OWN_STATISTICS: dict[str, Any] = {max(_SYNC_BUFFERS): False}

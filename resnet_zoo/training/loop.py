@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from resnet_zoo.base.processes import Processes
 from resnet_zoo.errors import NonFiniteLossError, TrainingError, TrainingStopped
 from resnet_zoo.recipes import Recipe
 from resnet_zoo.run_records import LOG_NAME, LogChange, LogEpoch, LogLine, LogResume, LogStep
@@ -26,7 +27,6 @@ from resnet_zoo.training.checkpoints import Position, load_newest, save_checkpoi
 from resnet_zoo.training.images import TrainingImages
 from resnet_zoo.training.learner import Learner
 from resnet_zoo.training.order import epoch_order, num_steps, shard
-from resnet_zoo.training.processes import Processes
 from resnet_zoo.training.testing import TestImages
 
 CHECKPOINTS = "checkpoints"

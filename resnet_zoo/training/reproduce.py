@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from resnet_zoo.base.processes import join_processes
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.manifest import get_entry
 from resnet_zoo.recipes import find_recipe, override
 from resnet_zoo.training.console import console
 from resnet_zoo.training.finish import summarise
-from resnet_zoo.training.processes import join_processes
 from resnet_zoo.training.tensorboard import summary_writer
 from resnet_zoo.training.trainer import Settings, Trainer
 

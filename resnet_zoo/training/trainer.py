@@ -9,14 +9,15 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from resnet_zoo.base.devices import device_title
+from resnet_zoo.base.machine import checkout_state, code_sha256, versions
+from resnet_zoo.base.processes import Processes, Ranks, is_restarted
 from resnet_zoo.batching import num_cores
 from resnet_zoo.data import open_test_set, open_training_set
 from resnet_zoo.datasets import official_accuracy
-from resnet_zoo.environment import checkout_state, code_sha256, device_title, versions
 from resnet_zoo.errors import ArgumentError, DatasetError
 from resnet_zoo.fit import build
 from resnet_zoo.preprocess import Transform
-from resnet_zoo.ranks import Ranks
 from resnet_zoo.recipes import Recipe, difference
 from resnet_zoo.records import Entry
 from resnet_zoo.run_records import DataFingerprint, EnvironmentFile, LogLine, RecipeFile, ResultFile
@@ -28,7 +29,6 @@ from resnet_zoo.training.images import HeldImages, TrainingImages, hold_out
 from resnet_zoo.training.learner import Learner, repeat_exactly
 from resnet_zoo.training.loop import Loop, writing
 from resnet_zoo.training.order import initial_values
-from resnet_zoo.training.processes import Processes, is_restarted
 from resnet_zoo.training.tensorboard import tensorboard_writer
 from resnet_zoo.training.testing import TestImages
 

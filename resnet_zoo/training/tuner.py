@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from resnet_zoo.base.devices import device_title
+from resnet_zoo.base.machine import code_sha256, versions
+from resnet_zoo.base.processes import Processes
 from resnet_zoo.batching import map_in_order, num_cores
 from resnet_zoo.class_tree import ClassTree, Images
 from resnet_zoo.data import LabelledImages
 from resnet_zoo.decode import decode
-from resnet_zoo.environment import code_sha256, device_title, versions
 from resnet_zoo.evaluation import wilson_interval
 from resnet_zoo.fit import build
 from resnet_zoo.network_file import save_network
@@ -27,7 +29,6 @@ from resnet_zoo.training.images import HeldImages, TrainingImages
 from resnet_zoo.training.learner import Learner, repeat_exactly
 from resnet_zoo.training.loop import Loop
 from resnet_zoo.training.order import initial_values
-from resnet_zoo.training.processes import Processes
 from resnet_zoo.training.sources import ImageFiles
 from resnet_zoo.training.testing import TestImages
 from resnet_zoo.training.work_folder import Plan, work_folder

@@ -41,8 +41,7 @@ def infer_contestants(batch_size: int) -> Contestants:
     import torchvision
 
     from resnet_zoo import create_model, optimize_for_inference, quantization
-    from resnet_zoo.inference import fast_dtype
-    from resnet_zoo.zoo import resolve_device
+    from resnet_zoo.base.devices import fast_dtype, resolve_device
 
     device = resolve_device("auto")
     images = torch.randn(batch_size, 3, 224, 224, device=device)
@@ -110,8 +109,7 @@ def tell_agreement(name: str, weights: str | None, inputs: Iterable[Tensor] | No
     import torch
 
     from resnet_zoo import ZooError, create_model, optimize_for_inference
-    from resnet_zoo.inference import fast_dtype
-    from resnet_zoo.zoo import resolve_device
+    from resnet_zoo.base.devices import fast_dtype, resolve_device
 
     device = resolve_device("auto")
     if inputs is None:

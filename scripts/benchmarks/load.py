@@ -78,7 +78,7 @@ def zoo_of(weights: Path, folder: Path) -> Iterator[None]:
     from huggingface_hub import constants
 
     from resnet_zoo import cache
-    from resnet_zoo.files import sha256_of
+    from resnet_zoo.base.files import sha256_of
     from resnet_zoo.manifest import manifest_path, use_manifest
 
     content = json.loads(manifest_path().read_text(encoding="utf-8"))

@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.timing import Options, compare
+from resnet_zoo.base.devices import resolve_device
+from resnet_zoo.base.processes import Processes
 from resnet_zoo.data import open_training_set
 from resnet_zoo.fit import build
 from resnet_zoo.manifest import get_entry
@@ -23,8 +25,6 @@ from resnet_zoo.recipes import Precision, find_recipe
 from resnet_zoo.training.images import HeldImages
 from resnet_zoo.training.learner import Learner, make_optimizer
 from resnet_zoo.training.loop import Loop, Progress
-from resnet_zoo.training.processes import Processes
-from resnet_zoo.zoo import resolve_device
 
 NAME, BATCH, NUM_STEPS = "resnet18_cifar10", 128, 16
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

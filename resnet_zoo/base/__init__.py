@@ -1,0 +1,1 @@
+"""What every package needs and that knows nothing of networks: files, strict JSON, progress, this machine."""

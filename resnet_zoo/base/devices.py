@@ -1,0 +1,113 @@
+"""Devices: which one is meant, what it is called, what it multiplies, and waiting for it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from resnet_zoo.errors import ArgumentError
+
+
+def resolve_device(device: torch.device | str) -> torch.device:
+    """Turn ``auto`` or a device's name into a device that is there.
+
+    Raises:
+        ArgumentError: It is no device, or not on this machine.
+    """
+    if device == "auto":
+        return torch.device(
+            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        )
+    try:
+        resolved = torch.device(device)
+        torch.empty(1, device=resolved)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ArgumentError(
+            f"The device {str(device)!r} is not there. Pass auto, cpu, or one of this machine's."
+        ) from error
+    return resolved
+
+
+def device_title(device: torch.device) -> str:
+    """Return a device's name as people know it; of a CPU also the threads used, on which the last bits depend."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "cpu":
+        threads, cores = torch.get_num_threads(), os.cpu_count()
+        return f"{_processor()}, {cores} cores" + ("" if threads == cores else f", threads used: {threads}")
+    return str(device)
+
+
+def _processor() -> str:
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass  # not Linux
+    return platform.processor() or platform.machine()
+
+
+def supported_dtypes(device: torch.device) -> tuple[torch.dtype, ...]:
+    """Return the floating types that a device multiplies by its own instructions, float32 first.
+
+    A CPU has bfloat16 with AVX512-BF16, AMX or Arm's BF16 (as Linux tells); float16 on a CPU is never faster here and
+    is left out.
+    """
+    if device.type == "cuda":
+        has_bfloat16 = torch.cuda.get_device_capability(device) >= (8, 0)  # older ones emulate it
+        return (torch.float32, *((torch.bfloat16,) if has_bfloat16 else ()), torch.float16)
+    if device.type == "mps":
+        return (torch.float32, torch.float16)
+    return (torch.float32, torch.bfloat16) if cpu_flags() & _BFLOAT16_FLAGS else (torch.float32,)
+
+
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """Return bfloat16 if the device multiplies it, else float32: the range is the same, so nothing overflows."""
+    return torch.bfloat16 if torch.bfloat16 in supported_dtypes(device) else torch.float32
+
+
+def cpu_flags() -> set[str]:
+    """Return what Linux says that the CPU can do; nothing elsewhere."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return set()  # not Linux
+    lines = (line.partition(":") for line in text.splitlines())
+    return {flag for key, _, value in lines if key.strip().lower() in ("flags", "features") for flag in value.split()}
+
+
+_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+"""What /proc/cpuinfo calls instructions that multiply bfloat16, on x86 and on Arm."""
+
+
+@contextlib.contextmanager
+def exact_float32(device: torch.device) -> Iterator[None]:
+    """Keep cuDNN from rounding float32 convolutions to TF32 (its default), which changes the last digits."""
+    if device.type != "cuda":
+        yield
+        return
+    backends: Any = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [backend.allow_tf32 for backend in backends]
+    try:
+        for backend in backends:
+            backend.allow_tf32 = False
+        yield
+    finally:
+        for backend, value in zip(backends, before, strict=True):
+            backend.allow_tf32 = value
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until a device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

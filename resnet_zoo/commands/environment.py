@@ -1,0 +1,33 @@
+"""``env``: everything a bug report needs."""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+from resnet_zoo.base.files import sha256_of
+from resnet_zoo.base.machine import versions
+from resnet_zoo.cache import cache_path
+from resnet_zoo.manifest import manifest_path
+
+
+def environment() -> dict[str, Any]:
+    """Return everything a bug report needs, as plain JSON values; imports torch to see the devices."""
+    import torch
+
+    from resnet_zoo.base.devices import device_title
+
+    cache = cache_path()
+    return {
+        "versions": versions(),
+        "devices": {
+            "platform": platform.platform(),
+            "cpu": device_title(torch.device("cpu")),
+            "cpu_threads": torch.get_num_threads(),
+            "cuda": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+            "cuda_runtime": torch.version.cuda,
+            "mps": torch.backends.mps.is_available(),
+        },
+        "cache": {"path": str(cache), "exists": cache.is_dir()},
+        "manifest": {"path": str(manifest_path()), "sha256": sha256_of(manifest_path())},
+    }
