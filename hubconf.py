@@ -7,8 +7,8 @@ import os as _os
 from typing import Any as _Any
 
 from resnet_zoo import create_model as _create_model
-from resnet_zoo.manifest import current_manifest as _current_manifest
-from resnet_zoo.records import Entry as _Entry
+from resnet_zoo.catalog.manifest import current_manifest as _current_manifest
+from resnet_zoo.catalog.records import Entry as _Entry
 
 dependencies = ["torch", "torchvision", "safetensors", "huggingface_hub", "requests", "filelock", "rich"]
 

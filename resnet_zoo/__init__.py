@@ -31,6 +31,7 @@ from resnet_zoo.errors import (
 )
 
 if TYPE_CHECKING:
+    from resnet_zoo.catalog.manifest import get_entry, list_models
     from resnet_zoo.checkpoint import load_checkpoint
     from resnet_zoo.complexity import count_flops, count_params
     from resnet_zoo.convert import convert_checkpoint
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from resnet_zoo.finetuning import finetune
     from resnet_zoo.hub import push_to_hub
     from resnet_zoo.inference import optimize_for_inference
-    from resnet_zoo.manifest import get_entry, list_models
     from resnet_zoo.network_file import save_network
     from resnet_zoo.networks import open_network
     from resnet_zoo.prediction import predict, stream_predictions
@@ -83,7 +83,7 @@ _TORCH_BOUND = {
 }
 """The module of each public name that needs torch."""
 
-_ON_FIRST_USE = {**_TORCH_BOUND, "Tuning": "tuning", "get_entry": "manifest", "list_models": "manifest"}
+_ON_FIRST_USE = {**_TORCH_BOUND, "Tuning": "tuning", "get_entry": "catalog.manifest", "list_models": "catalog.manifest"}
 """The module of each public name that is imported when it is first used: the errors alone are there at once."""
 
 __all__ = [

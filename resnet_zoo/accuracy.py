@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from datetime import datetime, timezone
 from typing import Literal
 
-from resnet_zoo.datasets import official_accuracy
+from resnet_zoo.catalog.datasets import official_accuracy
+from resnet_zoo.catalog.records import Entry, Measured
 from resnet_zoo.evaluation import Evaluation
-from resnet_zoo.records import Entry, Measured
 from resnet_zoo.report import ACCURACY_TOLERANCE_PCT, REPRODUCTION_TOLERANCE_PCT, Check
 
 

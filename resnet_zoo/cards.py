@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from resnet_zoo.datasets import official_accuracy
-from resnet_zoo.listing import DATASET_TITLES
-from resnet_zoo.records import Entry, PageOrigin, UpstreamOrigin, WeightSet
+from resnet_zoo.catalog.datasets import official_accuracy
+from resnet_zoo.catalog.listing import DATASET_TITLES
+from resnet_zoo.catalog.records import Entry, PageOrigin, UpstreamOrigin, WeightSet
 from resnet_zoo.run_records import EnvironmentFile, ResultFile
 
 DATASET_IDS = {"cifar10": "cifar10", "cifar100": "cifar100", "in1k": "imagenet-1k"}

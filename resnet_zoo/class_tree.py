@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resnet_zoo.base.strict_json import WrongValueError
+from resnet_zoo.catalog.classes import check_class_names
 from resnet_zoo.data import IMAGE_SUFFIXES, images_in, some
 from resnet_zoo.errors import ArgumentError, DatasetError, suggestion
-from resnet_zoo.network_header import check_class_names
 
 HELD_OUT = ("val", "test")
 """Folders of validation images beside ``train``, in the order they are looked for."""

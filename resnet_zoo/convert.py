@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from resnet_zoo.base.files import check_target, sha256_of, write_atomically
+from resnet_zoo.catalog.manifest import current_manifest, get_entry
+from resnet_zoo.catalog.records import UpstreamOrigin
 from resnet_zoo.checkpoint import Checkpoint, load_checkpoint
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.fit import check_fit, expected_shapes, fitting_rows, nearest_row, with_counters
 from resnet_zoo.layouts import LAYOUTS, Layout, is_deep, ours_to_openmmlab, renamed
-from resnet_zoo.manifest import current_manifest, get_entry
-from resnet_zoo.records import UpstreamOrigin
 
 
 @dataclass(frozen=True)

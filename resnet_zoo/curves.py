@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnet_zoo.base.files import write_atomically
+from resnet_zoo.catalog.listing import DATASET_TITLES
+from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.listing import DATASET_TITLES
 from resnet_zoo.logs import Curve, Point
-from resnet_zoo.manifest import get_entry
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

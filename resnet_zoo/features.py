@@ -47,11 +47,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from resnet_zoo.catalog.manifest import get_entry, use_manifest
+from resnet_zoo.catalog.names import kind_of
 from resnet_zoo.complexity import dry_run
 from resnet_zoo.errors import ArgumentError, UnknownLayerError
 from resnet_zoo.fit import architecture_of
-from resnet_zoo.manifest import get_entry, use_manifest
-from resnet_zoo.names import kind_of
 from resnet_zoo.resnet import ResNet
 from resnet_zoo.trunk import LAYERS, Trunk, modules_of
 from resnet_zoo.zoo import create_model

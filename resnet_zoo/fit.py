@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from resnet_zoo.catalog.manifest import current_manifest, manifest_path
+from resnet_zoo.catalog.records import Entry
 from resnet_zoo.checkpoint import Checkpoint
 from resnet_zoo.errors import CheckpointError, ManifestError, WeightsMismatchError
-from resnet_zoo.manifest import current_manifest, manifest_path
-from resnet_zoo.records import Entry
 from resnet_zoo.resnet import ARCHITECTURES, Architecture, ResNet
 
 Shapes = dict[str, tuple[int, ...]]

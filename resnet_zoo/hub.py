@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from resnet_zoo.base.machine import is_offline
 from resnet_zoo.cards import model_card
+from resnet_zoo.catalog.classes import class_names as names_of_classes
+from resnet_zoo.catalog.manifest import get_entry
+from resnet_zoo.catalog.records import Entry
 from resnet_zoo.checkpoint import Checkpoint, load_checkpoint
 from resnet_zoo.convert import safetensors_bytes
 from resnet_zoo.errors import (
@@ -31,9 +34,6 @@ from resnet_zoo.errors import (
 from resnet_zoo.fit import build_on_meta, check_fit, image_channels, shapes_of
 from resnet_zoo.hub_config import HubConfig, config_content
 from resnet_zoo.hub_files import HubFile, announced_hash, fetch_hub_file, reason
-from resnet_zoo.manifest import class_names as names_of_classes
-from resnet_zoo.manifest import get_entry
-from resnet_zoo.records import Entry
 
 if TYPE_CHECKING:
     from resnet_zoo.resnet import ResNet

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnet_zoo.base.strict_json import WrongValueError
+from resnet_zoo.catalog.classes import check_class_names
+from resnet_zoo.catalog.manifest import get_entry
+from resnet_zoo.catalog.records import Entry, to_json
 from resnet_zoo.errors import CheckpointError, UnknownModelError
-from resnet_zoo.manifest import get_entry
-from resnet_zoo.network_header import check_class_names
-from resnet_zoo.records import Entry, to_json
 
 if TYPE_CHECKING:
     from torch import nn

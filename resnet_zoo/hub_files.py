@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from resnet_zoo.base.machine import is_offline
+from resnet_zoo.catalog.records import HUB_SCHEME, WeightsFile
 from resnet_zoo.errors import DownloadError, IntegrityError
-from resnet_zoo.records import HUB_SCHEME, WeightsFile
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _BLOB_NAME = re.compile(r"\w[\w.-]*")

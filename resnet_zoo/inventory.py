@@ -13,6 +13,9 @@ from urllib.parse import urlsplit
 
 from resnet_zoo.base.files import sha256_of, write_atomically
 from resnet_zoo.cache import cache_path, lock
+from resnet_zoo.catalog.listing import measured_on
+from resnet_zoo.catalog.manifest import current_manifest
+from resnet_zoo.catalog.records import HUB_SCHEME, Entry, RunOrigin, UpstreamOrigin, WeightSet
 from resnet_zoo.download import (
     FULL_SHA256_DIGITS,
     LocalWeights,
@@ -22,9 +25,6 @@ from resnet_zoo.download import (
     shipped_weights,
 )
 from resnet_zoo.errors import ArgumentError, CheckpointError, DownloadError, IntegrityError
-from resnet_zoo.listing import measured_on
-from resnet_zoo.manifest import current_manifest
-from resnet_zoo.records import HUB_SCHEME, Entry, RunOrigin, UpstreamOrigin, WeightSet
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from resnet_zoo.base.strict_json import WrongValueError, decode, expect, object_without_duplicates
+from resnet_zoo.base.strict_json import WrongValueError, decode, object_without_duplicates, short
+from resnet_zoo.catalog.classes import check_class_names
+from resnet_zoo.catalog.manifest import get_entry
+from resnet_zoo.catalog.records import Entry, Preprocess, to_json
 from resnet_zoo.errors import CheckpointError, UnknownModelError
-from resnet_zoo.manifest import get_entry
-from resnet_zoo.records import Entry, Preprocess, to_json
 
 FIELDS = ("format", "model", "num_classes", "class_names", "preprocess", "input_size")
 
@@ -111,22 +112,6 @@ class NetworkHeader:
         return header
 
 
-def check_class_names(names: Any, num_classes: int) -> None:
-    """Check names of classes that came with a network.
-
-    Raises:
-        WrongValueError: They are no list of as many printable names as there are classes.
-    """
-    where = ("class_names",)
-    expect(isinstance(names, (list, tuple)), "a list of names", type(names).__name__, where)
-    if len(names) != num_classes:
-        raise WrongValueError(where, f"expected {num_classes} names, one per class, got {len(names)}")
-    for label, name in enumerate(names):
-        good = isinstance(name, str) and name and name.isprintable()  # a name is printed: no terminal codes, no lines
-        if not good:
-            raise WrongValueError((*where, label), f"expected a printable name, got {_short(name)}")
-
-
 def _decoded(texts: Mapping[str, str]) -> dict[str, Any]:
     for field in FIELDS:
         if field not in texts:
@@ -134,13 +119,13 @@ def _decoded(texts: Mapping[str, str]) -> dict[str, Any]:
         if len(texts[field]) > MAX_TEXT:
             raise WrongValueError((field,), f"expected at most {MAX_TEXT} characters, got {len(texts[field])}")
     if not re.fullmatch(r"[1-9][0-9]{0,8}", texts["num_classes"]):
-        raise WrongValueError(("num_classes",), f"expected a positive integer, got {_short(texts['num_classes'])}")
+        raise WrongValueError(("num_classes",), f"expected a positive integer, got {short(texts['num_classes'])}")
     names = _json(texts, "class_names")
     check_class_names(names, int(texts["num_classes"]))
     try:
         rules = decode(Preprocess, _json(texts, "preprocess"), ("preprocess",))
     except OverflowError as error:
-        raise WrongValueError(("preprocess",), f"expected numbers, got {_short(texts['preprocess'])}") from error
+        raise WrongValueError(("preprocess",), f"expected numbers, got {short(texts['preprocess'])}") from error
     return {
         "row": texts["model"],
         "class_names": tuple(names),
@@ -153,21 +138,21 @@ def _json(texts: Mapping[str, str], field: str) -> Any:
     try:
         return json.loads(texts[field], object_pairs_hook=object_without_duplicates)
     except (ValueError, RecursionError) as error:
-        raise WrongValueError((field,), f"expected JSON, got {_short(texts[field])}") from error
+        raise WrongValueError((field,), f"expected JSON, got {short(texts[field])}") from error
 
 
 def _check_preprocess(rules: Preprocess, input_size: Sequence[int]) -> None:
     good_size = len(input_size) == 3 and all(1 <= number <= MAX_EDGE for number in input_size)
     if not good_size:
         raise WrongValueError(
-            ("input_size",), f"expected channels, height and width of 1 to {MAX_EDGE}, got {_short(list(input_size))}"
+            ("input_size",), f"expected channels, height and width of 1 to {MAX_EDGE}, got {short(list(input_size))}"
         )
     for field, lowest in (("mean", None), ("std", 0.0)):
         values = getattr(rules, field)
         good = len(values) == 3 and all(math.isfinite(value) and (lowest is None or value > lowest) for value in values)
         if not good:
             kind = "finite" if lowest is None else "positive"
-            raise WrongValueError(("preprocess", field), f"expected three {kind} numbers, got {_short(list(values))}")
+            raise WrongValueError(("preprocess", field), f"expected three {kind} numbers, got {short(list(values))}")
     steps = (rules.resize_backend, rules.short_edge, rules.crop)
     if all(step is None for step in steps):
         return
@@ -178,8 +163,3 @@ def _check_preprocess(rules: Preprocess, input_size: Sequence[int]) -> None:
             f"expected a resize_backend, and a crop of the input's {input_size[1]}x{input_size[2]} pixels from a "
             f"short_edge of up to {MAX_EDGE}, or none of the three; got {', '.join(map(str, steps))}",
         )
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:60] + "…"

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from resnet_zoo.base.progress import download_bar
+from resnet_zoo.catalog.classes import class_names as names_of_classes
+from resnet_zoo.catalog.manifest import get_entry
+from resnet_zoo.catalog.names import HUB_PREFIX, kind_of
+from resnet_zoo.catalog.records import Entry, used_with
 from resnet_zoo.chain import Chain, chain_of
 from resnet_zoo.download import LocalWeights
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.hub import open_repository
-from resnet_zoo.manifest import class_names as names_of_classes
-from resnet_zoo.manifest import get_entry
-from resnet_zoo.names import HUB_PREFIX, kind_of
 from resnet_zoo.network_file import read_network
 from resnet_zoo.preprocess import Transform
-from resnet_zoo.records import Entry, used_with
 from resnet_zoo.resnet import ResNet
 from resnet_zoo.zoo import LoadedWeights, assign_weights, open_weights
 

@@ -18,6 +18,19 @@ from urllib.parse import urlsplit
 from resnet_zoo.accuracy import measured_of
 from resnet_zoo.cache import Pin, object_path
 from resnet_zoo.cards import zoo_card
+from resnet_zoo.catalog.manifest import manifest_path, parse_manifest, read_manifest, replace_manifest
+from resnet_zoo.catalog.records import (
+    Entry,
+    Manifest,
+    Measured,
+    PageOrigin,
+    RunOrigin,
+    UpstreamOrigin,
+    WeightsFile,
+    Witness,
+    to_json,
+)
+from resnet_zoo.catalog.rules import LOOPBACK
 from resnet_zoo.checkpoint import load_checkpoint
 from resnet_zoo.download import Progress, fetched_upstream
 from resnet_zoo.errors import ArgumentError, IntegrityError, PublishError, WeightsUnavailableError
@@ -30,8 +43,6 @@ from resnet_zoo.hub import (
     git_blob_hash,
     hub_errors_as_publish_errors,
 )
-from resnet_zoo.manifest import LOOPBACK, Manifest, manifest_path, parse_manifest, read_manifest, replace_manifest
-from resnet_zoo.records import Entry, Measured, PageOrigin, RunOrigin, UpstreamOrigin, WeightsFile, Witness, to_json
 from resnet_zoo.zoo import open_weights
 
 

@@ -16,8 +16,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from resnet_zoo.catalog.architectures import EXPANSIONS, PLANS, STAGE_WIDTHS
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.plans import EXPANSIONS, PLANS, STAGE_WIDTHS
 from resnet_zoo.trunk import BODY, HEAD, Block, Trunk
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from resnet_zoo.recipes import Precision
+from resnet_zoo.catalog.recipes import Precision
 
 RECIPE_NAME, ENVIRONMENT_NAME, LOG_NAME, RESULT_NAME = "recipe.json", "environment.json", "log.jsonl", "result.json"
 CURVES_NAME, CARD_NAME, SUMMARY_NAME = "curves.png", "README.md", "summary.json"

@@ -16,16 +16,15 @@ import torch
 from resnet_zoo.accuracy import check_accuracy, check_reproduction
 from resnet_zoo.base.files import sha256_of
 from resnet_zoo.base.strict_json import WrongValueError, decode
+from resnet_zoo.catalog.manifest import get_entry
+from resnet_zoo.catalog.recipes import Recipe, find_recipe, learning_rate
+from resnet_zoo.catalog.records import Entry, Measured, to_json
 from resnet_zoo.chain import Chain
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.evaluation import Evaluation, evaluate
-from resnet_zoo.manifest import get_entry
-from resnet_zoo.recipes import Recipe, find_recipe
-from resnet_zoo.records import Entry, Measured, to_json
 from resnet_zoo.report import Check, Report
 from resnet_zoo.run_records import LogChange, LogEpoch, ResultFile, Run
 from resnet_zoo.runs import read_run
-from resnet_zoo.schedule import learning_rate
 from resnet_zoo.verification import check_counts, check_weights, named
 from resnet_zoo.zoo import LoadedWeights, assign_weights
 

@@ -18,11 +18,11 @@ from torch import nn
 
 from resnet_zoo.base.devices import device_title, exact_float32, resolve_device, supported_dtypes, wait_for
 from resnet_zoo.base.machine import versions
+from resnet_zoo.catalog.manifest import get_entry, list_models
+from resnet_zoo.catalog.records import Entry
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.fit import build
 from resnet_zoo.inference import optimize_for_inference
-from resnet_zoo.manifest import get_entry, list_models
-from resnet_zoo.records import Entry
 
 Progress = Callable[[str, int, int], None]
 

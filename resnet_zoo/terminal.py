@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from resnet_zoo.datasets import official_accuracy
-from resnet_zoo.listing import DATASET_TITLES, PRINTED
-from resnet_zoo.manifest import get_entry
-from resnet_zoo.records import Entry
+from resnet_zoo.catalog.datasets import official_accuracy
+from resnet_zoo.catalog.listing import DATASET_TITLES, PRINTED
+from resnet_zoo.catalog.manifest import get_entry
+from resnet_zoo.catalog.records import Entry
 from resnet_zoo.report import RUN_CHECKS, Check, Report, count_statuses
 
 if TYPE_CHECKING:

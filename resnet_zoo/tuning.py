@@ -6,9 +6,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import get_args
 
+from resnet_zoo.catalog.recipes import RECIPES, Precision, Recipe
+from resnet_zoo.catalog.records import Entry
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.recipes import RECIPES, Precision, Recipe
-from resnet_zoo.records import Entry
 
 
 @dataclass(frozen=True)

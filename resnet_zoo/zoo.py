@@ -15,6 +15,9 @@ from torch import Tensor
 from resnet_zoo.base.devices import resolve_device
 from resnet_zoo.base.progress import download_bar
 from resnet_zoo.cache import quarantine
+from resnet_zoo.catalog.manifest import get_entry, use_manifest
+from resnet_zoo.catalog.names import kind_of
+from resnet_zoo.catalog.records import Entry, is_tag
 from resnet_zoo.checkpoint import Checkpoint, load_checkpoint
 from resnet_zoo.convert import convert_checkpoint
 from resnet_zoo.download import LocalWeights, Progress, cached_weights, obtain_weights, shipped_weights
@@ -28,10 +31,7 @@ from resnet_zoo.errors import (
 )
 from resnet_zoo.fit import build, build_on_meta, check_fit, shapes_of, with_counters
 from resnet_zoo.hub import open_repository
-from resnet_zoo.manifest import get_entry, use_manifest
-from resnet_zoo.names import kind_of
 from resnet_zoo.network_file import read_network
-from resnet_zoo.records import Entry, is_tag
 from resnet_zoo.resnet import ResNet, initialise_classifier
 
 _LOG = logging.getLogger("resnet_zoo")

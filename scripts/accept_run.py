@@ -11,9 +11,9 @@ from typing import Any
 import click
 
 from resnet_zoo.base.progress import progress_bar
+from resnet_zoo.catalog.manifest import use_manifest
 from resnet_zoo.commands.shell import ZooCommand, debug_option, device_option
 from resnet_zoo.errors import ZooError
-from resnet_zoo.manifest import use_manifest
 from resnet_zoo.report import exit_code
 from resnet_zoo.terminal import echo_record, echo_reports
 

@@ -38,7 +38,7 @@ DATA = frozenset({".jpg", ".jpeg", ".png", ".parquet", ".tar", ".gz", ".tgz", ".
 FOLDERS = frozenset({"weights", "runs", "data", "dist", "build", ".git", ".venv", "__pycache__"})
 RUN_FILES = frozenset({"result.json", "environment.json", "log.jsonl"})
 
-NEEDED = ("py.typed", "weights_manifest.json", "weights_manifest.schema.json", "classes/in1k.tsv")
+NEEDED = ("py.typed", "weights_manifest.json", "catalog/weights_manifest.schema.json", "catalog/class_lists/in1k.tsv")
 """Files of the package that are no Python and easily forgotten."""
 
 

@@ -23,9 +23,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from resnet_zoo.catalog.manifest import get_entry, read_manifest
 from resnet_zoo.download import obtain_weights
 from resnet_zoo.errors import DownloadError, IntegrityError, ManifestError, ZooError
-from resnet_zoo.manifest import get_entry, read_manifest
 from tests import fault_server, private_zoo
 from tests.fault_server import Answer, FaultServer
 from tests.private_zoo import NAME, QUICK, TAG, copy, sha256

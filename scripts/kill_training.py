@@ -18,7 +18,7 @@ import click
 import numpy as np
 from PIL import Image
 
-from resnet_zoo.manifest import class_folders
+from resnet_zoo.catalog.classes import class_folders
 from resnet_zoo.run_records import RESULT_NAME
 
 SCRIPT = Path(__file__).parent / "reproduce.py"

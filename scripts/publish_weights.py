@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import click
 
 from resnet_zoo.base.progress import download_bar
+from resnet_zoo.catalog.manifest import use_manifest
 from resnet_zoo.errors import NOT_CHECKED, ZooError
-from resnet_zoo.manifest import use_manifest
 from resnet_zoo.terminal import echo_table, new_table
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import json
 
 import click
 
-from resnet_zoo.manifest import format_manifest, manifest_path, read_manifest
-from resnet_zoo.records import to_json
+from resnet_zoo.catalog.manifest import format_manifest, manifest_path, read_manifest
+from resnet_zoo.catalog.records import to_json
 from resnet_zoo.verification import count_exact
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from resnet_zoo.listing import as_markdown, measured_as_markdown
-from resnet_zoo.manifest import current_manifest
+from resnet_zoo.catalog.listing import as_markdown, measured_as_markdown
+from resnet_zoo.catalog.manifest import current_manifest
 
 README = Path(__file__).parent.parent / "README.md"
 

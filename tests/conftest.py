@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from resnet_zoo.catalog.manifest import current_manifest, get_entry, manifest_path
 from resnet_zoo.fit import build
-from resnet_zoo.manifest import current_manifest, get_entry, manifest_path
 from resnet_zoo.network_file import save_network
 from resnet_zoo.resnet import ResNet
 

@@ -14,12 +14,13 @@ import torch
 
 from resnet_zoo.base.files import sha256_of
 from resnet_zoo.base.machine import versions
+from resnet_zoo.catalog.classes import class_folders
+from resnet_zoo.catalog.manifest import get_entry
+from resnet_zoo.catalog.recipes import RECIPES
+from resnet_zoo.catalog.records import to_json
 from resnet_zoo.convert import safetensors_bytes
 from resnet_zoo.evaluation import evaluate
 from resnet_zoo.fit import build
-from resnet_zoo.manifest import class_folders, get_entry
-from resnet_zoo.recipes import RECIPES
-from resnet_zoo.records import to_json
 from resnet_zoo.run_records import (
     HASHED_NAMES,
     DataFingerprint,

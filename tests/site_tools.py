@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from resnet_zoo.manifest import get_entry, use_manifest
-from resnet_zoo.recipes import RECIPES
-from resnet_zoo.records import to_json
+from resnet_zoo.catalog.manifest import get_entry, use_manifest
+from resnet_zoo.catalog.recipes import RECIPES
+from resnet_zoo.catalog.records import to_json
 from resnet_zoo.report import Check, Report, reports_as_json
 from resnet_zoo.run_records import LogStep, RecipeFile, ResultFile, RunWeights
 from resnet_zoo.runs import format_line, write_json

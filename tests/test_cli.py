@@ -28,10 +28,10 @@ from PIL import Image
 
 from resnet_zoo import __version__, save_network
 from resnet_zoo.base.progress import progress_bar
+from resnet_zoo.catalog.classes import class_folders, class_names
+from resnet_zoo.catalog.recipes import RECIPES
+from resnet_zoo.catalog.records import to_json
 from resnet_zoo.cli import main
-from resnet_zoo.manifest import class_folders, class_names
-from resnet_zoo.recipes import RECIPES
-from resnet_zoo.records import to_json
 from tests.conftest import ENTRIES, NAMES, random_network, smooth_image
 
 ROOT = Path(__file__).parent.parent

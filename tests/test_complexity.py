@@ -9,11 +9,11 @@ import torchvision
 from torch import Tensor, nn
 
 from resnet_zoo import complexity
+from resnet_zoo.catalog.manifest import get_entry
+from resnet_zoo.catalog.records import Entry
 from resnet_zoo.complexity import FlopsRule, count_flops, count_params, dry_run, tally_operations
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.fit import build, build_on_meta
-from resnet_zoo.manifest import get_entry
-from resnet_zoo.records import Entry
 from tests.conftest import ENTRIES, NAMES
 
 

@@ -16,13 +16,13 @@ from torch import Tensor
 
 import resnet_zoo.checkpoint
 from resnet_zoo.base.files import sha256_of
+from resnet_zoo.catalog.manifest import get_entry
+from resnet_zoo.catalog.records import UpstreamOrigin
 from resnet_zoo.checkpoint import load_checkpoint
 from resnet_zoo.convert import convert_checkpoint, safetensors_bytes
 from resnet_zoo.errors import ArgumentError, CheckpointError, UnknownModelError, WeightsMismatchError
 from resnet_zoo.fit import build
 from resnet_zoo.layouts import LAYOUTS, Layout
-from resnet_zoo.manifest import get_entry
-from resnet_zoo.records import UpstreamOrigin
 from tests.conftest import NAMES, randomise
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from resnet_zoo.datasets import official_accuracy
-from resnet_zoo.records import Measured
+from resnet_zoo.catalog.datasets import official_accuracy
+from resnet_zoo.catalog.records import Measured
 
 
 def measured(dataset: str, num_images: int, top1: float = 50.0) -> Measured:

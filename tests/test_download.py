@@ -21,13 +21,13 @@ from click.testing import CliRunner, Result
 from torch import Tensor
 
 from resnet_zoo import cache, create_model
+from resnet_zoo.catalog.manifest import get_entry, read_manifest
+from resnet_zoo.catalog.records import UpstreamOrigin
 from resnet_zoo.chain import chain_of
 from resnet_zoo.cli import main
 from resnet_zoo.convert import convert_checkpoint
 from resnet_zoo.download import LocalWeights, cached_weights, obtain_weights, shipped_weights
 from resnet_zoo.errors import DownloadError, IntegrityError, ManifestError, WeightsUnavailableError
-from resnet_zoo.manifest import get_entry, read_manifest
-from resnet_zoo.records import UpstreamOrigin
 from resnet_zoo.verification import verify
 from resnet_zoo.zoo import open_weights
 from tests import fault_server
@@ -492,7 +492,7 @@ def test_a_full_disk_is_an_error_and_later_continued(small: str, server: FaultSe
     program = (
         "import resource, shutil\n"
         "from resnet_zoo.download import obtain_weights\n"
-        "from resnet_zoo.manifest import get_entry\n"
+        "from resnet_zoo.catalog.manifest import get_entry\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))\n"
         f"entry = get_entry({NAME!r})\n"
         "try:\n"

@@ -18,6 +18,8 @@ from torch import nn
 
 from resnet_zoo import export
 from resnet_zoo.base.files import sha256_of
+from resnet_zoo.catalog.classes import class_names
+from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.cli import main
 from resnet_zoo.errors import (
     ArgumentError,
@@ -29,7 +31,6 @@ from resnet_zoo.errors import (
 )
 from resnet_zoo.export import SUFFIXES, Format, export_model, metadata_of
 from resnet_zoo.fit import build
-from resnet_zoo.manifest import class_names, get_entry
 from resnet_zoo.network_file import save_network
 from resnet_zoo.networks import open_network
 from resnet_zoo.resnet import ResNet

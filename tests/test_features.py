@@ -28,9 +28,9 @@ from resnet_zoo import (
     create_feature_extractor,
     features,
 )
+from resnet_zoo.catalog.manifest import get_entry
+from resnet_zoo.catalog.records import Entry
 from resnet_zoo.fit import build, build_on_meta
-from resnet_zoo.manifest import get_entry
-from resnet_zoo.records import Entry
 from resnet_zoo.resnet import ARCHITECTURES, ResNet
 from resnet_zoo.trunk import LAYERS
 from tests.conftest import ENTRIES, NAMES, randomise

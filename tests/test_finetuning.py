@@ -19,6 +19,8 @@ from torch import Tensor
 
 from resnet_zoo import FinetuneResult, create_model, embed, finetune, open_network, predict, save_network
 from resnet_zoo.base.files import sha256_of
+from resnet_zoo.catalog.classes import class_names
+from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.checkpoint import load_checkpoint
 from resnet_zoo.class_tree import read_class_tree
 from resnet_zoo.errors import (
@@ -31,7 +33,6 @@ from resnet_zoo.errors import (
     WeightsUnavailableError,
     ZooError,
 )
-from resnet_zoo.manifest import class_names, get_entry
 from resnet_zoo.run_records import LogEpoch, LogLine, LogStep
 from resnet_zoo.training.console import Silent
 from resnet_zoo.tuning import Tuning

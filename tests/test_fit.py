@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from resnet_zoo.catalog.manifest import get_entry
+from resnet_zoo.catalog.records import Entry
 from resnet_zoo.checkpoint import Checkpoint
 from resnet_zoo.errors import CheckpointError, ManifestError, WeightsMismatchError
 from resnet_zoo.fit import (
@@ -19,8 +21,6 @@ from resnet_zoo.fit import (
     nearest_row,
     with_counters,
 )
-from resnet_zoo.manifest import get_entry
-from resnet_zoo.records import Entry
 from tests.conftest import ENTRIES, NAMES
 
 

@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch import nn
 
+from resnet_zoo.catalog.records import Entry, UpstreamOrigin
 from resnet_zoo.download import shipped_weights
 from resnet_zoo.errors import DownloadError, UnknownWeightsError
-from resnet_zoo.records import Entry, UpstreamOrigin
 from tests.conftest import ENTRIES, NAMES
 
 ROOT = Path(__file__).parent.parent
@@ -44,7 +44,7 @@ print(json.dumps({
     "docs": {name: torch.hub.help(repo, name, **trusted) for name in names},
     "models": models,
     "logits": list(real(torch.zeros(2, 3, 32, 32)).shape),
-    "file": sys.modules["resnet_zoo.manifest"].__file__,
+    "file": sys.modules["resnet_zoo.catalog.manifest"].__file__,
 }))
 """
 

@@ -20,12 +20,13 @@ from torch import Tensor, nn
 
 from resnet_zoo import create_feature_extractor, inference, quantization
 from resnet_zoo.base.devices import fast_dtype, supported_dtypes
+from resnet_zoo.catalog.classes import class_folders
+from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.cli import main
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.evaluation import evaluate
 from resnet_zoo.fit import build
 from resnet_zoo.inference import OptimizedModel, fold_batch_norms, optimize_for_inference
-from resnet_zoo.manifest import class_folders, get_entry
 from resnet_zoo.prediction import predict
 from resnet_zoo.resnet import ResNet
 from tests.conftest import NAMES, random_network, smooth_image

@@ -132,7 +132,7 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("errors", "import resnet_zoo.manifest"),
+        ("errors", "import resnet_zoo.catalog.manifest"),
         ("errors", "from resnet_zoo import records"),
         ("manifest", "from resnet_zoo.zoo import create_model"),
         ("manifest", "from resnet_zoo import create_model"),
@@ -168,7 +168,7 @@ def test_a_planted_violation_is_found(module: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("zoo", "import torch\nfrom resnet_zoo.manifest import get_entry"),
+        ("zoo", "import torch\nfrom resnet_zoo.catalog.manifest import get_entry"),
         ("evaluation", "from resnet_zoo.zoo import open_weights"),
         ("cli", "def f():\n    import torch\n    from resnet_zoo.verification import verify"),
         ("manifest", "if TYPE_CHECKING:\n    import torch\n    from resnet_zoo.zoo import create_model"),

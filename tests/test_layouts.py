@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.fit import expected_shapes
 from resnet_zoo.layouts import is_deep, openmmlab_to_ours, ours_to_openmmlab, renamed
-from resnet_zoo.manifest import get_entry
 from resnet_zoo.resnet import ARCHITECTURES
 from tests.conftest import ENTRIES, NAMES
 

@@ -9,8 +9,7 @@ import json
 
 import pytest
 
-from resnet_zoo.errors import ArgumentError
-from resnet_zoo.listing import (
+from resnet_zoo.catalog.listing import (
     DATASET_TITLES,
     PRINTED,
     as_csv,
@@ -20,8 +19,9 @@ from resnet_zoo.listing import (
     measured_as_markdown,
     select,
 )
-from resnet_zoo.manifest import get_entry
-from resnet_zoo.records import Entry, Measured, RunOrigin, WeightSet, WeightsFile
+from resnet_zoo.catalog.manifest import get_entry
+from resnet_zoo.catalog.records import Entry, Measured, RunOrigin, WeightSet, WeightsFile
+from resnet_zoo.errors import ArgumentError
 from tests.conftest import ENTRIES, NAMES
 
 every_row = pytest.mark.parametrize("entry", ENTRIES, ids=NAMES)

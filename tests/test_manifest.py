@@ -14,12 +14,10 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from resnet_zoo import recipes
-from resnet_zoo.errors import ManifestError, UnknownModelError
-from resnet_zoo.manifest import (
+from resnet_zoo.catalog import recipes
+from resnet_zoo.catalog.classes import class_folders, class_names
+from resnet_zoo.catalog.manifest import (
     PACKAGE,
-    class_folders,
-    class_names,
     current_manifest,
     format_manifest,
     get_entry,
@@ -27,7 +25,8 @@ from resnet_zoo.manifest import (
     manifest_path,
     read_manifest,
 )
-from resnet_zoo.records import Entry, to_json
+from resnet_zoo.catalog.records import Entry, to_json
+from resnet_zoo.errors import ManifestError, UnknownModelError
 from resnet_zoo.resnet import ARCHITECTURES
 from tests.conftest import ENTRIES, NAMES
 
@@ -35,7 +34,7 @@ TEXT = manifest_path().read_text(encoding="utf-8")
 RAW: dict[str, Any] = json.loads(TEXT)
 FIRST = NAMES[0]
 
-SCHEMA: dict[str, Any] = json.loads((PACKAGE / "weights_manifest.schema.json").read_text(encoding="utf-8"))
+SCHEMA: dict[str, Any] = json.loads((PACKAGE / "catalog" / "weights_manifest.schema.json").read_text(encoding="utf-8"))
 VALIDATOR: Any = Draft202012Validator(SCHEMA)
 
 every_row = pytest.mark.parametrize("entry", ENTRIES, ids=NAMES)
@@ -171,7 +170,7 @@ def test_rows_are_listed_by_pattern_and_data_set(pattern: str | None, dataset: s
 
 @pytest.mark.parametrize(("classes", "count"), [("cifar10", 10), ("cifar100", 100), ("in1k", 1000)])
 def test_a_class_list_has_a_line_for_every_class(classes: str, count: int) -> None:
-    text = (PACKAGE / "classes" / f"{classes}.tsv").read_text(encoding="utf-8")
+    text = (PACKAGE / "catalog" / "class_lists" / f"{classes}.tsv").read_text(encoding="utf-8")
     assert text.endswith("\n")
     assert len(text.splitlines()) == text.count("\n") == count
     assert all(name.strip() == name and name for name in class_names(classes))
@@ -614,5 +613,5 @@ def test_the_schema_knows_pythons_keywords() -> None:
 
 
 def test_the_schema_knows_every_class_list() -> None:
-    lists = sorted(path.stem for path in (PACKAGE / "classes").glob("*.tsv"))
+    lists = sorted(path.stem for path in (PACKAGE / "catalog" / "class_lists").glob("*.tsv"))
     assert SCHEMA["$defs"]["entry"]["properties"]["classes"]["enum"] == lists

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from resnet_zoo.catalog.names import Kind, kind_of
 from resnet_zoo.errors import UnknownModelError
-from resnet_zoo.names import Kind, kind_of
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 import safetensors
 import torch
 
+from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.checkpoint import load_checkpoint
 from resnet_zoo.convert import safetensors_bytes
 from resnet_zoo.errors import (
@@ -17,7 +18,6 @@ from resnet_zoo.errors import (
     WeightsMismatchError,
     WeightsUnavailableError,
 )
-from resnet_zoo.manifest import get_entry
 from resnet_zoo.network_file import read_network, save_network
 from resnet_zoo.resnet import ResNet
 from tests.conftest import PETS, needs_permissions

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.errors import CheckpointError
-from resnet_zoo.manifest import get_entry
 from resnet_zoo.network_header import MAX_TEXT, NetworkHeader
 from tests.conftest import NAMES
 

@@ -10,8 +10,9 @@ import safetensors.torch
 import torch
 
 from resnet_zoo import create_model, open_network, push_to_hub, save_network
+from resnet_zoo.catalog.classes import class_names
+from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.errors import ArgumentError, CheckpointError, UnknownModelError, WeightsUnavailableError
-from resnet_zoo.manifest import class_names, get_entry
 from resnet_zoo.prediction import predict
 from resnet_zoo.resnet import ResNet
 from tests.conftest import PETS, random_network, smooth_image

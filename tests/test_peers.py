@@ -18,11 +18,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from resnet_zoo import convert_checkpoint, count_flops, count_params, create_model, evaluate, get_entry
+from resnet_zoo.catalog.classes import class_folders, class_names
+from resnet_zoo.catalog.records import Entry
 from resnet_zoo.data import LabelledImages, open_test_set
 from resnet_zoo.layouts import ours_to_openmmlab, renamed
-from resnet_zoo.manifest import class_folders, class_names
 from resnet_zoo.preprocess import Transform, create_transform
-from resnet_zoo.records import Entry
 from resnet_zoo.resnet import ResNet
 from tests.conftest import ENTRIES, NAMES, randomise, smooth_image
 
@@ -162,7 +162,7 @@ def test_macs_equal_those_torchvision_publishes(depth: int) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_recipe_facts_equal_upstreams_configuration(name: str) -> None:
     apis = pytest.importorskip("mmpretrain.apis")
-    from resnet_zoo.recipes import RECIPES
+    from resnet_zoo.catalog.recipes import RECIPES
 
     entry = get_entry(name)
     recipe = RECIPES[entry.recipe]

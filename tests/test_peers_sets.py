@@ -21,11 +21,11 @@ from torch import Tensor, nn
 import resnet_zoo
 from resnet_zoo import create_transform, get_entry
 from resnet_zoo.base.files import sha256_of
+from resnet_zoo.catalog.manifest import manifest_path, use_manifest
+from resnet_zoo.catalog.records import Entry, PageOrigin, UpstreamOrigin, WeightSet
 from resnet_zoo.cli import main
 from resnet_zoo.errors import DownloadError
 from resnet_zoo.fit import build_on_meta
-from resnet_zoo.manifest import manifest_path, use_manifest
-from resnet_zoo.records import Entry, PageOrigin, UpstreamOrigin, WeightSet
 from resnet_zoo.zoo import open_weights
 from tests.conftest import randomise, smooth_image
 from tests.hub_server import HubServer, in_new_process

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from resnet_zoo.catalog.architectures import PLANS, LayerShape, layer_shapes
+from resnet_zoo.catalog.records import Entry
 from resnet_zoo.complexity import count_params
 from resnet_zoo.fit import build_on_meta
-from resnet_zoo.plans import PLANS, LayerShape, layer_shapes
-from resnet_zoo.records import Entry
 from resnet_zoo.resnet import ARCHITECTURES, BasicBlock, Bottleneck
 from resnet_zoo.trunk import LAYERS
 from tests.conftest import ENTRIES

@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from resnet_zoo.catalog.classes import class_names
+from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.errors import ArgumentError, DatasetError, DownloadError, UnknownModelError
 from resnet_zoo.fit import build
-from resnet_zoo.manifest import class_names, get_entry
 from resnet_zoo.prediction import Prediction, predict
 from resnet_zoo.preprocess import ImageSource, create_transform
 from resnet_zoo.resnet import ResNet

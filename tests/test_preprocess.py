@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
+from resnet_zoo.catalog.records import Entry
 from resnet_zoo.errors import DatasetError, UnknownModelError
 from resnet_zoo.preprocess import Transform, create_transform
-from resnet_zoo.records import Entry
 from resnet_zoo.resize import resize_crop_like_cv2, resize_crop_like_pillow
 from tests.conftest import ENTRIES, NAMES, smooth_image
 

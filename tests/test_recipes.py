@@ -7,9 +7,9 @@ import re
 
 import pytest
 
+from resnet_zoo.catalog.recipes import RECIPES, Recipe, difference, find_recipe, override, recipes_of
+from resnet_zoo.catalog.records import Entry
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.recipes import RECIPES, Recipe, difference, find_recipe, override, recipes_of
-from resnet_zoo.records import Entry
 from tests.conftest import ENTRIES, NAMES
 
 FIELDS = (

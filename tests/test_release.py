@@ -25,9 +25,9 @@ import yaml
 from click.testing import CliRunner
 
 from resnet_zoo import __version__
+from resnet_zoo.catalog.manifest import current_manifest, read_manifest
 from resnet_zoo.cli import main
 from resnet_zoo.commands.completion import VARIABLE
-from resnet_zoo.manifest import current_manifest, read_manifest
 from tests.conftest import ENTRIES, NAMES
 from tests.test_layers import HEAVY, imported_by
 

@@ -8,10 +8,10 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from resnet_zoo.catalog.manifest import get_entry
+from resnet_zoo.catalog.records import Entry
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.fit import build, build_on_meta
-from resnet_zoo.manifest import get_entry
-from resnet_zoo.records import Entry
 from resnet_zoo.resnet import ARCHITECTURES, BasicBlock, Bottleneck, ResNet, stem_convolutions
 from tests.conftest import ENTRIES, NAMES, randomise
 

@@ -13,11 +13,12 @@ import torch
 from click.testing import CliRunner, Result
 
 import resnet_zoo.run_verification
+from resnet_zoo.catalog.classes import class_folders
+from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.cli import main
 from resnet_zoo.convert import safetensors_bytes
 from resnet_zoo.errors import ArgumentError, DatasetError, RunError, UnknownModelError
 from resnet_zoo.evaluation import evaluate
-from resnet_zoo.manifest import class_folders, get_entry
 from resnet_zoo.report import REPRODUCTION_TOLERANCE_PCT, RUN_CHECKS, Report
 from resnet_zoo.run_records import LogChange
 from resnet_zoo.run_verification import stored_dtypes, verify_run

@@ -6,8 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from resnet_zoo.recipes import RECIPES, find_recipe
-from resnet_zoo.schedule import image_size, learning_rate
+from resnet_zoo.catalog.recipes import RECIPES, find_recipe, image_size, learning_rate
 from tests.training_tools import small_recipe
 
 

@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
-from resnet_zoo.manifest import get_entry
-from resnet_zoo.records import Entry, Measured, RunOrigin
+from resnet_zoo.catalog.manifest import get_entry
+from resnet_zoo.catalog.records import Entry, Measured, RunOrigin
 from resnet_zoo.report import Check, Report
 from resnet_zoo.site.numbers import Number, count_states, numbers_of, other_accuracies
 from tests.conftest import ENTRIES

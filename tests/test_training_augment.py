@@ -9,7 +9,7 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from resnet_zoo.recipes import RECIPES, find_recipe
+from resnet_zoo.catalog.recipes import RECIPES, find_recipe
 from resnet_zoo.training.augment import crop_and_flip, cut_out, draw, pad, shrink
 
 PUBLISHED, FAST = RECIPES["cifar10"], find_recipe("cifar10", "fast")

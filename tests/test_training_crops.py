@@ -14,9 +14,9 @@ from PIL import Image
 from torchvision.transforms import RandomResizedCrop
 
 from resnet_zoo import jpeg
+from resnet_zoo.catalog.records import ResizeBackend
 from resnet_zoo.decode import decode
 from resnet_zoo.errors import DatasetError
-from resnet_zoo.records import ResizeBackend
 from resnet_zoo.training.crops import (
     AREA,
     ASPECT,

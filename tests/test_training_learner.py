@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from resnet_zoo.recipes import Recipe
+from resnet_zoo.catalog.recipes import Recipe
 from resnet_zoo.training.learner import Learner, make_optimizer
 from tests.training_tools import ALONE, SmallImages, normalise, same_state, small_learner, small_network, small_recipe
 

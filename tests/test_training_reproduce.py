@@ -19,8 +19,9 @@ import torch
 from PIL import Image
 
 from resnet_zoo.base.files import sha256_of
+from resnet_zoo.catalog.classes import class_folders
+from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.errors import ArgumentError, DatasetError, RunError, TrainingError, UnknownModelError
-from resnet_zoo.manifest import class_folders, get_entry
 from resnet_zoo.run_records import LogChange, SummaryFile
 from resnet_zoo.run_verification import verify_run
 from resnet_zoo.runs import format_line, read_log, read_record, read_run

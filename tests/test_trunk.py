@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from resnet_zoo import ArgumentError, FeatureExtractor, UnknownLayerError, create_model
+from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.fit import build
-from resnet_zoo.manifest import get_entry
 from resnet_zoo.resnet import ResNet
 from resnet_zoo.trunk import LAYERS, Block
 from tests.conftest import randomise

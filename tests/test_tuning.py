@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from resnet_zoo.catalog.records import Entry
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.records import Entry
 from resnet_zoo.tuning import FRESH, TUNING, Tuning
 from tests.conftest import ENTRIES, NAMES
 

@@ -10,6 +10,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from resnet_zoo.base.devices import resolve_device
+from resnet_zoo.catalog.manifest import get_entry
+from resnet_zoo.catalog.records import Entry
 from resnet_zoo.checkpoint import load_checkpoint
 from resnet_zoo.errors import (
     ArgumentError,
@@ -21,8 +23,6 @@ from resnet_zoo.errors import (
     WeightsUnavailableError,
 )
 from resnet_zoo.fit import build, build_on_meta
-from resnet_zoo.manifest import get_entry
-from resnet_zoo.records import Entry
 from resnet_zoo.zoo import adapt_input, create_model
 from tests.conftest import ENTRIES, NAMES, randomise
 

@@ -108,3 +108,9 @@ def expect_sha256(digest: str, where: Place) -> None:
         WrongValueError: It is not 64 lower-case hex digits.
     """
     expect(bool(_SHA256.fullmatch(digest)), "64 hex digits", digest, where)
+
+
+def short(value: Any) -> str:
+    """Return a value as errors show it, at most 60 characters of it."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:60] + "…"

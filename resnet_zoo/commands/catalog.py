@@ -7,12 +7,12 @@ from dataclasses import asdict
 import click
 
 from resnet_zoo.base.progress import download_bar
+from resnet_zoo.catalog.listing import DATASET_TITLES, as_csv, as_markdown, describe, facts, select
+from resnet_zoo.catalog.manifest import get_entry, list_models
+from resnet_zoo.catalog.recipes import RECIPES
+from resnet_zoo.catalog.records import to_json
 from resnet_zoo.commands.shell import examples, format_option, weights_option, with_options
 from resnet_zoo.inventory import facts_of_weights, weight_facts
-from resnet_zoo.listing import DATASET_TITLES, as_csv, as_markdown, describe, facts, select
-from resnet_zoo.manifest import get_entry, list_models
-from resnet_zoo.recipes import RECIPES
-from resnet_zoo.records import to_json
 from resnet_zoo.terminal import echo_entries, echo_json, echo_record, echo_weight_sets
 
 

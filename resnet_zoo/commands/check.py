@@ -9,6 +9,8 @@ from typing import Any
 import click
 
 from resnet_zoo.base.progress import progress_bar
+from resnet_zoo.catalog.manifest import get_entry
+from resnet_zoo.catalog.records import used_with
 from resnet_zoo.commands.shell import (
     data_options,
     device_option,
@@ -19,8 +21,6 @@ from resnet_zoo.commands.shell import (
     weights_option,
     with_options,
 )
-from resnet_zoo.manifest import get_entry
-from resnet_zoo.records import used_with
 from resnet_zoo.report import RUN_CHECKS, exit_code, reports_as_json, reports_as_junit
 from resnet_zoo.terminal import echo_evaluation, echo_json, echo_reports
 

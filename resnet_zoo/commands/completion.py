@@ -10,12 +10,12 @@ import click
 from click.shell_completion import CompletionItem, get_completion_class
 from click.types import StringParamType
 
+from resnet_zoo.catalog.manifest import current_manifest, get_entry, use_manifest
 from resnet_zoo.commands.shell import examples
 from resnet_zoo.errors import UnknownModelError, ZooError
-from resnet_zoo.manifest import current_manifest, get_entry, use_manifest
 
 if TYPE_CHECKING:
-    from resnet_zoo.records import Entry
+    from resnet_zoo.catalog.records import Entry
 
 PROGRAM, VARIABLE = "resnet-zoo", "_RESNET_ZOO_COMPLETE"
 """The command that is completed, and the variable by which a shell asks it for completions: click's own choice."""

@@ -7,6 +7,7 @@ from dataclasses import asdict
 import click
 
 from resnet_zoo.base.progress import progress_bar
+from resnet_zoo.catalog.names import kind_of
 from resnet_zoo.commands.shell import (
     batch_size_option,
     device_option,
@@ -18,7 +19,6 @@ from resnet_zoo.commands.shell import (
     weights_option,
     with_options,
 )
-from resnet_zoo.names import kind_of
 from resnet_zoo.terminal import echo_json, echo_record
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
+from resnet_zoo.catalog.names import kind_of
 from resnet_zoo.commands.shell import examples, size_option, weights_option
-from resnet_zoo.names import kind_of
 from resnet_zoo.terminal import echo_record
 
 

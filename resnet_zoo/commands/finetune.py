@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from resnet_zoo.catalog.names import kind_of
+from resnet_zoo.catalog.recipes import Precision
 from resnet_zoo.commands.shell import device_option, examples, format_option, weights_option, with_options
-from resnet_zoo.names import kind_of
-from resnet_zoo.recipes import Precision
 from resnet_zoo.terminal import echo_json, echo_record
 from resnet_zoo.tuning import FRESH, TUNING
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from resnet_zoo.catalog.names import kind_of
 from resnet_zoo.commands.shell import (
     batch_size_option,
     device_option,
@@ -23,7 +24,6 @@ from resnet_zoo.commands.shell import (
     with_options,
 )
 from resnet_zoo.errors import DatasetError
-from resnet_zoo.names import kind_of
 from resnet_zoo.terminal import echo_json, echo_predictions, echo_predictions_as_csv, echo_predictions_as_lines
 
 if TYPE_CHECKING:

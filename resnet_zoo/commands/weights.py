@@ -10,11 +10,11 @@ import click
 
 from resnet_zoo.base.progress import download_bar
 from resnet_zoo.cache import cache_path
+from resnet_zoo.catalog.listing import DATASET_TITLES
+from resnet_zoo.catalog.manifest import get_entry, list_models
 from resnet_zoo.commands.shell import examples, format_option
 from resnet_zoo.errors import NOT_CHECKED, WRONG, ZooError
 from resnet_zoo.inventory import damaged_files, export_mirror, list_cache, prune, remove_files, select_files
-from resnet_zoo.listing import DATASET_TITLES
-from resnet_zoo.manifest import get_entry, list_models
 from resnet_zoo.terminal import echo_cache, echo_json, echo_record
 
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from resnet_zoo.plans import PLANS, LayerShape, layer_shapes
-from resnet_zoo.records import Entry
+from resnet_zoo.catalog.architectures import PLANS, LayerShape, layer_shapes
+from resnet_zoo.catalog.records import Entry
 
 HEIGHT_PX = 232
 """Of the whole drawing; its width follows from the boxes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from resnet_zoo.records import Entry
+from resnet_zoo.catalog.records import Entry
 
 _PULLS = "https://github.com/open-mmlab/mmpretrain/pull/"
 _FILES = "https://github.com/open-mmlab/mmpretrain/blob/"

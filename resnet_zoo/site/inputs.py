@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from resnet_zoo.base.strict_json import WrongValueError, decode, expect, object_without_duplicates
+from resnet_zoo.catalog.records import Entry, RunOrigin
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.logs import Curve, read_curve
-from resnet_zoo.records import Entry, RunOrigin
 from resnet_zoo.report import Report
 from resnet_zoo.run_records import (
     ENVIRONMENT_NAME,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from resnet_zoo.records import Entry, UpstreamOrigin, WeightSet
+from resnet_zoo.catalog.records import Entry, UpstreamOrigin, WeightSet
 from resnet_zoo.report import ACCURACY_TOLERANCE_PCT, RUN_CHECKS, Check, Report, rounded
 
 State = Literal["matches", "differs", "not checked"]

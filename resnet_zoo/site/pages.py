@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnet_zoo import __version__
+from resnet_zoo.catalog.listing import DATASET_TITLES
+from resnet_zoo.catalog.records import Entry, Manifest
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.inventory import TestedAt, WeightFacts, best_tested, weight_facts
-from resnet_zoo.listing import DATASET_TITLES
-from resnet_zoo.manifest import Manifest
-from resnet_zoo.records import Entry
 from resnet_zoo.report import ACCURACY_TOLERANCE_PCT, Report
 from resnet_zoo.site.drawing import HEIGHT_PX, boxes_of, drawing_width, layers_of
 from resnet_zoo.site.errata import errata_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from resnet_zoo.records import Entry
+from resnet_zoo.catalog.records import Entry
 from resnet_zoo.site.inputs import Speeds, Training
 
 if TYPE_CHECKING:

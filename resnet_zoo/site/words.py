@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from resnet_zoo.catalog.recipes import Recipe, recipes_of
+from resnet_zoo.catalog.records import Entry, PageOrigin, UpstreamOrigin, WeightSet
 from resnet_zoo.download import FULL_SHA256_DIGITS
-from resnet_zoo.recipes import Recipe, recipes_of
-from resnet_zoo.records import Entry, PageOrigin, UpstreamOrigin, WeightSet
 from resnet_zoo.report import Report
 from resnet_zoo.site.inputs import Training
 

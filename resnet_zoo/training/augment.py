@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from resnet_zoo.recipes import Recipe
+from resnet_zoo.catalog.recipes import Recipe
 from resnet_zoo.training.order import generator
 
 PADDING = 4

@@ -11,8 +11,8 @@ from typing import Any
 
 import filelock
 
+from resnet_zoo.catalog.records import Entry, to_json
 from resnet_zoo.errors import RunError, TrainingError
-from resnet_zoo.records import Entry, to_json
 from resnet_zoo.run_records import (
     ENVIRONMENT_NAME,
     LOG_NAME,

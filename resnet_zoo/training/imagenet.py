@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from resnet_zoo.catalog.classes import class_folders
+from resnet_zoo.catalog.datasets import NUM_IMAGES
+from resnet_zoo.catalog.records import Entry
 from resnet_zoo.data import check_complete, in1k_variant, some
-from resnet_zoo.datasets import NUM_IMAGES
 from resnet_zoo.errors import ArgumentError, DatasetError
-from resnet_zoo.manifest import class_folders
-from resnet_zoo.records import Entry
 from resnet_zoo.training.crop_images import CropImages
 from resnet_zoo.training.parquet_shards import ParquetShards
 from resnet_zoo.training.sources import ClassFolders, Source

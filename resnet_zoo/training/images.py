@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from resnet_zoo.catalog.recipes import Recipe
+from resnet_zoo.catalog.records import Entry
 from resnet_zoo.data import Batch, LabelledImages, batches
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.recipes import Recipe
-from resnet_zoo.records import Entry
 from resnet_zoo.training.augment import crop_and_flip, cut_out, draw, pad
 from resnet_zoo.training.order import generator
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from resnet_zoo.base.processes import Processes
-from resnet_zoo.recipes import Recipe
+from resnet_zoo.catalog.recipes import Recipe
 from resnet_zoo.resnet import ResNet
 from resnet_zoo.training.augment import shrink
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from resnet_zoo.base.processes import join_processes
+from resnet_zoo.catalog.manifest import get_entry
+from resnet_zoo.catalog.recipes import find_recipe, override
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.manifest import get_entry
-from resnet_zoo.recipes import find_recipe, override
 from resnet_zoo.training.console import console
 from resnet_zoo.training.finish import summarise
 from resnet_zoo.training.tensorboard import summary_writer

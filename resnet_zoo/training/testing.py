@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import torch
 
 from resnet_zoo.base.processes import Processes
+from resnet_zoo.catalog.records import Entry
 from resnet_zoo.data import Batch, LabelledImages, batches, listing_sha256
 from resnet_zoo.evaluation import Precision, count_correct
 from resnet_zoo.preprocess import Transform
-from resnet_zoo.records import Entry
 from resnet_zoo.resnet import ResNet
 from resnet_zoo.training.images import pixels_sha256, read_all
 

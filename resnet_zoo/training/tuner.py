@@ -12,6 +12,8 @@ from resnet_zoo.base.devices import device_title
 from resnet_zoo.base.machine import code_sha256, versions
 from resnet_zoo.base.processes import Processes
 from resnet_zoo.batching import map_in_order, num_cores
+from resnet_zoo.catalog.recipes import Recipe
+from resnet_zoo.catalog.records import Entry
 from resnet_zoo.class_tree import ClassTree, Images
 from resnet_zoo.data import LabelledImages
 from resnet_zoo.decode import decode
@@ -19,8 +21,6 @@ from resnet_zoo.evaluation import wilson_interval
 from resnet_zoo.fit import build
 from resnet_zoo.network_file import save_network
 from resnet_zoo.networks import Network
-from resnet_zoo.recipes import Recipe
-from resnet_zoo.records import Entry
 from resnet_zoo.resnet import ResNet
 from resnet_zoo.training.checkpoints import Position
 from resnet_zoo.training.console import Console

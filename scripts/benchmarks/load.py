@@ -79,7 +79,7 @@ def zoo_of(weights: Path, folder: Path) -> Iterator[None]:
 
     from resnet_zoo import cache
     from resnet_zoo.base.files import sha256_of
-    from resnet_zoo.manifest import manifest_path, use_manifest
+    from resnet_zoo.catalog.manifest import manifest_path, use_manifest
 
     content = json.loads(manifest_path().read_text(encoding="utf-8"))
     row = next(row for row in content["models"] if row["name"] == "resnet50_in1k")

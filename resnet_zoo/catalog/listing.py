@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from resnet_zoo.datasets import official_accuracy
+from resnet_zoo.catalog.datasets import official_accuracy
+from resnet_zoo.catalog.manifest import current_manifest
+from resnet_zoo.catalog.recipes import RECIPES
+from resnet_zoo.catalog.records import Entry, Measured, PageOrigin, Preprocess, RunOrigin, UpstreamOrigin, to_json
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.manifest import current_manifest
-from resnet_zoo.recipes import RECIPES
-from resnet_zoo.records import Entry, Measured, PageOrigin, Preprocess, RunOrigin, UpstreamOrigin, to_json
 
 Facts = dict[str, Any]
 

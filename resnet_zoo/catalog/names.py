@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import Literal
 
+from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.errors import UnknownModelError
-from resnet_zoo.manifest import get_entry
 
 HUB_PREFIX = "hf-hub:"
 

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from resnet_zoo.errors import ArgumentError, UnknownWeightsError
+from resnet_zoo.errors import ArgumentError, UnknownModelError, UnknownWeightsError
 
 ResizeBackend = Literal["cv2", "pillow", "pillow_bicubic"]
 Stem = Literal["imagenet", "cifar", "deep"]
@@ -257,6 +257,27 @@ class Entry:
             return self.weights[tag]
         except KeyError:
             raise UnknownWeightsError(self.name, tag, self.weights) from None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All rows, in table order."""
+
+    schema_version: int
+    base_urls: tuple[str, ...]
+    preprocess: dict[str, Preprocess]
+    models: tuple[Entry, ...]
+
+    def find(self, name: str) -> Entry:
+        """Return the row with this name or alias.
+
+        Raises:
+            UnknownModelError: No row is called so.
+        """
+        for entry in self.models:
+            if name == entry.name or name in entry.aliases:
+                return entry
+        raise UnknownModelError(name, [known for entry in self.models for known in (entry.name, *entry.aliases)])
 
 
 def is_tag(weights: str | os.PathLike[str]) -> bool:

@@ -1,0 +1,45 @@
+"""The names of the classes of the data sets, one list for each, and what names of others must be like."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from resnet_zoo.base.strict_json import WrongValueError, expect, short
+
+_LISTS = Path(__file__).parent / "class_lists"
+
+
+def class_lists() -> list[str]:
+    """Return the names of the lists that there are."""
+    return sorted(path.stem for path in _LISTS.glob("*.tsv"))
+
+
+def class_names(classes: str) -> list[str]:
+    """Return the names of a list of classes, in label order (ImageNet: all synonyms, comma-separated)."""
+    return [line.split("\t")[-1] for line in _class_lines(classes)]
+
+
+def class_folders(classes: str) -> list[str]:
+    """Return the folder name of each class, in label order: the WordNet id for ImageNet, else the class name."""
+    return [line.split("\t")[0] for line in _class_lines(classes)]
+
+
+def _class_lines(classes: str) -> list[str]:
+    return (_LISTS / f"{classes}.tsv").read_text(encoding="utf-8").splitlines()
+
+
+def check_class_names(names: Any, num_classes: int) -> None:
+    """Check names of classes that came with a network.
+
+    Raises:
+        WrongValueError: They are no list of as many printable names as there are classes.
+    """
+    where = ("class_names",)
+    expect(isinstance(names, (list, tuple)), "a list of names", type(names).__name__, where)
+    if len(names) != num_classes:
+        raise WrongValueError(where, f"expected {num_classes} names, one per class, got {len(names)}")
+    for label, name in enumerate(names):
+        good = isinstance(name, str) and name and name.isprintable()  # a name is printed: no terminal codes, no lines
+        if not good:
+            raise WrongValueError((*where, label), f"expected a printable name, got {short(name)}")

@@ -1,0 +1,205 @@
+"""The manifest: every fact about a row, written once in ``weights_manifest.json`` and read strictly.
+
+The records in ``records.py`` are the schema. A missing or unknown field, a wrong type, a short hash or a duplicate
+name is a ``ManifestError`` with row and field; there are no defaults for facts. ``weights_manifest.schema.json``
+documents the same for other programs, and a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextvars import ContextVar
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from resnet_zoo.base.files import write_atomically
+from resnet_zoo.base.strict_json import Place, WrongValueError, decode, object_without_duplicates
+from resnet_zoo.catalog.records import Entry, Manifest
+from resnet_zoo.catalog.rules import check_rules
+from resnet_zoo.errors import ArgumentError, ManifestError
+
+PACKAGE = Path(__file__).parent.parent
+MANIFEST_NAME = "weights_manifest.json"
+
+
+_CHOSEN: ContextVar[Path | None] = ContextVar("manifest", default=None)
+
+
+@contextlib.contextmanager
+def use_manifest(path: str | os.PathLike[str] | None) -> Iterator[None]:
+    """Use the manifest file of a private zoo within a ``with`` block; ``None`` changes nothing."""
+    token = _CHOSEN.set(_CHOSEN.get() if path is None else Path(path).expanduser().absolute())
+    try:
+        yield
+    finally:
+        _CHOSEN.reset(token)
+
+
+def manifest_path() -> Path:
+    """Return the manifest in use: that of `use_manifest`, else ``$RESNET_ZOO_MANIFEST``, else the package's own.
+
+    The package's own is inside it in a wheel, and one folder up in a checkout.
+    """
+    private = _CHOSEN.get() or os.environ.get("RESNET_ZOO_MANIFEST")
+    if private:
+        return Path(private).expanduser().absolute()
+    packaged = PACKAGE / MANIFEST_NAME
+    return packaged if packaged.exists() else PACKAGE.parent / MANIFEST_NAME
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read and check a manifest file.
+
+    Raises:
+        ManifestError: The file is missing, is not JSON, or breaks a rule of the schema.
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=object_without_duplicates)
+    except OSError as error:
+        raise ManifestError(path, "", "", f"cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ManifestError(path, "", "", f"is not valid JSON: {error}") from error
+    return parse_manifest(path, raw)
+
+
+def parse_manifest(path: Path, content: Any) -> Manifest:
+    """Check a manifest's parsed content; ``path`` is what errors call it.
+
+    Raises:
+        ManifestError: It breaks a rule of the schema.
+    """
+    try:
+        manifest: Manifest = decode(Manifest, _resolve_preprocess(content), ())
+        check_rules(manifest)
+    except WrongValueError as wrong:
+        row, field = _place(content, wrong.where)
+        raise ManifestError(path, row, field, wrong.why) from None
+    return manifest
+
+
+_read_once = functools.lru_cache(maxsize=8)(read_manifest)
+
+
+def current_manifest() -> Manifest:
+    """Return the manifest in use (`manifest_path`), each file read once.
+
+    Raises:
+        ManifestError: It is broken.
+    """
+    return _read_once(manifest_path())
+
+
+def get_entry(name: str, *, manifest: str | os.PathLike[str] | None = None) -> Entry:
+    """Return the row with this name or alias.
+
+    Args:
+        name: A row or alias.
+        manifest: The manifest file of a private zoo; ``None`` means the one in use.
+
+    Raises:
+        UnknownModelError: No row is called so; the message carries near matches.
+        ManifestError: The manifest is broken.
+    """
+    with use_manifest(manifest):
+        return current_manifest().find(name)
+
+
+def list_models(pattern: str | None = None, *, dataset: str | None = None) -> list[str]:
+    """Return row names in table order.
+
+    Args:
+        pattern: Shell wildcards (``resnet*_cifar10``), compared with names and aliases; without a wildcard, a part
+            of the name. ``None`` means all.
+        dataset: Only rows of this data set (``cifar10``, ``cifar100``, ``in1k``).
+
+    Raises:
+        ManifestError: The manifest is broken.
+    """
+    return [
+        entry.name
+        for entry in current_manifest().models
+        if _matches(entry, pattern) and dataset in (None, entry.dataset)
+    ]
+
+
+def _matches(entry: Entry, pattern: str | None) -> bool:
+    if pattern is None:
+        return True
+    if not any(character in pattern for character in "*?["):
+        pattern = f"*{pattern}*"
+    return any(fnmatchcase(name, pattern) for name in (entry.name, *entry.aliases))
+
+
+# --- strict reading -----------------------------------------------------------------------------------------------
+
+
+def _place(raw: Any, where: Place) -> tuple[str, str]:
+    """Turn ("models", 3, "exact", "params") into the row's name and "exact.params"."""
+    if len(where) >= 2 and where[0] == "models":
+        row = raw["models"][where[1]]
+        name = row.get("name") if isinstance(row, dict) else None
+        return str(name or where[1]), ".".join(map(str, where[2:]))
+    return "", ".".join(map(str, where))
+
+
+def _resolve_preprocess(raw: Any) -> Any:
+    """Put the named preprocessing block in the place of its name in each row, and in each accuracy of a weight set."""
+    if not (isinstance(raw, dict) and isinstance(raw.get("models"), list) and isinstance(raw.get("preprocess"), dict)):
+        return raw  # decode says what is wrong with it
+    blocks = raw["preprocess"]
+    return {**raw, "models": [_resolved(row, blocks, ("models", index)) for index, row in enumerate(raw["models"])]}
+
+
+def _resolved(value: Any, blocks: dict[str, Any], where: Place) -> Any:
+    """Return parsed JSON in which every ``preprocess`` is the block it names."""
+    if isinstance(value, list):
+        return [_resolved(item, blocks, (*where, index)) for index, item in enumerate(value)]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: _named_block(item, blocks, (*where, key))
+        if key == "preprocess"
+        else _resolved(item, blocks, (*where, key))
+        for key, item in value.items()
+    }
+
+
+def _named_block(name: Any, blocks: dict[str, Any], where: Place) -> Any:
+    if not isinstance(name, str) or name not in blocks:
+        raise WrongValueError(where, f"expected one of {', '.join(blocks)}, got {name!r}")
+    return blocks[name]
+
+
+_SHORT_LIST = re.compile(r"\[\n\s*([^\[\]{}]*?)\n\s*\]")  # only JSON's own brackets stand at a line's end
+
+
+def format_manifest(content: Any) -> str:
+    """Return the manifest's text for its parsed content: two-space JSON, lists of plain values on one line."""
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    return _SHORT_LIST.sub(lambda match: "[" + re.sub(r"\s*\n\s*", " ", match[1]) + "]", text) + "\n"
+
+
+def replace_manifest(path: Path, content: Any, before: bytes) -> None:
+    """Replace a manifest in one step, after all its checks.
+
+    Args:
+        path: The manifest.
+        content: Its new parsed content.
+        before: The bytes it had when ``content`` was made from it.
+
+    Raises:
+        ManifestError: The content breaks a rule; the file is as it was.
+        ArgumentError: The file was changed meanwhile.
+        OSError: It cannot be written.
+    """
+    parse_manifest(path, content)
+    if path.read_bytes() != before:
+        raise ArgumentError(f"{path} was changed while this ran. Run it again; what is done already is not done twice.")
+    write_atomically(path, lambda part: part.write_bytes(format_manifest(content).encode()))
+    _read_once.cache_clear()
