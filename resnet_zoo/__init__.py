@@ -33,16 +33,16 @@ from resnet_zoo.errors import (
 if TYPE_CHECKING:
     from resnet_zoo.catalog.manifest import get_entry, list_models
     from resnet_zoo.checkpoint import load_checkpoint
-    from resnet_zoo.complexity import count_flops, count_params
     from resnet_zoo.convert import convert_checkpoint
     from resnet_zoo.embedding import embed
     from resnet_zoo.embedding_files import embed_files
     from resnet_zoo.evaluation import evaluate
     from resnet_zoo.export import export_model
-    from resnet_zoo.features import FeatureExtractor, create_feature_extractor
     from resnet_zoo.finetuning import finetune
     from resnet_zoo.hub import push_to_hub
     from resnet_zoo.inference import optimize_for_inference
+    from resnet_zoo.network.counting import count_flops, count_params
+    from resnet_zoo.network.features import FeatureExtractor
     from resnet_zoo.network_file import save_network
     from resnet_zoo.networks import open_network
     from resnet_zoo.prediction import predict, stream_predictions
@@ -52,17 +52,17 @@ if TYPE_CHECKING:
     from resnet_zoo.training.tuner import FinetuneResult
     from resnet_zoo.tuning import Tuning
     from resnet_zoo.verification import verify
-    from resnet_zoo.zoo import create_model
+    from resnet_zoo.zoo import create_feature_extractor, create_model
 
 __version__ = "0.1.0"
 
 _TORCH_BOUND = {
-    "FeatureExtractor": "features",
+    "FeatureExtractor": "network.features",
     "FinetuneResult": "training.tuner",
     "convert_checkpoint": "convert",
-    "count_flops": "complexity",
-    "count_params": "complexity",
-    "create_feature_extractor": "features",
+    "count_flops": "network.counting",
+    "count_params": "network.counting",
+    "create_feature_extractor": "zoo",
     "create_model": "zoo",
     "create_transform": "preprocess",
     "embed": "embedding",

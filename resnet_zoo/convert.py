@@ -19,8 +19,9 @@ from resnet_zoo.catalog.manifest import current_manifest, get_entry
 from resnet_zoo.catalog.records import UpstreamOrigin
 from resnet_zoo.checkpoint import Checkpoint, load_checkpoint
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.fit import check_fit, expected_shapes, fitting_rows, nearest_row, with_counters
+from resnet_zoo.fit import check_fit, fitting_rows, nearest_row
 from resnet_zoo.layouts import LAYOUTS, Layout, is_deep, ours_to_openmmlab, renamed
+from resnet_zoo.network.building import expected_shapes, with_counters
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ from resnet_zoo.catalog.names import kind_of
 from resnet_zoo.catalog.records import to_json
 from resnet_zoo.chain import Chain
 from resnet_zoo.errors import ArgumentError, ExportError
-from resnet_zoo.features import FeatureExtractor, check_layers
-from resnet_zoo.fit import architecture_of, build
+from resnet_zoo.network.building import architecture_of, build
+from resnet_zoo.network.features import FeatureExtractor, check_layers
 from resnet_zoo.networks import Network, open_network
 
 Format = Literal["onnx", "torch-export"]

@@ -31,12 +31,13 @@ from resnet_zoo.errors import (
     PublishError,
     ZooError,
 )
-from resnet_zoo.fit import build_on_meta, check_fit, image_channels, shapes_of
+from resnet_zoo.fit import check_fit
 from resnet_zoo.hub_config import HubConfig, config_content
 from resnet_zoo.hub_files import HubFile, announced_hash, fetch_hub_file, reason
+from resnet_zoo.network.building import build_on_meta, image_channels, shapes_of
 
 if TYPE_CHECKING:
-    from resnet_zoo.resnet import ResNet
+    from resnet_zoo.network.resnet import ResNet
 
 CONFIG_NAME, WEIGHTS_NAME, CARD_NAME = "config.json", "model.safetensors", "README.md"
 

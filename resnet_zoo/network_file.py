@@ -14,9 +14,10 @@ from resnet_zoo.catalog.records import Entry, Preprocess
 from resnet_zoo.checkpoint import Checkpoint, load_checkpoint
 from resnet_zoo.convert import safetensors_bytes
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.fit import build_on_meta, check_fit, image_channels, shapes_of
+from resnet_zoo.fit import check_fit
+from resnet_zoo.network.building import build_on_meta, image_channels, shapes_of
+from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.network_header import FIELDS, NetworkHeader
-from resnet_zoo.resnet import ResNet
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from resnet_zoo.checkpoint import load_checkpoint
 from resnet_zoo.download import Progress, fetched_upstream
 from resnet_zoo.errors import ArgumentError, IntegrityError, PublishError, WeightsUnavailableError
 from resnet_zoo.evaluation import evaluate
-from resnet_zoo.fit import check_fit, expected_shapes
+from resnet_zoo.fit import check_fit
 from resnet_zoo.hub import (
     CARD_NAME,
     check_repository_name,
@@ -43,6 +43,7 @@ from resnet_zoo.hub import (
     git_blob_hash,
     hub_errors_as_publish_errors,
 )
+from resnet_zoo.network.building import expected_shapes
 from resnet_zoo.zoo import open_weights
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,10 +29,12 @@ from resnet_zoo.errors import (
     WeightsUnavailableError,
     ZooError,
 )
-from resnet_zoo.fit import build, build_on_meta, check_fit, shapes_of, with_counters
+from resnet_zoo.fit import check_fit
 from resnet_zoo.hub import open_repository
+from resnet_zoo.network.building import architecture_of, build, build_on_meta, shapes_of, with_counters
+from resnet_zoo.network.features import STAGES, FeatureExtractor, check_layers
+from resnet_zoo.network.resnet import ResNet, initialise_classifier
 from resnet_zoo.network_file import read_network
-from resnet_zoo.resnet import ResNet, initialise_classifier
 
 _LOG = logging.getLogger("resnet_zoo")
 
@@ -240,3 +242,37 @@ def _aligned(tensor: Tensor) -> Tensor:
 def _size(tensors: Mapping[str, Tensor], key: str, dim: int) -> int | None:
     tensor = tensors.get(key)
     return tensor.shape[dim] if tensor is not None and tensor.ndim > dim else None
+
+
+def create_feature_extractor(
+    name: str | os.PathLike[str],
+    *,
+    layers: Sequence[str] = STAGES,
+    pretrained: bool = False,
+    weights: str | os.PathLike[str] | None = None,
+    in_channels: int = 3,
+    device: torch.device | str | None = None,
+    manifest: str | os.PathLike[str] | None = None,
+) -> FeatureExtractor:
+    """Return the part of a network that computes some layers, in training mode like any new module.
+
+    Args:
+        name: A row or alias, ``hf-hub:owner/name``, or the path of a network file, as `create_model`.
+        layers: The layers to return, in any order (a table is in the module's docstring): ``stem.relu``, ``stem``,
+            ``stage1`` to ``stage4``, a block as ``stage3.5``, ``pool``, ``logits``.
+        pretrained: Load the row's default weights.
+        weights: A tag of the row, or the path of a weights file, as `create_model`.
+        in_channels: Another number of image channels, as `create_model`.
+        device: Where it ends up: a torch device, or ``auto``.
+        manifest: The manifest file of a private zoo, as `create_model`.
+
+    Raises:
+        UnknownLayerError: The network has no layer of that name.
+        ArgumentError: ``layers`` is empty, names one twice, or is no sequence of names; or as `create_model`.
+        ZooError: Everything else that `create_model` raises.
+    """
+    with use_manifest(manifest):
+        if kind_of(name) == "row":  # before anything is fetched
+            check_layers(layers, architecture_of(get_entry(str(name))).depths)
+        model = create_model(name, pretrained=pretrained, weights=weights, in_channels=in_channels, device=device)
+    return FeatureExtractor(model, layers=layers)

@@ -17,9 +17,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from resnet_zoo.catalog.manifest import current_manifest, get_entry, manifest_path
-from resnet_zoo.fit import build
+from resnet_zoo.network.building import build
+from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.network_file import save_network
-from resnet_zoo.resnet import ResNet
 
 if TYPE_CHECKING:
     from tests.run_folders import MadeRun

@@ -20,7 +20,7 @@ from resnet_zoo.catalog.recipes import RECIPES
 from resnet_zoo.catalog.records import to_json
 from resnet_zoo.convert import safetensors_bytes
 from resnet_zoo.evaluation import evaluate
-from resnet_zoo.fit import build
+from resnet_zoo.network.building import build
 from resnet_zoo.run_records import (
     HASHED_NAMES,
     DataFingerprint,

@@ -8,12 +8,12 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from resnet_zoo import complexity
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.records import Entry
-from resnet_zoo.complexity import FlopsRule, count_flops, count_params, dry_run, tally_operations
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.fit import build, build_on_meta
+from resnet_zoo.network import counting as complexity
+from resnet_zoo.network.building import build, build_on_meta
+from resnet_zoo.network.counting import FlopsRule, count_flops, count_params, dry_run, tally_operations
 from tests.conftest import ENTRIES, NAMES
 
 

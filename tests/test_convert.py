@@ -21,8 +21,8 @@ from resnet_zoo.catalog.records import UpstreamOrigin
 from resnet_zoo.checkpoint import load_checkpoint
 from resnet_zoo.convert import convert_checkpoint, safetensors_bytes
 from resnet_zoo.errors import ArgumentError, CheckpointError, UnknownModelError, WeightsMismatchError
-from resnet_zoo.fit import build
 from resnet_zoo.layouts import LAYOUTS, Layout
+from resnet_zoo.network.building import build
 from tests.conftest import NAMES, randomise
 
 

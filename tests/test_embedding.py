@@ -11,7 +11,7 @@ from PIL import Image
 
 from resnet_zoo import create_model, create_transform, embed
 from resnet_zoo.errors import ArgumentError, DatasetError, UnknownModelError
-from resnet_zoo.resnet import ResNet
+from resnet_zoo.network.resnet import ResNet
 from tests.conftest import smooth_image
 
 ROW = "resnet18_cifar10"

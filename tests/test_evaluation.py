@@ -16,9 +16,9 @@ from resnet_zoo.chain import tensors_sha256
 from resnet_zoo.data import Batch, batches, open_test_set
 from resnet_zoo.errors import ArgumentError, DatasetError, DownloadError, UnknownModelError
 from resnet_zoo.evaluation import Evaluation, Precision, correct_in_top_k, count_correct, evaluate, wilson_interval
-from resnet_zoo.fit import build
+from resnet_zoo.network.building import build
+from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.preprocess import create_transform
-from resnet_zoo.resnet import ResNet
 from tests.conftest import randomise
 
 NAME = "resnet18_cifar10"

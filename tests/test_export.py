@@ -30,10 +30,10 @@ from resnet_zoo.errors import (
     WeightsMismatchError,
 )
 from resnet_zoo.export import SUFFIXES, Format, export_model, metadata_of
-from resnet_zoo.fit import build
+from resnet_zoo.network.building import build
+from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.network_file import save_network
 from resnet_zoo.networks import open_network
-from resnet_zoo.resnet import ResNet
 from tests.conftest import NAMES, random_network
 
 ROW = "resnet18_cifar10"

@@ -26,13 +26,13 @@ from resnet_zoo import (
     UnknownLayerError,
     UnknownModelError,
     create_feature_extractor,
-    features,
 )
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.records import Entry
-from resnet_zoo.fit import build, build_on_meta
-from resnet_zoo.resnet import ARCHITECTURES, ResNet
-from resnet_zoo.trunk import LAYERS
+from resnet_zoo.network import features
+from resnet_zoo.network.building import build, build_on_meta
+from resnet_zoo.network.resnet import ARCHITECTURES, ResNet
+from resnet_zoo.network.trunk import LAYERS
 from tests.conftest import ENTRIES, NAMES, randomise
 
 STAGES = ("stage1", "stage2", "stage3", "stage4")

@@ -11,16 +11,8 @@ from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.records import Entry
 from resnet_zoo.checkpoint import Checkpoint
 from resnet_zoo.errors import CheckpointError, ManifestError, WeightsMismatchError
-from resnet_zoo.fit import (
-    Shapes,
-    build,
-    build_on_meta,
-    check_fit,
-    expected_shapes,
-    fitting_rows,
-    nearest_row,
-    with_counters,
-)
+from resnet_zoo.fit import check_fit, fitting_rows, nearest_row
+from resnet_zoo.network.building import Shapes, build, build_on_meta, expected_shapes, with_counters
 from tests.conftest import ENTRIES, NAMES
 
 

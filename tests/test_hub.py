@@ -108,7 +108,7 @@ def test_two_rows_never_have_the_same_help(hub: dict[str, Any]) -> None:
 
 @every_entry_point
 def test_every_entry_point_loads_its_network(name: str, entry: Entry, hub: dict[str, Any]) -> None:
-    assert hub["models"][name] == [entry.exact.params, entry.num_classes, "resnet_zoo.resnet"]
+    assert hub["models"][name] == [entry.exact.params, entry.num_classes, "resnet_zoo.network.resnet"]
 
 
 def test_a_loaded_network_computes_logits(hub: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ from resnet_zoo.errors import (
     ZooError,
 )
 from resnet_zoo.hub_config import HubConfig
-from resnet_zoo.resnet import ResNet
+from resnet_zoo.network.resnet import ResNet
 from tests.conftest import randomise
 from tests.hub_server import HubServer, in_new_process
 

@@ -25,10 +25,10 @@ from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.cli import main
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.evaluation import evaluate
-from resnet_zoo.fit import build
 from resnet_zoo.inference import OptimizedModel, fold_batch_norms, optimize_for_inference
+from resnet_zoo.network.building import build
+from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.prediction import predict
-from resnet_zoo.resnet import ResNet
 from tests.conftest import NAMES, random_network, smooth_image
 
 ROW, DEEP_ROW = "resnet18_cifar10", "resnetv1d50_in1k"

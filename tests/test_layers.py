@@ -140,7 +140,7 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
         ("manifest", "from .zoo import create_model"),
         ("manifest", "from . import zoo"),
         ("manifest", "def f():\n    from resnet_zoo.zoo import create_model"),
-        ("manifest", "class A:\n    import resnet_zoo.resnet"),
+        ("manifest", "class A:\n    import resnet_zoo.network.resnet"),
         ("manifest", "try:\n    import torch\nexcept ImportError:\n    torch = None"),
         ("manifest", "import torch.nn as nn"),
         ("manifest", "from torch import nn"),

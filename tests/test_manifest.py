@@ -27,7 +27,7 @@ from resnet_zoo.catalog.manifest import (
 )
 from resnet_zoo.catalog.records import Entry, to_json
 from resnet_zoo.errors import ManifestError, UnknownModelError
-from resnet_zoo.resnet import ARCHITECTURES
+from resnet_zoo.network.resnet import ARCHITECTURES
 from tests.conftest import ENTRIES, NAMES
 
 TEXT = manifest_path().read_text(encoding="utf-8")

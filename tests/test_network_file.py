@@ -18,8 +18,8 @@ from resnet_zoo.errors import (
     WeightsMismatchError,
     WeightsUnavailableError,
 )
+from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.network_file import read_network, save_network
-from resnet_zoo.resnet import ResNet
 from tests.conftest import PETS, needs_permissions
 
 ROW = "resnet18_cifar10"

@@ -25,7 +25,7 @@ from resnet_zoo.catalog.manifest import manifest_path, use_manifest
 from resnet_zoo.catalog.records import Entry, PageOrigin, UpstreamOrigin, WeightSet
 from resnet_zoo.cli import main
 from resnet_zoo.errors import DownloadError
-from resnet_zoo.fit import build_on_meta
+from resnet_zoo.network.building import build_on_meta
 from resnet_zoo.zoo import open_weights
 from tests.conftest import randomise, smooth_image
 from tests.hub_server import HubServer, in_new_process

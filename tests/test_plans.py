@@ -6,10 +6,10 @@ import pytest
 
 from resnet_zoo.catalog.architectures import PLANS, LayerShape, layer_shapes
 from resnet_zoo.catalog.records import Entry
-from resnet_zoo.complexity import count_params
-from resnet_zoo.fit import build_on_meta
-from resnet_zoo.resnet import ARCHITECTURES, BasicBlock, Bottleneck
-from resnet_zoo.trunk import LAYERS
+from resnet_zoo.network.building import build_on_meta
+from resnet_zoo.network.counting import count_params
+from resnet_zoo.network.resnet import ARCHITECTURES, BasicBlock, Bottleneck
+from resnet_zoo.network.trunk import LAYERS
 from tests.conftest import ENTRIES
 
 

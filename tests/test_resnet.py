@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.records import Entry
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.fit import build, build_on_meta
-from resnet_zoo.resnet import ARCHITECTURES, BasicBlock, Bottleneck, ResNet, stem_convolutions
+from resnet_zoo.network.building import build, build_on_meta
+from resnet_zoo.network.resnet import ARCHITECTURES, BasicBlock, Bottleneck, ResNet, stem_convolutions
 from tests.conftest import ENTRIES, NAMES, randomise
 
 GOLDEN = Path(__file__).parent / "golden"

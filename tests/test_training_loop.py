@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from resnet_zoo.errors import NonFiniteLossError, TrainingError, TrainingStopped
-from resnet_zoo.resnet import ResNet
+from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.run_records import LogEpoch, LogLine, LogStep
 from resnet_zoo.runs import read_log
 from resnet_zoo.training.checkpoints import Position, list_checkpoints

@@ -17,9 +17,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from resnet_zoo import ArgumentError, FeatureExtractor, UnknownLayerError, create_model
 from resnet_zoo.catalog.manifest import get_entry
-from resnet_zoo.fit import build
-from resnet_zoo.resnet import ResNet
-from resnet_zoo.trunk import LAYERS, Block
+from resnet_zoo.network.building import build
+from resnet_zoo.network.resnet import ResNet
+from resnet_zoo.network.trunk import LAYERS, Block
 from tests.conftest import randomise
 
 
@@ -185,7 +185,7 @@ def test_recomputed_blocks_give_the_same_gradients_and_statistics_bit_by_bit(nam
 
 
 def test_without_care_a_recomputed_batch_is_counted_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("resnet_zoo.trunk._contexts", lambda block: (nullcontext(), nullcontext()))
+    monkeypatch.setattr("resnet_zoo.network.trunk._contexts", lambda block: (nullcontext(), nullcontext()))
     model = network()
     model.set_grad_checkpointing()
     train_step(model, images())

@@ -15,7 +15,7 @@ from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.records import Entry, Exact, Published, UpstreamOrigin
 from resnet_zoo.download import shipped_weights
 from resnet_zoo.errors import DatasetError, UnknownModelError, UnknownWeightsError, WeightsUnavailableError
-from resnet_zoo.fit import build
+from resnet_zoo.network.building import build
 from resnet_zoo.report import Report, exit_code
 from resnet_zoo.verification import (
     check_counts,

@@ -22,7 +22,7 @@ from resnet_zoo.errors import (
     WeightsMismatchError,
     WeightsUnavailableError,
 )
-from resnet_zoo.fit import build, build_on_meta
+from resnet_zoo.network.building import build, build_on_meta
 from resnet_zoo.zoo import adapt_input, create_model
 from tests.conftest import ENTRIES, NAMES, randomise
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from resnet_zoo.base.files import sha256_of, write_atomically
 from resnet_zoo.cards import run_card
 from resnet_zoo.catalog.manifest import get_entry
-from resnet_zoo.complexity import count_flops, count_params
 from resnet_zoo.convert import safetensors_bytes
 from resnet_zoo.curves import draw_curves
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.logs import read_curve
-from resnet_zoo.resnet import ResNet
+from resnet_zoo.network.counting import count_flops, count_params
+from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.run_records import (
     CARD_NAME,
     CURVES_NAME,

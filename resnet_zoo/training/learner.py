@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from resnet_zoo.base.processes import Processes
 from resnet_zoo.catalog.recipes import Recipe
-from resnet_zoo.resnet import ResNet
+from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.training.augment import shrink
 
 _SYNC_BUFFERS = {"forward_sync_buffers", "broadcast_buffers"} & {*signature(DistributedDataParallel).parameters}

@@ -18,7 +18,7 @@ from resnet_zoo.catalog.recipes import Recipe, difference
 from resnet_zoo.catalog.records import Entry
 from resnet_zoo.data import open_test_set, open_training_set
 from resnet_zoo.errors import ArgumentError, DatasetError
-from resnet_zoo.fit import build
+from resnet_zoo.network.building import build
 from resnet_zoo.preprocess import Transform
 from resnet_zoo.run_records import DataFingerprint, EnvironmentFile, LogLine, RecipeFile, ResultFile
 from resnet_zoo.training.console import Console

@@ -18,10 +18,11 @@ from resnet_zoo.class_tree import ClassTree, Images
 from resnet_zoo.data import LabelledImages
 from resnet_zoo.decode import decode
 from resnet_zoo.evaluation import wilson_interval
-from resnet_zoo.fit import build
+from resnet_zoo.network.building import build
+from resnet_zoo.network.resnet import ResNet
+from resnet_zoo.network.trunk import BODY
 from resnet_zoo.network_file import save_network
 from resnet_zoo.networks import Network
-from resnet_zoo.resnet import ResNet
 from resnet_zoo.training.checkpoints import Position
 from resnet_zoo.training.console import Console
 from resnet_zoo.training.crop_images import CropImages
@@ -32,7 +33,6 @@ from resnet_zoo.training.order import initial_values
 from resnet_zoo.training.sources import ImageFiles
 from resnet_zoo.training.testing import TestImages
 from resnet_zoo.training.work_folder import Plan, work_folder
-from resnet_zoo.trunk import BODY
 from resnet_zoo.tuning import Tuning
 
 _VARIANT = "class folders"

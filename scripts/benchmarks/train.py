@@ -20,7 +20,7 @@ from resnet_zoo.base.processes import Processes
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.recipes import Precision, find_recipe
 from resnet_zoo.data import open_training_set
-from resnet_zoo.fit import build
+from resnet_zoo.network.building import build
 from resnet_zoo.preprocess import Transform
 from resnet_zoo.training.images import HeldImages
 from resnet_zoo.training.learner import Learner, make_optimizer

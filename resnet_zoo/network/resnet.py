@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from resnet_zoo.catalog.architectures import EXPANSIONS, PLANS, STAGE_WIDTHS
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.trunk import BODY, HEAD, Block, Trunk
+from resnet_zoo.network.trunk import BODY, HEAD, Block, Trunk
 
 
 class BasicBlock(Block):

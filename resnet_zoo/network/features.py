@@ -40,60 +40,20 @@ Shapes: N batch, C channels, H W height and width.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 
-from resnet_zoo.catalog.manifest import get_entry, use_manifest
-from resnet_zoo.catalog.names import kind_of
-from resnet_zoo.complexity import dry_run
 from resnet_zoo.errors import ArgumentError, UnknownLayerError
-from resnet_zoo.fit import architecture_of
-from resnet_zoo.resnet import ResNet
-from resnet_zoo.trunk import LAYERS, Trunk, modules_of
-from resnet_zoo.zoo import create_model
+from resnet_zoo.network.counting import dry_run
+from resnet_zoo.network.resnet import ResNet
+from resnet_zoo.network.trunk import LAYERS, Trunk, modules_of
 
 STAGES = tuple(layer for layer in LAYERS if layer.startswith("stage"))
 
 _PROBE_SIZE = 256
 """Height and width of the image whose maps give the reductions: a multiple of the largest reduction."""
-
-
-def create_feature_extractor(
-    name: str | os.PathLike[str],
-    *,
-    layers: Sequence[str] = STAGES,
-    pretrained: bool = False,
-    weights: str | os.PathLike[str] | None = None,
-    in_channels: int = 3,
-    device: torch.device | str | None = None,
-    manifest: str | os.PathLike[str] | None = None,
-) -> FeatureExtractor:
-    """Return the part of a network that computes some layers, in training mode like any new module.
-
-    Args:
-        name: A row or alias, ``hf-hub:owner/name``, or the path of a network file, as `create_model`.
-        layers: The layers to return, in any order (a table is in the module's docstring): ``stem.relu``, ``stem``,
-            ``stage1`` to ``stage4``, a block as ``stage3.5``, ``pool``, ``logits``.
-        pretrained: Load the row's default weights.
-        weights: A tag of the row, or the path of a weights file, as `create_model`.
-        in_channels: Another number of image channels, as `create_model`.
-        device: Where it ends up: a torch device, or ``auto``.
-        manifest: The manifest file of a private zoo, as `create_model`.
-
-    Raises:
-        UnknownLayerError: The network has no layer of that name.
-        ArgumentError: ``layers`` is empty, names one twice, or is no sequence of names; or as `create_model`.
-        ZooError: Everything else that `create_model` raises.
-    """
-    with use_manifest(manifest):
-        if kind_of(name) == "row":  # before anything is fetched
-            check_layers(layers, architecture_of(get_entry(str(name))).depths)
-        model = create_model(name, pretrained=pretrained, weights=weights, in_channels=in_channels, device=device)
-    return FeatureExtractor(model, layers=layers)
 
 
 class FeatureExtractor(Trunk):
