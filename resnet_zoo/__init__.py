@@ -40,13 +40,13 @@ if TYPE_CHECKING:
     from resnet_zoo.export import export_model
     from resnet_zoo.finetuning import finetune
     from resnet_zoo.hub import push_to_hub
+    from resnet_zoo.images.transform import create_transform
     from resnet_zoo.inference import optimize_for_inference
     from resnet_zoo.network.counting import count_flops, count_params
     from resnet_zoo.network.features import FeatureExtractor
     from resnet_zoo.network_file import save_network
     from resnet_zoo.networks import open_network
     from resnet_zoo.prediction import predict, stream_predictions
-    from resnet_zoo.preprocess import create_transform
     from resnet_zoo.run_verification import verify_run
     from resnet_zoo.speed import measure_speed
     from resnet_zoo.training.tuner import FinetuneResult
@@ -64,7 +64,7 @@ _TORCH_BOUND = {
     "count_params": "network.counting",
     "create_feature_extractor": "zoo",
     "create_model": "zoo",
-    "create_transform": "preprocess",
+    "create_transform": "images.transform",
     "embed": "embedding",
     "embed_files": "embedding_files",
     "evaluate": "evaluation",

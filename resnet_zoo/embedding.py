@@ -18,14 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from resnet_zoo.base.devices import exact_float32, fast_dtype, resolve_device
-from resnet_zoo.batching import ImageBatch, OnBad, batched, map_in_order, num_cores, read_batch
 from resnet_zoo.errors import ArgumentError
+from resnet_zoo.images.batches import ImageBatch, OnBad, batched, map_in_order, num_cores, read_batch
+from resnet_zoo.images.transform import ImageSource, Transform
 from resnet_zoo.inference import optimize_for_inference
 from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.networks import Network, open_network
 from resnet_zoo.partial_rows import Rows
 from resnet_zoo.prediction import SINGLE
-from resnet_zoo.preprocess import ImageSource, Transform
 
 LAYER = "pool"
 """What a vector is: the maps of the last stage, averaged over their height and width."""

@@ -15,13 +15,13 @@ import torch
 from resnet_zoo.base.devices import resolve_device
 from resnet_zoo.base.files import check_target, write_atomically
 from resnet_zoo.base.processes import Ranks
-from resnet_zoo.batching import OnBad, batched, num_cores
 from resnet_zoo.embedding import LAYER, Embedder
 from resnet_zoo.errors import ArgumentError, DatasetError
-from resnet_zoo.image_list import check_there, find_images
+from resnet_zoo.images.batches import OnBad, batched, num_cores
+from resnet_zoo.images.folders import check_there, find_images
+from resnet_zoo.images.transform import ImageSource
 from resnet_zoo.networks import Network, open_network
 from resnet_zoo.partial_rows import Batch, MergedRows, PartialRun, RowLog, RunFacts
-from resnet_zoo.preprocess import ImageSource
 from resnet_zoo.vector_files import VectorSource, Write, write_npy, writer_for
 
 Progress = Callable[[int, int], None]

@@ -18,10 +18,10 @@ from resnet_zoo.base.machine import versions
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.records import used_with
 from resnet_zoo.chain import Chain, chain_of
-from resnet_zoo.data import Batch, batches, open_test_set
 from resnet_zoo.errors import ArgumentError, DatasetError
+from resnet_zoo.images.test_sets import Batch, batches, open_test_set
+from resnet_zoo.images.transform import Transform
 from resnet_zoo.inference import OptimizedModel, optimize_for_inference
-from resnet_zoo.preprocess import Transform
 from resnet_zoo.zoo import assign_weights, open_weights
 
 Precision = Literal["float32", "bfloat16"]

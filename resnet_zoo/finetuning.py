@@ -9,10 +9,10 @@ from pathlib import Path
 from resnet_zoo.base.devices import resolve_device
 from resnet_zoo.base.files import check_target
 from resnet_zoo.base.processes import Processes
-from resnet_zoo.batching import num_cores
 from resnet_zoo.catalog.names import kind_of
-from resnet_zoo.class_tree import read_class_tree
 from resnet_zoo.errors import ArgumentError
+from resnet_zoo.images.batches import num_cores
+from resnet_zoo.images.class_tree import read_class_tree
 from resnet_zoo.networks import Network, open_network
 from resnet_zoo.training.console import Console, Silent
 from resnet_zoo.training.tuner import FinetuneResult, Tuner

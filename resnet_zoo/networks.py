@@ -16,9 +16,9 @@ from resnet_zoo.chain import Chain, chain_of
 from resnet_zoo.download import LocalWeights
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.hub import open_repository
+from resnet_zoo.images.transform import Transform
 from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.network_file import read_network
-from resnet_zoo.preprocess import Transform
 from resnet_zoo.zoo import LoadedWeights, assign_weights, open_weights
 
 

@@ -13,11 +13,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from resnet_zoo.base.devices import exact_float32, fast_dtype, resolve_device
-from resnet_zoo.batching import ImageBatch, OnBad, batched, map_in_order, num_cores, read_batch
 from resnet_zoo.errors import ArgumentError
+from resnet_zoo.images.batches import ImageBatch, OnBad, batched, map_in_order, num_cores, read_batch
+from resnet_zoo.images.transform import ImageSource
 from resnet_zoo.inference import optimize_for_inference
 from resnet_zoo.networks import Network, open_network
-from resnet_zoo.preprocess import ImageSource
 
 SINGLE = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray)
 """The types of one image; anything else is taken for several."""

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from resnet_zoo.class_tree import read_class_tree
 from resnet_zoo.errors import ArgumentError, DatasetError
+from resnet_zoo.images.class_tree import read_class_tree
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from PIL import Image
 from resnet_zoo.catalog.classes import class_folders
 from resnet_zoo.catalog.datasets import FINGERPRINTS, NUM_IMAGES
 from resnet_zoo.catalog.manifest import get_entry
-from resnet_zoo.data import LabelledImages, batches, open_test_set, pixels_fingerprint
-from resnet_zoo.decode import decode
 from resnet_zoo.errors import DatasetError
+from resnet_zoo.images.decode import decode
+from resnet_zoo.images.test_sets import LabelledImages, batches, open_test_set, pixels_fingerprint
 from tests.conftest import ENTRIES, smooth_image
 
 CIFAR = get_entry("resnet18_cifar10")

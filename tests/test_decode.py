@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from resnet_zoo.decode import MAX_PIXELS, decode, title_of
 from resnet_zoo.errors import DatasetError
+from resnet_zoo.images.decode import MAX_PIXELS, decode, title_of
 from tests.conftest import smooth_image
 
 

@@ -22,7 +22,6 @@ from resnet_zoo.base.files import sha256_of
 from resnet_zoo.catalog.classes import class_names
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.checkpoint import load_checkpoint
-from resnet_zoo.class_tree import read_class_tree
 from resnet_zoo.errors import (
     ArgumentError,
     DatasetError,
@@ -33,6 +32,7 @@ from resnet_zoo.errors import (
     WeightsUnavailableError,
     ZooError,
 )
+from resnet_zoo.images.class_tree import read_class_tree
 from resnet_zoo.run_records import LogEpoch, LogLine, LogStep
 from resnet_zoo.training.console import Silent
 from resnet_zoo.tuning import Tuning

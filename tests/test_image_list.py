@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from resnet_zoo.errors import DatasetError
-from resnet_zoo.image_list import find_images
+from resnet_zoo.images.folders import find_images
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="needs links and bytes in paths")
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnet_zoo import jpeg
-from resnet_zoo.decode import decode
-from resnet_zoo.jpeg import can_decode_top, decode_top, size_of_jpeg, size_of_plain_jpeg
+from resnet_zoo.images import jpeg
+from resnet_zoo.images.decode import decode
+from resnet_zoo.images.jpeg import can_decode_top, decode_top, size_of_jpeg, size_of_plain_jpeg
 from tests.conftest import smooth_image
 
 needs_simplejpeg = pytest.mark.skipif(not can_decode_top(), reason="simplejpeg is not installed (extra fast)")

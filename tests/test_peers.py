@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from resnet_zoo import convert_checkpoint, count_flops, count_params, create_model, evaluate, get_entry
 from resnet_zoo.catalog.classes import class_folders, class_names
 from resnet_zoo.catalog.records import Entry
-from resnet_zoo.data import LabelledImages, open_test_set
+from resnet_zoo.images.test_sets import LabelledImages, open_test_set
+from resnet_zoo.images.transform import Transform, create_transform
 from resnet_zoo.layouts import ours_to_openmmlab, renamed
 from resnet_zoo.network.resnet import ResNet
-from resnet_zoo.preprocess import Transform, create_transform
 from tests.conftest import ENTRIES, NAMES, randomise, smooth_image
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
@@ -258,7 +258,7 @@ def test_rotated_images_equal_those_of_mmpretrain(name: str, orientation: int, t
 
 def test_two_tap_resize_equals_opencv_at_random_sizes() -> None:
     cv2 = pytest.importorskip("cv2")
-    from resnet_zoo.resize import crop_start, resize_crop_like_cv2, resized_size
+    from resnet_zoo.images.resize import crop_start, resize_crop_like_cv2, resized_size
 
     random = np.random.default_rng(0)
     sizes = [tuple(map(int, random.integers(1, 900, 2))) for _ in range(300)]

@@ -10,8 +10,8 @@ from PIL import Image
 
 from resnet_zoo.catalog.records import Entry
 from resnet_zoo.errors import DatasetError, UnknownModelError
-from resnet_zoo.preprocess import Transform, create_transform
-from resnet_zoo.resize import resize_crop_like_cv2, resize_crop_like_pillow
+from resnet_zoo.images.resize import resize_crop_like_cv2, resize_crop_like_pillow
+from resnet_zoo.images.transform import Transform, create_transform
 from tests.conftest import ENTRIES, NAMES, smooth_image
 
 CIFAR = [entry for entry in ENTRIES if entry.preprocess.resize_backend is None]

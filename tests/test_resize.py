@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnet_zoo import resize as resize_module
-from resnet_zoo.decode import MAX_PIXELS
 from resnet_zoo.errors import DatasetError
-from resnet_zoo.resize import (
+from resnet_zoo.images import resize as resize_module
+from resnet_zoo.images.decode import MAX_PIXELS
+from resnet_zoo.images.resize import (
     crop_start,
     resize_crop_like_cv2,
     resize_crop_like_pillow,

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from torchvision.transforms import RandomResizedCrop
 
-from resnet_zoo import jpeg
 from resnet_zoo.catalog.records import ResizeBackend
-from resnet_zoo.decode import decode
 from resnet_zoo.errors import DatasetError
+from resnet_zoo.images import jpeg
+from resnet_zoo.images.decode import decode
 from resnet_zoo.training.crops import (
     AREA,
     ASPECT,

@@ -20,9 +20,9 @@ from resnet_zoo.catalog.classes import class_folders
 from resnet_zoo.catalog.datasets import NUM_IMAGES
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.records import ResizeBackend
-from resnet_zoo.data import Batch, in1k_variant
 from resnet_zoo.errors import ArgumentError, DatasetError
-from resnet_zoo.training import parquet_shards
+from resnet_zoo.images import parquet_shards
+from resnet_zoo.images.test_sets import Batch, in1k_variant
 from resnet_zoo.training.crops import read_crop, uniform_numbers
 from resnet_zoo.training.imagenet import ImageNetTraining
 from tests.conftest import ENTRIES

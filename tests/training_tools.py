@@ -12,7 +12,7 @@ from torch import Tensor
 
 from resnet_zoo.base.processes import Processes
 from resnet_zoo.catalog.recipes import RECIPES, Recipe
-from resnet_zoo.data import Batch
+from resnet_zoo.images.test_sets import Batch
 from resnet_zoo.network.resnet import Architecture, BasicBlock, ResNet
 from resnet_zoo.training.learner import Learner
 from resnet_zoo.training.loop import Loop

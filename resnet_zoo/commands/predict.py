@@ -67,7 +67,7 @@ def predict(
     kind_of(name)  # a misspelt name is told before torch is imported
     if not images and (sys.stdin is None or sys.stdin.isatty()):
         raise click.UsageError("Name images or folders, or send their paths to standard input, one a line.")
-    from resnet_zoo.image_list import check_there, find_images
+    from resnet_zoo.images.folders import check_there, find_images
     from resnet_zoo.prediction import stream_predictions
 
     if not skip_bad:

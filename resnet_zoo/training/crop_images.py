@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from resnet_zoo.catalog.records import Entry, ResizeBackend
-from resnet_zoo.data import Batch, leave_interrupts, listing_sha256, some
 from resnet_zoo.errors import ArgumentError, DatasetError
+from resnet_zoo.images.sources import Source
+from resnet_zoo.images.test_sets import Batch, leave_interrupts, listing_sha256, some
 from resnet_zoo.training.crops import read_crop, uniform_numbers
-from resnet_zoo.training.sources import Source
 
 
 class CropImages:

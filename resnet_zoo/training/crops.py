@@ -16,9 +16,9 @@ from typing import NamedTuple
 import numpy as np
 
 from resnet_zoo.catalog.records import ResizeBackend
-from resnet_zoo.decode import Pixels, check_size, decode_bytes
-from resnet_zoo.jpeg import can_decode_top, decode_top, size_of_plain_jpeg
-from resnet_zoo.resize import resize_like_cv2, resize_like_pillow
+from resnet_zoo.images.decode import Pixels, check_size, decode_bytes
+from resnet_zoo.images.jpeg import can_decode_top, decode_top, size_of_plain_jpeg
+from resnet_zoo.images.resize import resize_like_cv2, resize_like_pillow
 
 AREA = (0.08, 1.0)
 """Area of the crop as a share of the image's."""

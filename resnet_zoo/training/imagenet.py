@@ -11,12 +11,12 @@ import numpy as np
 from resnet_zoo.catalog.classes import class_folders
 from resnet_zoo.catalog.datasets import NUM_IMAGES
 from resnet_zoo.catalog.records import Entry
-from resnet_zoo.data import check_complete, in1k_variant, some
 from resnet_zoo.errors import ArgumentError, DatasetError
+from resnet_zoo.images.parquet_shards import ParquetShards
+from resnet_zoo.images.sources import ClassFolders, Source
+from resnet_zoo.images.tar_shards import TarShards
+from resnet_zoo.images.test_sets import check_complete, in1k_variant, some
 from resnet_zoo.training.crop_images import CropImages
-from resnet_zoo.training.parquet_shards import ParquetShards
-from resnet_zoo.training.sources import ClassFolders, Source
-from resnet_zoo.training.tar_shards import TarShards
 
 _FOLDERS = ("train", "data")
 _SHARDS: dict[str, type[TarShards | ParquetShards]] = {".tar": TarShards, ".parquet": ParquetShards}

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from resnet_zoo.catalog.recipes import Recipe
 from resnet_zoo.catalog.records import Entry
-from resnet_zoo.data import Batch, LabelledImages, batches
 from resnet_zoo.errors import ArgumentError
+from resnet_zoo.images.test_sets import Batch, LabelledImages, batches
 from resnet_zoo.training.augment import crop_and_flip, cut_out, draw, pad
 from resnet_zoo.training.order import generator
 

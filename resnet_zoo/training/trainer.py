@@ -12,14 +12,14 @@ from pathlib import Path
 from resnet_zoo.base.devices import device_title
 from resnet_zoo.base.machine import checkout_state, code_sha256, versions
 from resnet_zoo.base.processes import Processes, Ranks, is_restarted
-from resnet_zoo.batching import num_cores
 from resnet_zoo.catalog.datasets import official_accuracy
 from resnet_zoo.catalog.recipes import Recipe, difference
 from resnet_zoo.catalog.records import Entry
-from resnet_zoo.data import open_test_set, open_training_set
 from resnet_zoo.errors import ArgumentError, DatasetError
+from resnet_zoo.images.batches import num_cores
+from resnet_zoo.images.test_sets import open_test_set, open_training_set
+from resnet_zoo.images.transform import Transform
 from resnet_zoo.network.building import build
-from resnet_zoo.preprocess import Transform
 from resnet_zoo.run_records import DataFingerprint, EnvironmentFile, LogLine, RecipeFile, ResultFile
 from resnet_zoo.training.console import Console
 from resnet_zoo.training.finish import finish

@@ -11,13 +11,14 @@ import numpy as np
 from resnet_zoo.base.devices import device_title
 from resnet_zoo.base.machine import code_sha256, versions
 from resnet_zoo.base.processes import Processes
-from resnet_zoo.batching import map_in_order, num_cores
 from resnet_zoo.catalog.recipes import Recipe
 from resnet_zoo.catalog.records import Entry
-from resnet_zoo.class_tree import ClassTree, Images
-from resnet_zoo.data import LabelledImages
-from resnet_zoo.decode import decode
 from resnet_zoo.evaluation import wilson_interval
+from resnet_zoo.images.batches import map_in_order, num_cores
+from resnet_zoo.images.class_tree import ClassTree, Images
+from resnet_zoo.images.decode import decode
+from resnet_zoo.images.sources import ImageFiles
+from resnet_zoo.images.test_sets import LabelledImages
 from resnet_zoo.network.building import build
 from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.network.trunk import BODY
@@ -30,7 +31,6 @@ from resnet_zoo.training.images import HeldImages, TrainingImages
 from resnet_zoo.training.learner import Learner, repeat_exactly
 from resnet_zoo.training.loop import Loop
 from resnet_zoo.training.order import initial_values
-from resnet_zoo.training.sources import ImageFiles
 from resnet_zoo.training.testing import TestImages
 from resnet_zoo.training.work_folder import Plan, work_folder
 from resnet_zoo.tuning import Tuning

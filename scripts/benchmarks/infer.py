@@ -94,7 +94,7 @@ def cifar_batches(root: Path, batch_size: int = 100) -> Iterator[Tensor]:
     """Yield the CIFAR-10 test images as ResNet-18 sees them."""
     from resnet_zoo import create_transform
     from resnet_zoo.catalog.manifest import get_entry
-    from resnet_zoo.data import batches, open_test_set
+    from resnet_zoo.images.test_sets import batches, open_test_set
 
     images = open_test_set(get_entry(CIFAR_ROW), root)
     transform = create_transform(CIFAR_ROW)
@@ -160,7 +160,7 @@ def calibration_images(root: Path) -> Tensor:
 
     from resnet_zoo import create_transform
     from resnet_zoo.catalog.manifest import get_entry
-    from resnet_zoo.data import open_training_set
+    from resnet_zoo.images.test_sets import open_training_set
 
     images = open_training_set(get_entry(CIFAR_ROW), root)
     step = len(images) // NUM_CALIBRATION_IMAGES

@@ -19,9 +19,9 @@ from resnet_zoo.base.devices import resolve_device
 from resnet_zoo.base.processes import Processes
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.recipes import Precision, find_recipe
-from resnet_zoo.data import open_training_set
+from resnet_zoo.images.test_sets import open_training_set
+from resnet_zoo.images.transform import Transform
 from resnet_zoo.network.building import build
-from resnet_zoo.preprocess import Transform
 from resnet_zoo.training.images import HeldImages
 from resnet_zoo.training.learner import Learner, make_optimizer
 from resnet_zoo.training.loop import Loop, Progress

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from resnet_zoo.decode import Pixels
 from resnet_zoo.errors import ArgumentError, DatasetError
-from resnet_zoo.training.sources import Labels, check_label
+from resnet_zoo.images.decode import Pixels
+from resnet_zoo.images.sources import Labels, check_label
 
 _CACHED_ROW_GROUPS = 4
 

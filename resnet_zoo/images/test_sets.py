@@ -24,9 +24,9 @@ from resnet_zoo.base.machine import is_offline
 from resnet_zoo.catalog.classes import class_folders
 from resnet_zoo.catalog.datasets import FINGERPRINTS, NUM_IMAGES, Split
 from resnet_zoo.catalog.records import Entry
-from resnet_zoo.decode import Pixels
 from resnet_zoo.errors import DatasetError
-from resnet_zoo.preprocess import Transform
+from resnet_zoo.images.decode import Pixels
+from resnet_zoo.images.transform import Transform
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"})
 

@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from resnet_zoo.data import IMAGE_SUFFIXES
 from resnet_zoo.errors import DatasetError
+from resnet_zoo.images.test_sets import IMAGE_SUFFIXES
 
 
 def check_there(paths: Iterable[str | os.PathLike[str]]) -> None:

@@ -15,9 +15,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from resnet_zoo.data import read_tree
-from resnet_zoo.decode import Pixels, read_file
 from resnet_zoo.errors import DatasetError
+from resnet_zoo.images.decode import Pixels, read_file
+from resnet_zoo.images.test_sets import read_tree
 
 Labels = npt.NDArray[np.int64]
 

@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from torchvision.io import ImageReadMode  # also registers torch.ops.image
 
 from resnet_zoo.errors import DatasetError
-from resnet_zoo.jpeg import size_of_jpeg
+from resnet_zoo.images.jpeg import size_of_jpeg
 
 Pixels = npt.NDArray[np.uint8]
 FileSource = str | os.PathLike[str] | bytes | bytearray | memoryview

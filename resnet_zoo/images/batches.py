@@ -17,9 +17,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from resnet_zoo.decode import title_of
 from resnet_zoo.errors import DatasetError
-from resnet_zoo.preprocess import ImageSource, Transform
+from resnet_zoo.images.decode import title_of
+from resnet_zoo.images.transform import ImageSource, Transform
 
 OnBad = Callable[[DatasetError], None]
 """Called with the error of an unreadable image."""

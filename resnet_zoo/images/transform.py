@@ -20,9 +20,9 @@ from torch import Tensor
 
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.records import Preprocess, is_tag, used_with
-from resnet_zoo.decode import FileSource, Pixels, decode, title_of
 from resnet_zoo.errors import DatasetError
-from resnet_zoo.resize import resize_crop_like_cv2, resize_crop_like_pillow
+from resnet_zoo.images.decode import FileSource, Pixels, decode, title_of
+from resnet_zoo.images.resize import resize_crop_like_cv2, resize_crop_like_pillow
 
 ImageSource = FileSource | Image.Image | npt.NDArray[Any]
 

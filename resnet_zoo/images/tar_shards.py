@@ -9,10 +9,10 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from resnet_zoo.data import IMAGE_SUFFIXES, some
-from resnet_zoo.decode import Pixels, read_file
 from resnet_zoo.errors import DatasetError
-from resnet_zoo.training.sources import check_label
+from resnet_zoo.images.decode import Pixels, read_file
+from resnet_zoo.images.sources import check_label
+from resnet_zoo.images.test_sets import IMAGE_SUFFIXES, some
 
 
 class TarShards:

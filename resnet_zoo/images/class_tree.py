@@ -10,8 +10,8 @@ from pathlib import Path
 
 from resnet_zoo.base.strict_json import WrongValueError
 from resnet_zoo.catalog.classes import check_class_names
-from resnet_zoo.data import IMAGE_SUFFIXES, images_in, some
 from resnet_zoo.errors import ArgumentError, DatasetError, suggestion
+from resnet_zoo.images.test_sets import IMAGE_SUFFIXES, images_in, some
 
 HELD_OUT = ("val", "test")
 """Folders of validation images beside ``train``, in the order they are looked for."""

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from resnet_zoo.decode import MAX_PIXELS, Pixels
 from resnet_zoo.errors import DatasetError
+from resnet_zoo.images.decode import MAX_PIXELS, Pixels
 
 
 def resized_size(height: int, width: int, short_edge: int) -> tuple[int, int]:

@@ -1,0 +1,1 @@
+"""From files, archives and shards to pixels, labels and batches."""
