@@ -29,9 +29,9 @@ from resnet_zoo.convert import safetensors_bytes
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.evaluation import evaluate
 from resnet_zoo.report import RUN_CHECKS, Report
-from resnet_zoo.run_records import CARD_NAME, CURVES_NAME, HASHED_NAMES, RESULT_NAME, Run
 from resnet_zoo.run_verification import verify_run
-from resnet_zoo.runs import read_run
+from resnet_zoo.runs.folder import read_run
+from resnet_zoo.runs.records import CARD_NAME, CURVES_NAME, HASHED_NAMES, RESULT_NAME, Run
 from resnet_zoo.verification import named
 
 REQUIRED_CHECKS = (*RUN_CHECKS, "weights", "top1", "top5")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from resnet_zoo.catalog.datasets import official_accuracy
 from resnet_zoo.catalog.listing import DATASET_TITLES
 from resnet_zoo.catalog.records import Entry, PageOrigin, UpstreamOrigin, WeightSet
-from resnet_zoo.run_records import EnvironmentFile, ResultFile
+from resnet_zoo.runs.records import EnvironmentFile, ResultFile
 
 DATASET_IDS = {"cifar10": "cifar10", "cifar100": "cifar100", "in1k": "imagenet-1k"}
 """What the Hub calls the data sets."""

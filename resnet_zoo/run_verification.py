@@ -23,8 +23,8 @@ from resnet_zoo.chain import Chain
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.evaluation import Evaluation, evaluate
 from resnet_zoo.report import Check, Report
-from resnet_zoo.run_records import LogChange, LogEpoch, ResultFile, Run
-from resnet_zoo.runs import read_run
+from resnet_zoo.runs.folder import read_run
+from resnet_zoo.runs.records import LogChange, LogEpoch, ResultFile, Run
 from resnet_zoo.verification import check_counts, check_weights, named
 from resnet_zoo.zoo import LoadedWeights, assign_weights
 

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from resnet_zoo.catalog.classes import class_folders
-from resnet_zoo.run_records import RESULT_NAME
+from resnet_zoo.runs.records import RESULT_NAME
 
 SCRIPT = Path(__file__).parent / "reproduce.py"
 SHORT = ("sizes=8", "size_milestones=", "total_batch=16", "epochs=6")

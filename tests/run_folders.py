@@ -21,7 +21,8 @@ from resnet_zoo.catalog.records import to_json
 from resnet_zoo.convert import safetensors_bytes
 from resnet_zoo.evaluation import evaluate
 from resnet_zoo.network.building import build
-from resnet_zoo.run_records import (
+from resnet_zoo.runs.folder import format_line, write_json
+from resnet_zoo.runs.records import (
     HASHED_NAMES,
     DataFingerprint,
     EnvironmentFile,
@@ -33,7 +34,6 @@ from resnet_zoo.run_records import (
     ResultFile,
     RunWeights,
 )
-from resnet_zoo.runs import format_line, write_json
 from tests.conftest import make_class_tree, randomise
 
 NAME = "resnet18_cifar10"

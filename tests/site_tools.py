@@ -12,8 +12,8 @@ from resnet_zoo.catalog.manifest import get_entry, use_manifest
 from resnet_zoo.catalog.recipes import RECIPES
 from resnet_zoo.catalog.records import to_json
 from resnet_zoo.report import Check, Report, reports_as_json
-from resnet_zoo.run_records import LogStep, RecipeFile, ResultFile, RunWeights
-from resnet_zoo.runs import format_line, write_json
+from resnet_zoo.runs.folder import format_line, write_json
+from resnet_zoo.runs.records import LogStep, RecipeFile, ResultFile, RunWeights
 from resnet_zoo.site import build_site
 from tests.run_folders import ENVIRONMENT, EPOCH, NAME, RESULT, ROOT, SHA
 

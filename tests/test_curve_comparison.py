@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from resnet_zoo.cli import main
-from resnet_zoo.curve_comparison import compare_curves, some_epochs
-from resnet_zoo.logs import Curve, Point
+from resnet_zoo.runs.comparison import compare_curves, some_epochs
+from resnet_zoo.runs.curves import Curve, Point
 from tests.test_logs import MMENGINE, OPENMMLAB_0, written
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from resnet_zoo.curves import HEIGHT_PX, WIDTH_PX, _figure, draw_curves
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.logs import Curve, Point
+from resnet_zoo.runs.curves import Curve, Point
+from resnet_zoo.runs.plot import HEIGHT_PX, WIDTH_PX, _figure, draw_curves
 
 
 def curve(num_epochs: int = 4, *, title: str = "one", dataset: str = "cifar10-jpeg", rates: int = 2) -> Curve:
@@ -120,7 +120,7 @@ def test_without_matplotlib_the_error_names_the_extra(monkeypatch: pytest.Monkey
 
 def test_drawing_does_not_touch_pyplot() -> None:
     program = (
-        "import sys, matplotlib; from tests.test_curves import curve; from resnet_zoo.curves import _figure; "
+        "import sys, matplotlib; from tests.test_curves import curve; from resnet_zoo.runs.plot import _figure; "
         "keys = ('font.size', 'axes.spines.top'); before = [matplotlib.rcParams[key] for key in keys]; "
         "_figure([curve()]); assert 'matplotlib.pyplot' not in sys.modules; "
         "assert [matplotlib.rcParams[key] for key in keys] == before"

@@ -33,7 +33,7 @@ from resnet_zoo.errors import (
     ZooError,
 )
 from resnet_zoo.images.class_tree import read_class_tree
-from resnet_zoo.run_records import LogEpoch, LogLine, LogStep
+from resnet_zoo.runs.records import LogEpoch, LogLine, LogStep
 from resnet_zoo.training.console import Silent
 from resnet_zoo.tuning import Tuning
 from tests.conftest import needs_permissions, random_network

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from resnet_zoo.errors import RunError
-from resnet_zoo.logs import Curve, Point, read_curve
-from resnet_zoo.runs import format_line, write_json
+from resnet_zoo.runs.curves import Curve, Point, read_curve
+from resnet_zoo.runs.folder import format_line, write_json
 from tests.run_folders import ENVIRONMENT, EPOCH, RECIPE, STEPS
 
 OPENMMLAB_0: list[dict[str, Any]] = [

@@ -14,8 +14,8 @@ import pytest
 
 from resnet_zoo.catalog.records import to_json
 from resnet_zoo.errors import RunError
-from resnet_zoo.run_records import LogLine, LogResume, RecipeFile, ResultFile, SummaryFile
-from resnet_zoo.runs import format_line, new_run_folder, read_log, read_record, read_run, spread, write_json
+from resnet_zoo.runs.folder import format_line, new_run_folder, read_log, read_record, read_run, spread, write_json
+from resnet_zoo.runs.records import LogLine, LogResume, RecipeFile, ResultFile, SummaryFile
 from tests.run_folders import ENVIRONMENT, EPOCH, NAME, RECIPE, RESULT, STEPS
 
 SUMMARY = SummaryFile(

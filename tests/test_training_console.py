@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from resnet_zoo.run_records import LogEpoch, LogStep
+from resnet_zoo.runs.records import LogEpoch, LogStep
 from resnet_zoo.training.console import console
 from resnet_zoo.training.loop import Progress
 

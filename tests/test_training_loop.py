@@ -13,8 +13,8 @@ import torch
 
 from resnet_zoo.errors import NonFiniteLossError, TrainingError, TrainingStopped
 from resnet_zoo.network.resnet import ResNet
-from resnet_zoo.run_records import LogEpoch, LogLine, LogStep
-from resnet_zoo.runs import read_log
+from resnet_zoo.runs.folder import read_log
+from resnet_zoo.runs.records import LogEpoch, LogLine, LogStep
 from resnet_zoo.training.checkpoints import Position, list_checkpoints
 from resnet_zoo.training.learner import Learner
 from resnet_zoo.training.loop import CHECKPOINTS, Loop

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.run_records import LogResume, LogStep
+from resnet_zoo.runs.records import LogResume, LogStep
 from resnet_zoo.training.tensorboard import tensorboard_writer
 from tests.test_training_console import EPOCH
 

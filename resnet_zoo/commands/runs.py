@@ -10,8 +10,8 @@ import click
 
 from resnet_zoo.base.files import check_target
 from resnet_zoo.commands.shell import examples, format_option, with_options
-from resnet_zoo.curve_comparison import CurveComparison, Reached, compare_curves, some_epochs
-from resnet_zoo.logs import Curve, read_curve
+from resnet_zoo.runs.comparison import CurveComparison, Reached, compare_curves, some_epochs
+from resnet_zoo.runs.curves import Curve, read_curve
 from resnet_zoo.terminal import echo_json, echo_record, echo_table, new_table
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def diff_log(run: str, other: str, plot: str | None, force: bool, form: str) -> 
         check_target(Path(plot), overwrite=force)
     comparison = compare_curves(read_curve(run), read_curve(other))
     if plot is not None:
-        from resnet_zoo.curves import draw_curves
+        from resnet_zoo.runs.plot import draw_curves
 
         draw_curves([comparison.first, comparison.second], plot)
     if form == "json":

@@ -12,9 +12,10 @@ from typing import Any
 from resnet_zoo.base.strict_json import WrongValueError, decode, expect, object_without_duplicates
 from resnet_zoo.catalog.records import Entry, RunOrigin
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.logs import Curve, read_curve
 from resnet_zoo.report import Report
-from resnet_zoo.run_records import (
+from resnet_zoo.runs.curves import Curve, read_curve
+from resnet_zoo.runs.folder import read_log, read_record
+from resnet_zoo.runs.records import (
     ENVIRONMENT_NAME,
     LOG_NAME,
     RECIPE_NAME,
@@ -23,7 +24,6 @@ from resnet_zoo.run_records import (
     RecipeFile,
     ResultFile,
 )
-from resnet_zoo.runs import read_log, read_record
 
 # --- trainings ----------------------------------------------------------------------------------------------------
 

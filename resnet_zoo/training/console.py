@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from resnet_zoo.run_records import LogEpoch, LogLine
+from resnet_zoo.runs.records import LogEpoch, LogLine
 from resnet_zoo.training.loop import Progress
 
 

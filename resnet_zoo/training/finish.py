@@ -13,12 +13,13 @@ from resnet_zoo.base.files import sha256_of, write_atomically
 from resnet_zoo.cards import run_card
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.convert import safetensors_bytes
-from resnet_zoo.curves import draw_curves
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.logs import read_curve
 from resnet_zoo.network.counting import count_flops, count_params
 from resnet_zoo.network.resnet import ResNet
-from resnet_zoo.run_records import (
+from resnet_zoo.runs.curves import read_curve
+from resnet_zoo.runs.folder import new_run_folder, read_record, spread, write_json
+from resnet_zoo.runs.plot import draw_curves
+from resnet_zoo.runs.records import (
     CARD_NAME,
     CURVES_NAME,
     HASHED_NAMES,
@@ -30,7 +31,6 @@ from resnet_zoo.run_records import (
     RunWeights,
     SummaryFile,
 )
-from resnet_zoo.runs import new_run_folder, read_record, spread, write_json
 from resnet_zoo.training.checkpoints import Position
 from resnet_zoo.training.loop import CHECKPOINTS
 

@@ -13,7 +13,8 @@ import filelock
 
 from resnet_zoo.catalog.records import Entry, to_json
 from resnet_zoo.errors import RunError, TrainingError
-from resnet_zoo.run_records import (
+from resnet_zoo.runs.folder import new_run_folder, read_log, read_record, write_json
+from resnet_zoo.runs.records import (
     ENVIRONMENT_NAME,
     LOG_NAME,
     RECIPE_NAME,
@@ -23,7 +24,6 @@ from resnet_zoo.run_records import (
     RecipeFile,
     SummaryFile,
 )
-from resnet_zoo.runs import new_run_folder, read_log, read_record, write_json
 
 _COPIES = 4
 """Checkpoints are kept twice while a third is written; the weights and small files take less than a fourth."""

@@ -20,8 +20,8 @@ from torch import Tensor
 from resnet_zoo.base.processes import Processes
 from resnet_zoo.catalog.recipes import Recipe, image_size, learning_rate
 from resnet_zoo.errors import NonFiniteLossError, TrainingError, TrainingStopped
-from resnet_zoo.run_records import LOG_NAME, LogChange, LogEpoch, LogLine, LogResume, LogStep
-from resnet_zoo.runs import format_line
+from resnet_zoo.runs.folder import format_line
+from resnet_zoo.runs.records import LOG_NAME, LogChange, LogEpoch, LogLine, LogResume, LogStep
 from resnet_zoo.training.checkpoints import Position, load_newest, save_checkpoint
 from resnet_zoo.training.images import TrainingImages
 from resnet_zoo.training.learner import Learner

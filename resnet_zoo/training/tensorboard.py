@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.run_records import LogEpoch, LogLine, LogStep
+from resnet_zoo.runs.records import LogEpoch, LogLine, LogStep
 
 
 def summary_writer() -> Any:

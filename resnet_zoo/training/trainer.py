@@ -20,7 +20,7 @@ from resnet_zoo.images.batches import num_cores
 from resnet_zoo.images.test_sets import open_test_set, open_training_set
 from resnet_zoo.images.transform import Transform
 from resnet_zoo.network.building import build
-from resnet_zoo.run_records import DataFingerprint, EnvironmentFile, LogLine, RecipeFile, ResultFile
+from resnet_zoo.runs.records import DataFingerprint, EnvironmentFile, LogLine, RecipeFile, ResultFile
 from resnet_zoo.training.console import Console
 from resnet_zoo.training.finish import finish
 from resnet_zoo.training.folder import changes_since, check_space, find_finished, open_folder, start_folder

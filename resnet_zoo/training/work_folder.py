@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resnet_zoo.errors import RunError, TrainingError
-from resnet_zoo.runs import read_record, write_json
+from resnet_zoo.runs.folder import read_record, write_json
 from resnet_zoo.training.folder import changes_between, hold_folder
 from resnet_zoo.training.loop import CHECKPOINTS
 from resnet_zoo.tuning import Tuning

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from resnet_zoo.logs import Curve, Point
+from resnet_zoo.runs.curves import Curve, Point
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from resnet_zoo.base.files import write_atomically
 from resnet_zoo.catalog.listing import DATASET_TITLES
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.logs import Curve, Point
+from resnet_zoo.runs.curves import Curve, Point
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from resnet_zoo.errors import RunError
-from resnet_zoo.run_records import ENVIRONMENT_NAME, LOG_NAME, RECIPE_NAME, EnvironmentFile, RecipeFile
-from resnet_zoo.runs import is_complete, read_log, read_record, read_text
+from resnet_zoo.runs.folder import is_complete, read_log, read_record, read_text
+from resnet_zoo.runs.records import ENVIRONMENT_NAME, LOG_NAME, RECIPE_NAME, EnvironmentFile, RecipeFile
 
 LogFormat = Literal["resnet_zoo", "openmmlab 0.x", "mmengine"]
 

@@ -20,7 +20,7 @@ from resnet_zoo.base.files import write_atomically
 from resnet_zoo.base.strict_json import WrongValueError, decode, expect, expect_sha256, object_without_duplicates
 from resnet_zoo.catalog.records import to_json
 from resnet_zoo.errors import RunError
-from resnet_zoo.run_records import (
+from resnet_zoo.runs.records import (
     ENVIRONMENT_NAME,
     HASHED_NAMES,
     LOG_NAME,

@@ -1,0 +1,1 @@
+"""Run folders and training curves: read, compared, drawn."""
