@@ -32,19 +32,15 @@ from resnet_zoo.errors import (
 
 if TYPE_CHECKING:
     from resnet_zoo.catalog.manifest import get_entry, list_models
-    from resnet_zoo.checkpoint import load_checkpoint
-    from resnet_zoo.convert import convert_checkpoint
     from resnet_zoo.embedding import embed
     from resnet_zoo.embedding_files import embed_files
     from resnet_zoo.evaluation import evaluate
     from resnet_zoo.export import export_model
     from resnet_zoo.finetuning import finetune
-    from resnet_zoo.hub import push_to_hub
     from resnet_zoo.images.transform import create_transform
     from resnet_zoo.inference import optimize_for_inference
     from resnet_zoo.network.counting import count_flops, count_params
     from resnet_zoo.network.features import FeatureExtractor
-    from resnet_zoo.network_file import save_network
     from resnet_zoo.networks import open_network
     from resnet_zoo.prediction import predict, stream_predictions
     from resnet_zoo.run_verification import verify_run
@@ -52,6 +48,10 @@ if TYPE_CHECKING:
     from resnet_zoo.training.tuner import FinetuneResult
     from resnet_zoo.tuning import Tuning
     from resnet_zoo.verification import verify
+    from resnet_zoo.weights.checkpoint import load_checkpoint
+    from resnet_zoo.weights.convert import convert_checkpoint
+    from resnet_zoo.weights.hub import push_to_hub
+    from resnet_zoo.weights.network_file import save_network
     from resnet_zoo.zoo import create_feature_extractor, create_model
 
 __version__ = "0.1.0"
@@ -59,7 +59,7 @@ __version__ = "0.1.0"
 _TORCH_BOUND = {
     "FeatureExtractor": "network.features",
     "FinetuneResult": "training.tuner",
-    "convert_checkpoint": "convert",
+    "convert_checkpoint": "weights.convert",
     "count_flops": "network.counting",
     "count_params": "network.counting",
     "create_feature_extractor": "zoo",
@@ -70,13 +70,13 @@ _TORCH_BOUND = {
     "evaluate": "evaluation",
     "export_model": "export",
     "finetune": "finetuning",
-    "load_checkpoint": "checkpoint",
+    "load_checkpoint": "weights.checkpoint",
     "open_network": "networks",
     "measure_speed": "speed",
     "optimize_for_inference": "inference",
     "predict": "prediction",
-    "push_to_hub": "hub",
-    "save_network": "network_file",
+    "push_to_hub": "weights.hub",
+    "save_network": "weights.network_file",
     "stream_predictions": "prediction",
     "verify": "verification",
     "verify_run": "run_verification",

@@ -20,12 +20,9 @@ import torch
 
 from resnet_zoo.accuracy import measured_of
 from resnet_zoo.base.files import sha256_of, write_atomically
-from resnet_zoo.cards import OWN_LICENSE
 from resnet_zoo.catalog.manifest import get_entry, manifest_path, replace_manifest
 from resnet_zoo.catalog.records import Entry, Measured, RunOrigin, UpstreamOrigin, WeightSet, WeightsFile, to_json
 from resnet_zoo.catalog.rules import TAG_FORM
-from resnet_zoo.checkpoint import load_checkpoint
-from resnet_zoo.convert import safetensors_bytes
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.evaluation import evaluate
 from resnet_zoo.report import RUN_CHECKS, Report
@@ -33,6 +30,9 @@ from resnet_zoo.run_verification import verify_run
 from resnet_zoo.runs.folder import read_run
 from resnet_zoo.runs.records import CARD_NAME, CURVES_NAME, HASHED_NAMES, RESULT_NAME, Run
 from resnet_zoo.verification import named
+from resnet_zoo.weights.cards import OWN_LICENSE
+from resnet_zoo.weights.checkpoint import load_checkpoint
+from resnet_zoo.weights.convert import safetensors_bytes
 
 REQUIRED_CHECKS = (*RUN_CHECKS, "weights", "top1", "top5")
 """What must have passed, not merely not failed."""

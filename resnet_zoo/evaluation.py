@@ -17,12 +17,12 @@ from resnet_zoo.base.devices import device_title, exact_float32, fast_dtype, res
 from resnet_zoo.base.machine import versions
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.records import used_with
-from resnet_zoo.chain import Chain, chain_of
 from resnet_zoo.errors import ArgumentError, DatasetError
 from resnet_zoo.images.test_sets import Batch, batches, open_test_set
 from resnet_zoo.images.transform import Transform
 from resnet_zoo.inference import OptimizedModel, optimize_for_inference
-from resnet_zoo.zoo import assign_weights, open_weights
+from resnet_zoo.weights.loading import assign_weights, open_weights
+from resnet_zoo.weights.provenance import Chain, chain_of
 
 Precision = Literal["float32", "bfloat16"]
 Progress = Callable[[int, int], None]

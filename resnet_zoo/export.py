@@ -23,11 +23,11 @@ from torch import Tensor, nn
 from resnet_zoo.base.files import check_target, sha256_of, write_atomically
 from resnet_zoo.catalog.names import kind_of
 from resnet_zoo.catalog.records import to_json
-from resnet_zoo.chain import Chain
 from resnet_zoo.errors import ArgumentError, ExportError
 from resnet_zoo.network.building import architecture_of, build
 from resnet_zoo.network.features import FeatureExtractor, check_layers
 from resnet_zoo.networks import Network, open_network
+from resnet_zoo.weights.provenance import Chain
 
 Format = Literal["onnx", "torch-export"]
 

@@ -12,14 +12,14 @@ from resnet_zoo.catalog.classes import class_names as names_of_classes
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.names import HUB_PREFIX, kind_of
 from resnet_zoo.catalog.records import Entry, used_with
-from resnet_zoo.chain import Chain, chain_of
-from resnet_zoo.download import LocalWeights
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.hub import open_repository
 from resnet_zoo.images.transform import Transform
 from resnet_zoo.network.resnet import ResNet
-from resnet_zoo.network_file import read_network
-from resnet_zoo.zoo import LoadedWeights, assign_weights, open_weights
+from resnet_zoo.weights.download import LocalWeights
+from resnet_zoo.weights.hub import open_repository
+from resnet_zoo.weights.loading import LoadedWeights, assign_weights, open_weights
+from resnet_zoo.weights.network_file import read_network
+from resnet_zoo.weights.provenance import Chain, chain_of
 
 
 @dataclass(frozen=True)

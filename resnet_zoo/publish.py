@@ -16,8 +16,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from resnet_zoo.accuracy import measured_of
-from resnet_zoo.cache import Pin, object_path
-from resnet_zoo.cards import zoo_card
 from resnet_zoo.catalog.manifest import manifest_path, parse_manifest, read_manifest, replace_manifest
 from resnet_zoo.catalog.records import (
     Entry,
@@ -31,20 +29,22 @@ from resnet_zoo.catalog.records import (
     to_json,
 )
 from resnet_zoo.catalog.rules import LOOPBACK
-from resnet_zoo.checkpoint import load_checkpoint
-from resnet_zoo.download import Progress, fetched_upstream
 from resnet_zoo.errors import ArgumentError, IntegrityError, PublishError, WeightsUnavailableError
 from resnet_zoo.evaluation import evaluate
-from resnet_zoo.fit import check_fit
-from resnet_zoo.hub import (
+from resnet_zoo.network.building import expected_shapes
+from resnet_zoo.weights.cache import Pin, object_path
+from resnet_zoo.weights.cards import zoo_card
+from resnet_zoo.weights.checkpoint import load_checkpoint
+from resnet_zoo.weights.download import Progress, fetched_upstream
+from resnet_zoo.weights.fit import check_fit
+from resnet_zoo.weights.hub import (
     CARD_NAME,
     check_repository_name,
     commit_files,
     git_blob_hash,
     hub_errors_as_publish_errors,
 )
-from resnet_zoo.network.building import expected_shapes
-from resnet_zoo.zoo import open_weights
+from resnet_zoo.weights.loading import open_weights
 
 
 @dataclass(frozen=True)

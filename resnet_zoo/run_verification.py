@@ -19,14 +19,14 @@ from resnet_zoo.base.strict_json import WrongValueError, decode
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.recipes import Recipe, find_recipe, learning_rate
 from resnet_zoo.catalog.records import Entry, Measured, to_json
-from resnet_zoo.chain import Chain
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.evaluation import Evaluation, evaluate
 from resnet_zoo.report import Check, Report
 from resnet_zoo.runs.folder import read_run
 from resnet_zoo.runs.records import LogChange, LogEpoch, ResultFile, Run
 from resnet_zoo.verification import check_counts, check_weights, named
-from resnet_zoo.zoo import LoadedWeights, assign_weights
+from resnet_zoo.weights.loading import LoadedWeights, assign_weights
+from resnet_zoo.weights.provenance import Chain
 
 
 def verify_run(

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from resnet_zoo.evaluation import Evaluation
-    from resnet_zoo.inventory import CachedFile, WeightFacts
     from resnet_zoo.prediction import Prediction
     from resnet_zoo.speed import Benchmark
+    from resnet_zoo.weights.cache_contents import CachedFile, WeightFacts
 
 
 def echo_json(value: Any) -> None:

@@ -24,8 +24,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from resnet_zoo.catalog.manifest import get_entry, read_manifest
-from resnet_zoo.download import obtain_weights
 from resnet_zoo.errors import DownloadError, IntegrityError, ManifestError, ZooError
+from resnet_zoo.weights.download import obtain_weights
 from tests import fault_server, private_zoo
 from tests.fault_server import Answer, FaultServer
 from tests.private_zoo import NAME, QUICK, TAG, copy, sha256
@@ -97,7 +97,7 @@ def place(content: bytes = CONTENT, *, exact: bool = False) -> Iterator[Place]:
 
 def flipped_bits(count: int) -> Outcome:
     """Flip single bits of a cached file, a fifth of them in its header."""
-    from resnet_zoo.zoo import open_weights
+    from resnet_zoo.weights.loading import open_weights
 
     found = 0
     with place(private_zoo.upstream_checkpoint()) as here, offline(False):

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from resnet_zoo.catalog.manifest import current_manifest, get_entry, manifest_path
 from resnet_zoo.network.building import build
 from resnet_zoo.network.resnet import ResNet
-from resnet_zoo.network_file import save_network
+from resnet_zoo.weights.network_file import save_network
 
 if TYPE_CHECKING:
     from tests.run_folders import MadeRun

@@ -27,7 +27,7 @@ from resnet_zoo.base.files import sha256_of
 from resnet_zoo.catalog import manifest as manifest_module
 from resnet_zoo.catalog.classes import class_folders
 from resnet_zoo.catalog.manifest import format_manifest, use_manifest
-from resnet_zoo.convert import convert_checkpoint
+from resnet_zoo.weights.convert import convert_checkpoint
 from tests.conftest import smooth_image
 from tests.docs_pages import ROOT, Block, is_operator, program_of, simple_commands, split
 from tests.private_zoo import upstream_checkpoint

@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 
 from resnet_zoo.catalog.manifest import get_entry
-from resnet_zoo.layouts import ours_to_openmmlab, renamed
 from resnet_zoo.network.building import build
-from resnet_zoo.transfer import Patience
+from resnet_zoo.weights.key_layouts import ours_to_openmmlab, renamed
+from resnet_zoo.weights.transfer import Patience
 from tests import fault_server
 from tests.conftest import randomise
 from tests.fault_server import Answer

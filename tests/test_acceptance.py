@@ -17,14 +17,14 @@ from resnet_zoo.acceptance import Acceptance, accept_run
 from resnet_zoo.base.files import sha256_of
 from resnet_zoo.catalog.manifest import manifest_path, read_manifest, use_manifest
 from resnet_zoo.catalog.records import RunOrigin
-from resnet_zoo.checkpoint import load_checkpoint
 from resnet_zoo.cli import main
-from resnet_zoo.convert import safetensors_bytes
 from resnet_zoo.errors import ArgumentError, DownloadError
 from resnet_zoo.evaluation import evaluate
 from resnet_zoo.report import RUN_CHECKS
 from resnet_zoo.run_verification import stored_dtypes, verify_run
 from resnet_zoo.verification import verify
+from resnet_zoo.weights.checkpoint import load_checkpoint
+from resnet_zoo.weights.convert import safetensors_bytes
 from tests.private_zoo import state_dict
 from tests.run_folders import NAME, ROOT, MadeRun, header
 

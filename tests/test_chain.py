@@ -12,11 +12,12 @@ from torch import Tensor
 
 from resnet_zoo.base.files import sha256_of
 from resnet_zoo.catalog.manifest import get_entry, manifest_path
-from resnet_zoo.chain import chain_of, tensors_sha256
-from resnet_zoo.checkpoint import load_checkpoint
-from resnet_zoo.convert import convert_checkpoint
-from resnet_zoo.layouts import LAYOUTS
-from resnet_zoo.zoo import LoadedWeights, create_model, open_weights
+from resnet_zoo.weights.checkpoint import load_checkpoint
+from resnet_zoo.weights.convert import convert_checkpoint
+from resnet_zoo.weights.key_layouts import LAYOUTS
+from resnet_zoo.weights.loading import LoadedWeights, open_weights
+from resnet_zoo.weights.provenance import chain_of, tensors_sha256
+from resnet_zoo.zoo import create_model
 from tests.private_zoo import NAME, TAG, sha256, state_dict, upstream_checkpoint, upstream_name, write_manifest
 
 

@@ -20,8 +20,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from resnet_zoo.catalog.records import UpstreamOrigin
-from resnet_zoo.checkpoint import load_checkpoint
 from resnet_zoo.errors import CheckpointError, IntegrityError, UnsafeCheckpointError, WeightsUnavailableError
+from resnet_zoo.weights.checkpoint import load_checkpoint
 from tests.conftest import ENTRIES
 
 FORMATS = ["zip", "legacy"]

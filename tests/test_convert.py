@@ -14,15 +14,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-import resnet_zoo.checkpoint
+import resnet_zoo.weights.checkpoint
 from resnet_zoo.base.files import sha256_of
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.records import UpstreamOrigin
-from resnet_zoo.checkpoint import load_checkpoint
-from resnet_zoo.convert import convert_checkpoint, safetensors_bytes
 from resnet_zoo.errors import ArgumentError, CheckpointError, UnknownModelError, WeightsMismatchError
-from resnet_zoo.layouts import LAYOUTS, Layout
 from resnet_zoo.network.building import build
+from resnet_zoo.weights.checkpoint import load_checkpoint
+from resnet_zoo.weights.convert import convert_checkpoint, safetensors_bytes
+from resnet_zoo.weights.key_layouts import LAYOUTS, Layout
 from tests.conftest import NAMES, randomise
 
 
@@ -233,7 +233,7 @@ def test_the_fp16_row_is_chosen_by_the_name_of_its_published_file(
     assert isinstance(origin, UpstreamOrigin)
     torch.save(state_of("resnet50_in1k"), folder / origin.file_name)
     # Nobody can make other bytes with the published hash, so for once it is not asked for.
-    monkeypatch.setattr(resnet_zoo.checkpoint, "_upstream_hashes", lambda _: ())
+    monkeypatch.setattr(resnet_zoo.weights.checkpoint, "_upstream_hashes", lambda _: ())
     conversion = convert_checkpoint(folder / origin.file_name, tmp_path / "out.safetensors")
     assert conversion.name == "resnet50_fp16_in1k"
     assert header_of(tmp_path / "out.safetensors")["model"] == "resnet50_fp16_in1k"

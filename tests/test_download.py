@@ -20,16 +20,17 @@ import torch
 from click.testing import CliRunner, Result
 from torch import Tensor
 
-from resnet_zoo import cache, create_model
+from resnet_zoo import create_model
 from resnet_zoo.catalog.manifest import get_entry, read_manifest
 from resnet_zoo.catalog.records import UpstreamOrigin
-from resnet_zoo.chain import chain_of
 from resnet_zoo.cli import main
-from resnet_zoo.convert import convert_checkpoint
-from resnet_zoo.download import LocalWeights, cached_weights, obtain_weights, shipped_weights
 from resnet_zoo.errors import DownloadError, IntegrityError, ManifestError, WeightsUnavailableError
 from resnet_zoo.verification import verify
-from resnet_zoo.zoo import open_weights
+from resnet_zoo.weights import cache
+from resnet_zoo.weights.convert import convert_checkpoint
+from resnet_zoo.weights.download import LocalWeights, cached_weights, obtain_weights, shipped_weights
+from resnet_zoo.weights.loading import open_weights
+from resnet_zoo.weights.provenance import chain_of
 from tests import fault_server
 from tests.fault_server import FaultServer
 from tests.private_zoo import (
@@ -491,7 +492,7 @@ def test_more_than_the_manifests_size_is_stopped_at_once(
 def test_a_full_disk_is_an_error_and_later_continued(small: str, server: FaultServer, own_cache: Path) -> None:
     program = (
         "import resource, shutil\n"
-        "from resnet_zoo.download import obtain_weights\n"
+        "from resnet_zoo.weights.download import obtain_weights\n"
         "from resnet_zoo.catalog.manifest import get_entry\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))\n"
         f"entry = get_entry({NAME!r})\n"
@@ -759,7 +760,7 @@ def test_racing_processes_are_right_when_the_one_that_downloads_is_killed(
 @pytest.mark.slow
 def test_racing_processes_load_equal_networks(origin: str, server: FaultServer) -> None:
     program = (
-        "from resnet_zoo import create_model; from resnet_zoo.chain import tensors_sha256\n"
+        "from resnet_zoo import create_model; from resnet_zoo.weights.provenance import tensors_sha256\n"
         f"print(tensors_sha256(create_model({NAME!r}, pretrained=True).state_dict()))"
     )
     command = [sys.executable, "-c", program]

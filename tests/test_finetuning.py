@@ -21,7 +21,6 @@ from resnet_zoo import FinetuneResult, create_model, embed, finetune, open_netwo
 from resnet_zoo.base.files import sha256_of
 from resnet_zoo.catalog.classes import class_names
 from resnet_zoo.catalog.manifest import get_entry
-from resnet_zoo.checkpoint import load_checkpoint
 from resnet_zoo.errors import (
     ArgumentError,
     DatasetError,
@@ -36,6 +35,7 @@ from resnet_zoo.images.class_tree import read_class_tree
 from resnet_zoo.runs.records import LogEpoch, LogLine, LogStep
 from resnet_zoo.training.console import Silent
 from resnet_zoo.tuning import Tuning
+from resnet_zoo.weights.checkpoint import load_checkpoint
 from tests.conftest import needs_permissions, random_network
 
 ROW, ROW_IN1K = "resnet18_cifar10", "resnet18_in1k"

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.records import Entry
-from resnet_zoo.checkpoint import Checkpoint
 from resnet_zoo.errors import CheckpointError, ManifestError, WeightsMismatchError
-from resnet_zoo.fit import check_fit, fitting_rows, nearest_row
 from resnet_zoo.network.building import Shapes, build, build_on_meta, expected_shapes, with_counters
+from resnet_zoo.weights.checkpoint import Checkpoint
+from resnet_zoo.weights.fit import check_fit, fitting_rows, nearest_row
 from tests.conftest import ENTRIES, NAMES
 
 

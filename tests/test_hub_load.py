@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from resnet_zoo import create_model, hub, push_to_hub
+from resnet_zoo import create_model, push_to_hub
 from resnet_zoo.errors import (
     ArgumentError,
     CheckpointError,
@@ -22,8 +22,9 @@ from resnet_zoo.errors import (
     WeightsMismatchError,
     ZooError,
 )
-from resnet_zoo.hub_config import HubConfig
 from resnet_zoo.network.resnet import ResNet
+from resnet_zoo.weights import hub
+from resnet_zoo.weights.hub_config import HubConfig
 from tests.conftest import randomise
 from tests.hub_server import HubServer, in_new_process
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from resnet_zoo import cache
-from resnet_zoo.cache import Pin
 from resnet_zoo.errors import ArgumentError, IntegrityError, UnknownModelError
-from resnet_zoo.inventory import (
+from resnet_zoo.weights import cache
+from resnet_zoo.weights.cache import Pin
+from resnet_zoo.weights.cache_contents import (
     cached_sets,
     damaged_files,
     export_mirror,

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from resnet_zoo.catalog.manifest import get_entry
-from resnet_zoo.layouts import is_deep, openmmlab_to_ours, ours_to_openmmlab, renamed
 from resnet_zoo.network.building import expected_shapes
 from resnet_zoo.network.resnet import ARCHITECTURES
+from resnet_zoo.weights.key_layouts import is_deep, openmmlab_to_ours, ours_to_openmmlab, renamed
 from tests.conftest import ENTRIES, NAMES
 
 BN = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")

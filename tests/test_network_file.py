@@ -9,8 +9,6 @@ import safetensors
 import torch
 
 from resnet_zoo.catalog.manifest import get_entry
-from resnet_zoo.checkpoint import load_checkpoint
-from resnet_zoo.convert import safetensors_bytes
 from resnet_zoo.errors import (
     ArgumentError,
     CheckpointError,
@@ -19,7 +17,9 @@ from resnet_zoo.errors import (
     WeightsUnavailableError,
 )
 from resnet_zoo.network.resnet import ResNet
-from resnet_zoo.network_file import read_network, save_network
+from resnet_zoo.weights.checkpoint import load_checkpoint
+from resnet_zoo.weights.convert import safetensors_bytes
+from resnet_zoo.weights.network_file import read_network, save_network
 from tests.conftest import PETS, needs_permissions
 
 ROW = "resnet18_cifar10"

@@ -9,7 +9,7 @@ import pytest
 
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.errors import CheckpointError
-from resnet_zoo.network_header import MAX_TEXT, NetworkHeader
+from resnet_zoo.weights.network_header import MAX_TEXT, NetworkHeader
 from tests.conftest import NAMES
 
 ENTRY = get_entry("resnet50")

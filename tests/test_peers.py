@@ -22,8 +22,8 @@ from resnet_zoo.catalog.classes import class_folders, class_names
 from resnet_zoo.catalog.records import Entry
 from resnet_zoo.images.test_sets import LabelledImages, open_test_set
 from resnet_zoo.images.transform import Transform, create_transform
-from resnet_zoo.layouts import ours_to_openmmlab, renamed
 from resnet_zoo.network.resnet import ResNet
+from resnet_zoo.weights.key_layouts import ours_to_openmmlab, renamed
 from tests.conftest import ENTRIES, NAMES, randomise, smooth_image
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]

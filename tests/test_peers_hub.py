@@ -20,7 +20,7 @@ from torch import Tensor
 from resnet_zoo import create_model
 from resnet_zoo.base.files import sha256_of
 from resnet_zoo.catalog.manifest import manifest_path
-from resnet_zoo.chain import tensors_sha256
+from resnet_zoo.weights.provenance import tensors_sha256
 from tests.conftest import NAMES, randomise
 from tests.test_peers import ODD_SIZES, upstream_config
 

@@ -26,7 +26,7 @@ from resnet_zoo.catalog.records import Entry, PageOrigin, UpstreamOrigin, Weight
 from resnet_zoo.cli import main
 from resnet_zoo.errors import DownloadError
 from resnet_zoo.network.building import build_on_meta
-from resnet_zoo.zoo import open_weights
+from resnet_zoo.weights.loading import open_weights
 from tests.conftest import randomise, smooth_image
 from tests.hub_server import HubServer, in_new_process
 from tests.private_zoo import sha256

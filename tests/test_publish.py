@@ -26,9 +26,9 @@ from PIL import Image
 from resnet_zoo import create_model
 from resnet_zoo.catalog.classes import class_names
 from resnet_zoo.catalog.manifest import MANIFEST_NAME, format_manifest, manifest_path, read_manifest, use_manifest
-from resnet_zoo.chain import tensors_sha256
-from resnet_zoo.layouts import ours_to_openmmlab, renamed
-from resnet_zoo.zoo import open_weights
+from resnet_zoo.weights.key_layouts import ours_to_openmmlab, renamed
+from resnet_zoo.weights.loading import open_weights
+from resnet_zoo.weights.provenance import tensors_sha256
 from tests.conftest import NAMES, randomise, smooth_image
 from tests.hub_server import HubServer, in_new_process
 

@@ -16,13 +16,13 @@ import resnet_zoo.run_verification
 from resnet_zoo.catalog.classes import class_folders
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.cli import main
-from resnet_zoo.convert import safetensors_bytes
 from resnet_zoo.errors import ArgumentError, DatasetError, RunError, UnknownModelError
 from resnet_zoo.evaluation import evaluate
 from resnet_zoo.report import REPRODUCTION_TOLERANCE_PCT, RUN_CHECKS, Report
 from resnet_zoo.run_verification import stored_dtypes, verify_run
 from resnet_zoo.runs.folder import format_line, read_run
 from resnet_zoo.runs.records import LogChange
+from resnet_zoo.weights.convert import safetensors_bytes
 from tests.private_zoo import state_dict
 from tests.run_folders import NAME, MadeRun, header
 from tests.test_accuracy import evaluated

@@ -20,11 +20,11 @@ import resnet_zoo.site.pages
 from resnet_zoo.catalog.manifest import get_entry, use_manifest
 from resnet_zoo.cli import main
 from resnet_zoo.errors import ArgumentError, RunError
-from resnet_zoo.inventory import weight_facts
 from resnet_zoo.site import build_site
 from resnet_zoo.site.errata import ERRATA, errata_of
 from resnet_zoo.site.folder import MARKER_NAME, write_site
 from resnet_zoo.site.words import snippets_of
+from resnet_zoo.weights.cache_contents import weight_facts
 from tests import site_tools
 from tests.conftest import ENTRIES, NAMES, smooth_image
 from tests.run_folders import NAME, ROOT

@@ -21,7 +21,7 @@ import pytest
 import urllib3
 
 from resnet_zoo.errors import DownloadError
-from resnet_zoo.transfer import Fetched, Patience, Progress, fetch
+from resnet_zoo.weights.transfer import Fetched, Patience, Progress, fetch
 from tests.fault_server import (
     LAST_MODIFIED,
     Answer,

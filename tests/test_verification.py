@@ -13,7 +13,6 @@ import resnet_zoo.verification
 from resnet_zoo.catalog.classes import class_folders
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.records import Entry, Exact, Published, UpstreamOrigin
-from resnet_zoo.download import shipped_weights
 from resnet_zoo.errors import DatasetError, UnknownModelError, UnknownWeightsError, WeightsUnavailableError
 from resnet_zoo.network.building import build
 from resnet_zoo.report import Report, exit_code
@@ -23,6 +22,7 @@ from resnet_zoo.verification import (
     fingerprint,
     verify,
 )
+from resnet_zoo.weights.download import shipped_weights
 from tests.conftest import ENTRIES, NAMES, randomise
 
 NAME = "resnet18_cifar10"

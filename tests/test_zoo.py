@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from resnet_zoo.base.devices import resolve_device
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.records import Entry
-from resnet_zoo.checkpoint import load_checkpoint
 from resnet_zoo.errors import (
     ArgumentError,
     CheckpointError,
@@ -23,7 +22,9 @@ from resnet_zoo.errors import (
     WeightsUnavailableError,
 )
 from resnet_zoo.network.building import build, build_on_meta
-from resnet_zoo.zoo import adapt_input, create_model
+from resnet_zoo.weights.checkpoint import load_checkpoint
+from resnet_zoo.weights.loading import adapt_input
+from resnet_zoo.zoo import create_model
 from tests.conftest import ENTRIES, NAMES, randomise
 
 NAME = "resnet18_cifar10"

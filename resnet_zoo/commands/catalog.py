@@ -12,8 +12,8 @@ from resnet_zoo.catalog.manifest import get_entry, list_models
 from resnet_zoo.catalog.recipes import RECIPES
 from resnet_zoo.catalog.records import to_json
 from resnet_zoo.commands.shell import examples, format_option, weights_option, with_options
-from resnet_zoo.inventory import facts_of_weights, weight_facts
 from resnet_zoo.terminal import echo_entries, echo_json, echo_record, echo_weight_sets
+from resnet_zoo.weights.cache_contents import facts_of_weights, weight_facts
 
 
 @click.command(
@@ -97,8 +97,8 @@ def show(name: str, chain: bool, weights: str | None, form: str) -> None:
     """
     entry = get_entry(name)
     if chain:
-        from resnet_zoo.chain import chain_of
-        from resnet_zoo.zoo import open_weights
+        from resnet_zoo.weights.loading import open_weights
+        from resnet_zoo.weights.provenance import chain_of
 
         with download_bar() as progress:
             opened = open_weights(entry, weights or entry.default_weights, progress=progress)

@@ -7,8 +7,8 @@ from typing import Any
 
 from resnet_zoo.base.files import sha256_of
 from resnet_zoo.base.machine import versions
-from resnet_zoo.cache import cache_path
 from resnet_zoo.catalog.manifest import manifest_path
+from resnet_zoo.weights.cache import cache_path
 
 
 def environment() -> dict[str, Any]:

@@ -9,13 +9,20 @@ from typing import Any
 import click
 
 from resnet_zoo.base.progress import download_bar
-from resnet_zoo.cache import cache_path
 from resnet_zoo.catalog.listing import DATASET_TITLES
 from resnet_zoo.catalog.manifest import get_entry, list_models
 from resnet_zoo.commands.shell import examples, format_option
 from resnet_zoo.errors import NOT_CHECKED, WRONG, ZooError
-from resnet_zoo.inventory import damaged_files, export_mirror, list_cache, prune, remove_files, select_files
 from resnet_zoo.terminal import echo_cache, echo_json, echo_record
+from resnet_zoo.weights.cache import cache_path
+from resnet_zoo.weights.cache_contents import (
+    damaged_files,
+    export_mirror,
+    list_cache,
+    prune,
+    remove_files,
+    select_files,
+)
 
 
 @click.command(
@@ -45,7 +52,7 @@ def convert(source: str, target: str, name: str | None, layout: Any, force: bool
     """
     if name is not None:
         get_entry(name)
-    from resnet_zoo.convert import convert_checkpoint
+    from resnet_zoo.weights.convert import convert_checkpoint
 
     conversion = asdict(convert_checkpoint(source, target, name=name, layout=layout, overwrite=force))
     if form == "json":
@@ -92,8 +99,8 @@ def download(
         for entry in entries
         for chosen in (entry.weights if all_sets else [tag or entry.default_weights])
     ]
-    from resnet_zoo.chain import chain_of
-    from resnet_zoo.zoo import open_weights
+    from resnet_zoo.weights.loading import open_weights
+    from resnet_zoo.weights.provenance import chain_of
 
     records, exit_codes = [], [0]
     with download_bar() as progress:

@@ -14,7 +14,6 @@ from resnet_zoo import __version__
 from resnet_zoo.catalog.listing import DATASET_TITLES
 from resnet_zoo.catalog.records import Entry, Manifest
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.inventory import TestedAt, WeightFacts, best_tested, weight_facts
 from resnet_zoo.report import ACCURACY_TOLERANCE_PCT, Report
 from resnet_zoo.site.drawing import HEIGHT_PX, boxes_of, drawing_width, layers_of
 from resnet_zoo.site.errata import errata_of
@@ -22,6 +21,7 @@ from resnet_zoo.site.inputs import Speeds, Training
 from resnet_zoo.site.numbers import Number, OtherAccuracy, count_states, is_of_run, numbers_of, other_accuracies
 from resnet_zoo.site.plots import curve_data, scatter_data
 from resnet_zoo.site.words import citations_of, preprocess_lines, provenance_of, recipe_table, snippets_of
+from resnet_zoo.weights.cache_contents import TestedAt, WeightFacts, best_tested, weight_facts
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -19,8 +19,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 
 from resnet_zoo.base.files import write_atomically
-from resnet_zoo.convert import safetensors_bytes
 from resnet_zoo.training.learner import Learner
+from resnet_zoo.weights.convert import safetensors_bytes
 
 KEPT = 2
 """Checkpoints that stay: if the newest is damaged, training goes on from the one before."""

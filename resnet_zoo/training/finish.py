@@ -10,9 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from resnet_zoo.base.files import sha256_of, write_atomically
-from resnet_zoo.cards import run_card
 from resnet_zoo.catalog.manifest import get_entry
-from resnet_zoo.convert import safetensors_bytes
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.network.counting import count_flops, count_params
 from resnet_zoo.network.resnet import ResNet
@@ -33,6 +31,8 @@ from resnet_zoo.runs.records import (
 )
 from resnet_zoo.training.checkpoints import Position
 from resnet_zoo.training.loop import CHECKPOINTS
+from resnet_zoo.weights.cards import run_card
+from resnet_zoo.weights.convert import safetensors_bytes
 
 
 def finish(

@@ -77,9 +77,9 @@ def zoo_of(weights: Path, folder: Path) -> Iterator[None]:
     """Put a file into both caches, and use a manifest that has it as two of ResNet-50's weight sets."""
     from huggingface_hub import constants
 
-    from resnet_zoo import cache
     from resnet_zoo.base.files import sha256_of
     from resnet_zoo.catalog.manifest import manifest_path, use_manifest
+    from resnet_zoo.weights import cache
 
     content = json.loads(manifest_path().read_text(encoding="utf-8"))
     row = next(row for row in content["models"] if row["name"] == "resnet50_in1k")

@@ -11,13 +11,13 @@ from resnet_zoo.base.files import check_target, sha256_of, write_atomically
 from resnet_zoo.base.strict_json import WrongValueError
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.records import Entry, Preprocess
-from resnet_zoo.checkpoint import Checkpoint, load_checkpoint
-from resnet_zoo.convert import safetensors_bytes
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.fit import check_fit
 from resnet_zoo.network.building import build_on_meta, image_channels, shapes_of
 from resnet_zoo.network.resnet import ResNet
-from resnet_zoo.network_header import FIELDS, NetworkHeader
+from resnet_zoo.weights.checkpoint import Checkpoint, load_checkpoint
+from resnet_zoo.weights.convert import safetensors_bytes
+from resnet_zoo.weights.fit import check_fit
+from resnet_zoo.weights.network_header import FIELDS, NetworkHeader
 
 
 @dataclass(frozen=True)

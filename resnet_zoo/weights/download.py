@@ -18,15 +18,15 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from resnet_zoo import cache
 from resnet_zoo.base.files import sha256_of
 from resnet_zoo.base.machine import is_offline
-from resnet_zoo.cache import Pin
 from resnet_zoo.catalog.manifest import current_manifest, manifest_path
 from resnet_zoo.catalog.records import HUB_SCHEME, Entry, UpstreamOrigin, WeightSet, WeightsFile
 from resnet_zoo.errors import DownloadError, IntegrityError, WeightsUnavailableError, ZooError
-from resnet_zoo.hub_files import HubFile, fetch_hub_file, find_hub_file
-from resnet_zoo.transfer import Patience, fetch
+from resnet_zoo.weights import cache
+from resnet_zoo.weights.cache import Pin
+from resnet_zoo.weights.hub_files import HubFile, fetch_hub_file, find_hub_file
+from resnet_zoo.weights.transfer import Patience, fetch
 
 Progress = Callable[[str, int, int | None], None]
 """Called with (file name, bytes there, bytes in all or None)."""

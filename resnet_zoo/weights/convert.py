@@ -17,11 +17,11 @@ from torch import Tensor
 from resnet_zoo.base.files import check_target, sha256_of, write_atomically
 from resnet_zoo.catalog.manifest import current_manifest, get_entry
 from resnet_zoo.catalog.records import UpstreamOrigin
-from resnet_zoo.checkpoint import Checkpoint, load_checkpoint
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.fit import check_fit, fitting_rows, nearest_row
-from resnet_zoo.layouts import LAYOUTS, Layout, is_deep, ours_to_openmmlab, renamed
 from resnet_zoo.network.building import expected_shapes, with_counters
+from resnet_zoo.weights.checkpoint import Checkpoint, load_checkpoint
+from resnet_zoo.weights.fit import check_fit, fitting_rows, nearest_row
+from resnet_zoo.weights.key_layouts import LAYOUTS, Layout, is_deep, ours_to_openmmlab, renamed
 
 
 @dataclass(frozen=True)

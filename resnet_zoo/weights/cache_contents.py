@@ -12,11 +12,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from resnet_zoo.base.files import sha256_of, write_atomically
-from resnet_zoo.cache import cache_path, lock
 from resnet_zoo.catalog.listing import measured_on
 from resnet_zoo.catalog.manifest import current_manifest
 from resnet_zoo.catalog.records import HUB_SCHEME, Entry, RunOrigin, UpstreamOrigin, WeightSet
-from resnet_zoo.download import (
+from resnet_zoo.errors import ArgumentError, CheckpointError, DownloadError, IntegrityError
+from resnet_zoo.weights.cache import cache_path, lock
+from resnet_zoo.weights.download import (
     FULL_SHA256_DIGITS,
     LocalWeights,
     cached_weights,
@@ -24,7 +25,6 @@ from resnet_zoo.download import (
     published_at,
     shipped_weights,
 )
-from resnet_zoo.errors import ArgumentError, CheckpointError, DownloadError, IntegrityError
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnet_zoo.base.machine import is_offline
-from resnet_zoo.cards import model_card
 from resnet_zoo.catalog.classes import class_names as names_of_classes
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.records import Entry
-from resnet_zoo.checkpoint import Checkpoint, load_checkpoint
-from resnet_zoo.convert import safetensors_bytes
 from resnet_zoo.errors import (
     ArgumentError,
     CheckpointError,
@@ -31,10 +28,13 @@ from resnet_zoo.errors import (
     PublishError,
     ZooError,
 )
-from resnet_zoo.fit import check_fit
-from resnet_zoo.hub_config import HubConfig, config_content
-from resnet_zoo.hub_files import HubFile, announced_hash, fetch_hub_file, reason
 from resnet_zoo.network.building import build_on_meta, image_channels, shapes_of
+from resnet_zoo.weights.cards import model_card
+from resnet_zoo.weights.checkpoint import Checkpoint, load_checkpoint
+from resnet_zoo.weights.convert import safetensors_bytes
+from resnet_zoo.weights.fit import check_fit
+from resnet_zoo.weights.hub_config import HubConfig, config_content
+from resnet_zoo.weights.hub_files import HubFile, announced_hash, fetch_hub_file, reason
 
 if TYPE_CHECKING:
     from resnet_zoo.network.resnet import ResNet

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from resnet_zoo.catalog.manifest import current_manifest
 from resnet_zoo.catalog.records import Entry
-from resnet_zoo.checkpoint import Checkpoint
 from resnet_zoo.errors import CheckpointError, WeightsMismatchError
 from resnet_zoo.network.building import Shapes, expected_shapes, shapes_of, with_counters
+from resnet_zoo.weights.checkpoint import Checkpoint
 
 
 def fitting_rows(tensors: Mapping[str, Tensor]) -> list[str]:

@@ -1,0 +1,1 @@
+"""From a weight set, a file or a repository to checked tensors, and back to a file."""

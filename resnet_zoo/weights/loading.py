@@ -1,0 +1,160 @@
+"""From a tag or a path to a checkpoint whose every byte was checked, and from that to a network that holds it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from resnet_zoo.catalog.records import Entry, is_tag
+from resnet_zoo.errors import CheckpointError, IntegrityError, UnknownWeightsError, WeightsUnavailableError, ZooError
+from resnet_zoo.network.building import build_on_meta, shapes_of, with_counters
+from resnet_zoo.network.resnet import ResNet, initialise_classifier
+from resnet_zoo.weights.cache import quarantine
+from resnet_zoo.weights.checkpoint import Checkpoint, load_checkpoint
+from resnet_zoo.weights.convert import convert_checkpoint
+from resnet_zoo.weights.download import LocalWeights, Progress, cached_weights, obtain_weights, shipped_weights
+from resnet_zoo.weights.fit import check_fit
+
+_LOG = logging.getLogger("resnet_zoo")
+
+_HEAD = ("fc.weight", "fc.bias")
+
+
+@dataclass(frozen=True)
+class LoadedWeights:
+    """A checkpoint whose bytes were checked, and where its file comes from (``None``: a path was given)."""
+
+    checkpoint: Checkpoint
+    local: LocalWeights | None
+
+
+def open_weights(
+    entry: Entry, weights: str | os.PathLike[str], *, download: bool = True, progress: Progress | None = None
+) -> LoadedWeights:
+    """Read the checkpoint that a tag or path stands for; a tag is preferred where both could be meant.
+
+    A damaged file in the cache is put aside and fetched again.
+
+    Args:
+        entry: The row.
+        weights: A tag or a path.
+        download: Fetch a weight set that is not in the cache.
+        progress: Called with (file name, bytes there, bytes in all or None) while bytes arrive.
+
+    Raises:
+        UnknownWeightsError, WeightsUnavailableError, DownloadError, IntegrityError, UnsafeCheckpointError,
+            CheckpointError: As `create_model`.
+    """
+    if isinstance(weights, str) and weights in entry.weights:
+        return _open_tag(entry, weights, download=download, progress=progress)
+    if is_tag(weights):
+        raise UnknownWeightsError(entry.name, str(weights), entry.weights)
+    return LoadedWeights(load_checkpoint(weights), None)
+
+
+def _open_tag(entry: Entry, tag: str, *, download: bool, progress: Progress | None) -> LoadedWeights:
+    local = _local_weights(entry, tag, download=download, progress=progress)
+    try:
+        return LoadedWeights(load_checkpoint(local.path, sha256=local.sha256), local)
+    except WeightsUnavailableError:
+        if local.path.exists():
+            raise
+        note, is_damaged = "", False  # another process is repairing it
+    except (IntegrityError, CheckpointError) as error:
+        damage = error
+        try:
+            aside = quarantine(local.sha256)
+        except OSError:
+            raise damage from None
+        note = f"It was put aside as {aside}." if aside else ""
+        is_damaged = True
+        if aside:
+            _LOG.warning("%s The damaged file was put aside as %s; fetching it again.", damage, aside)
+    try:
+        local = _local_weights(entry, tag, download=download, anew=is_damaged, progress=progress)
+    except ZooError as error:
+        if note and isinstance(damage, IntegrityError):
+            raise IntegrityError(damage.path, damage.expected, damage.actual, f"{note} {error}") from error
+        if note:
+            raise WeightsUnavailableError(entry.name, tag, f"{damage} {note} {error}") from error
+        raise
+    return LoadedWeights(load_checkpoint(local.path, sha256=local.sha256), local)
+
+
+def _local_weights(
+    entry: Entry, tag: str, *, download: bool, anew: bool = False, progress: Progress | None
+) -> LocalWeights:
+    if download:
+        return obtain_weights(entry, tag, partial(_convert, entry), anew=anew, progress=progress)
+    local = cached_weights(entry, tag) or shipped_weights(entry, tag)
+    if local is None:
+        raise WeightsUnavailableError(
+            entry.name, tag, f"not in the cache. `resnet-zoo download {entry.name}` fetches it."
+        )
+    return local
+
+
+def _convert(entry: Entry, source: Path, target: Path, sha256: str) -> None:
+    convert_checkpoint(source, target, name=entry.name, sha256=sha256)
+
+
+def assign_weights(
+    entry: Entry, checkpoint: Checkpoint, *, num_classes: int | None = None, in_channels: int = 3
+) -> ResNet:
+    """Return the row's network holding a checkpoint's tensors (not copied where they can be used as they are).
+
+    Raises:
+        WeightsMismatchError: The checkpoint does not fit.
+        CheckpointError: A tensor has a type it cannot have.
+    """
+    model = build_on_meta(entry, num_classes=num_classes, in_channels=in_channels)
+    tensors = with_counters(checkpoint.tensors)
+    stem = "conv1.weight" if "conv1.weight" in tensors else "conv1.0.weight"
+    has_own_head = num_classes is not None and _size(tensors, "fc.bias", 0) == num_classes
+    has_own_stem = in_channels != 3 and _size(tensors, stem, 1) == in_channels
+    stored = build_on_meta(
+        entry, num_classes=num_classes if has_own_head else None, in_channels=in_channels if has_own_stem else 3
+    )
+    check_fit(entry.name, shapes_of(stored.state_dict()), checkpoint)
+    if in_channels != 3 and not has_own_stem:
+        tensors[stem] = adapt_input(tensors[stem], in_channels)
+    if num_classes not in (None, entry.num_classes) and not has_own_head:
+        fresh = torch.nn.Linear(tensors["fc.weight"].shape[1], model.fc.out_features)
+        initialise_classifier(fresh)
+        tensors |= dict(zip(_HEAD, (fresh.weight.detach(), fresh.bias.detach()), strict=True))
+    tensors |= {key: _aligned(tensors[key]) for key in _HEAD}
+    model.load_state_dict(tensors, assign=True)
+    return model
+
+
+def adapt_input(weight: Tensor, in_channels: int) -> Tensor:
+    """Return a first-convolution weight (C_out, in_channels, h, w) made from an RGB one (C_out, 3, h, w).
+
+    One channel: the sum over RGB, so that a grey image counts as its three equal channels. Any other number: RGB
+    repeated in turn and scaled by 3 / in_channels, so that activations keep their size (timm's rule).
+    """
+    if in_channels == 1:
+        return weight.sum(dim=1, keepdim=True)
+    repeats = -(-in_channels // 3)
+    return weight.repeat(1, repeats, 1, 1)[:, :in_channels] * (3 / in_channels)
+
+
+def _aligned(tensor: Tensor) -> Tensor:
+    """Copy a tensor that a file's mapping put at an odd place in memory.
+
+    The last bit of a matrix product depends on it; convolutions do not. With 64 bytes the logits are those of a network
+    whose tensors were allocated one by one, as upstream's are.
+    """
+    return tensor if tensor.data_ptr() % 64 == 0 else tensor.clone()
+
+
+def _size(tensors: Mapping[str, Tensor], key: str, dim: int) -> int | None:
+    tensor = tensors.get(key)
+    return tensor.shape[dim] if tensor is not None and tensor.ndim > dim else None
