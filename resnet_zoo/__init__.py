@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from resnet_zoo.inference import optimize_for_inference
     from resnet_zoo.network.counting import count_flops, count_params
     from resnet_zoo.network.features import FeatureExtractor
-    from resnet_zoo.networks import open_network
     from resnet_zoo.prediction import predict, stream_predictions
     from resnet_zoo.run_verification import verify_run
     from resnet_zoo.speed import measure_speed
@@ -52,7 +51,7 @@ if TYPE_CHECKING:
     from resnet_zoo.weights.convert import convert_checkpoint
     from resnet_zoo.weights.hub import push_to_hub
     from resnet_zoo.weights.network_file import save_network
-    from resnet_zoo.zoo import create_feature_extractor, create_model
+    from resnet_zoo.zoo import create_feature_extractor, create_model, open_network
 
 __version__ = "0.1.0"
 
@@ -71,7 +70,7 @@ _TORCH_BOUND = {
     "export_model": "export",
     "finetune": "finetuning",
     "load_checkpoint": "weights.checkpoint",
-    "open_network": "networks",
+    "open_network": "zoo",
     "measure_speed": "speed",
     "optimize_for_inference": "inference",
     "predict": "prediction",

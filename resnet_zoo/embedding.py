@@ -23,9 +23,9 @@ from resnet_zoo.images.batches import ImageBatch, OnBad, batched, map_in_order, 
 from resnet_zoo.images.transform import ImageSource, Transform
 from resnet_zoo.inference import optimize_for_inference
 from resnet_zoo.network.resnet import ResNet
-from resnet_zoo.networks import Network, open_network
 from resnet_zoo.partial_rows import Rows
 from resnet_zoo.prediction import SINGLE
+from resnet_zoo.zoo import Network, open_network
 
 LAYER = "pool"
 """What a vector is: the maps of the last stage, averaged over their height and width."""

@@ -20,9 +20,9 @@ from resnet_zoo.errors import ArgumentError, DatasetError
 from resnet_zoo.images.batches import OnBad, batched, num_cores
 from resnet_zoo.images.folders import check_there, find_images
 from resnet_zoo.images.transform import ImageSource
-from resnet_zoo.networks import Network, open_network
 from resnet_zoo.partial_rows import Batch, MergedRows, PartialRun, RowLog, RunFacts
 from resnet_zoo.vector_files import VectorSource, Write, write_npy, writer_for
+from resnet_zoo.zoo import Network, open_network
 
 Progress = Callable[[int, int], None]
 

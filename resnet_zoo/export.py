@@ -26,8 +26,8 @@ from resnet_zoo.catalog.records import to_json
 from resnet_zoo.errors import ArgumentError, ExportError
 from resnet_zoo.network.building import architecture_of, build
 from resnet_zoo.network.features import FeatureExtractor, check_layers
-from resnet_zoo.networks import Network, open_network
 from resnet_zoo.weights.provenance import Chain
+from resnet_zoo.zoo import Network, open_network
 
 Format = Literal["onnx", "torch-export"]
 

@@ -13,10 +13,10 @@ from resnet_zoo.catalog.names import kind_of
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.images.batches import num_cores
 from resnet_zoo.images.class_tree import read_class_tree
-from resnet_zoo.networks import Network, open_network
 from resnet_zoo.training.console import Console, Silent
 from resnet_zoo.training.tuner import FinetuneResult, Tuner
 from resnet_zoo.tuning import FRESH, TUNING, Tuning
+from resnet_zoo.zoo import Network, open_network
 
 
 def finetune(

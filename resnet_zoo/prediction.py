@@ -17,7 +17,7 @@ from resnet_zoo.errors import ArgumentError
 from resnet_zoo.images.batches import ImageBatch, OnBad, batched, map_in_order, num_cores, read_batch
 from resnet_zoo.images.transform import ImageSource
 from resnet_zoo.inference import optimize_for_inference
-from resnet_zoo.networks import Network, open_network
+from resnet_zoo.zoo import Network, open_network
 
 SINGLE = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray)
 """The types of one image; anything else is taken for several."""

@@ -32,8 +32,8 @@ from resnet_zoo.errors import (
 from resnet_zoo.export import SUFFIXES, Format, export_model, metadata_of
 from resnet_zoo.network.building import build
 from resnet_zoo.network.resnet import ResNet
-from resnet_zoo.networks import open_network
 from resnet_zoo.weights.network_file import save_network
+from resnet_zoo.zoo import open_network
 from tests.conftest import NAMES, random_network
 
 ROW = "resnet18_cifar10"

@@ -22,11 +22,11 @@ from resnet_zoo.catalog.manifest import use_manifest
 from resnet_zoo.catalog.records import Entry, UpstreamOrigin, used_with
 from resnet_zoo.cli import main
 from resnet_zoo.errors import NOT_CHECKED, ArgumentError, DownloadError, UnknownWeightsError
-from resnet_zoo.networks import open_network
 from resnet_zoo.weights.cache_contents import best_tested, export_mirror, facts_of_weights, weight_facts
 from resnet_zoo.weights.download import _forget_on_hub, cached_weights
 from resnet_zoo.weights.loading import open_weights
 from resnet_zoo.weights.provenance import chain_of
+from resnet_zoo.zoo import open_network
 from tests.conftest import ENTRIES, random_network, smooth_image
 from tests.hub_server import HubServer, in_new_process
 from tests.private_zoo import sha256

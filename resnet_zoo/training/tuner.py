@@ -22,7 +22,6 @@ from resnet_zoo.images.test_sets import LabelledImages
 from resnet_zoo.network.building import build
 from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.network.trunk import BODY
-from resnet_zoo.networks import Network
 from resnet_zoo.training.checkpoints import Position
 from resnet_zoo.training.console import Console
 from resnet_zoo.training.crop_images import CropImages
@@ -34,6 +33,7 @@ from resnet_zoo.training.testing import TestImages
 from resnet_zoo.training.work_folder import Plan, work_folder
 from resnet_zoo.tuning import Tuning
 from resnet_zoo.weights.network_file import save_network
+from resnet_zoo.zoo import Network
 
 _VARIANT = "class folders"
 
