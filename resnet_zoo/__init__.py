@@ -32,18 +32,18 @@ from resnet_zoo.errors import (
 
 if TYPE_CHECKING:
     from resnet_zoo.catalog.manifest import get_entry, list_models
-    from resnet_zoo.embedding import embed
-    from resnet_zoo.embedding_files import embed_files
-    from resnet_zoo.evaluation import evaluate
-    from resnet_zoo.export import export_model
     from resnet_zoo.finetuning import finetune
     from resnet_zoo.images.transform import create_transform
-    from resnet_zoo.inference import optimize_for_inference
+    from resnet_zoo.inference.embedding import embed
+    from resnet_zoo.inference.embedding_files import embed_files
+    from resnet_zoo.inference.evaluation import evaluate
+    from resnet_zoo.inference.export import export_model
+    from resnet_zoo.inference.optimization import optimize_for_inference
+    from resnet_zoo.inference.prediction import predict, stream_predictions
+    from resnet_zoo.inference.speed import measure_speed
     from resnet_zoo.network.counting import count_flops, count_params
     from resnet_zoo.network.features import FeatureExtractor
-    from resnet_zoo.prediction import predict, stream_predictions
     from resnet_zoo.run_verification import verify_run
-    from resnet_zoo.speed import measure_speed
     from resnet_zoo.training.tuner import FinetuneResult
     from resnet_zoo.tuning import Tuning
     from resnet_zoo.verification import verify
@@ -64,19 +64,19 @@ _TORCH_BOUND = {
     "create_feature_extractor": "zoo",
     "create_model": "zoo",
     "create_transform": "images.transform",
-    "embed": "embedding",
-    "embed_files": "embedding_files",
-    "evaluate": "evaluation",
-    "export_model": "export",
+    "embed": "inference.embedding",
+    "embed_files": "inference.embedding_files",
+    "evaluate": "inference.evaluation",
+    "export_model": "inference.export",
     "finetune": "finetuning",
     "load_checkpoint": "weights.checkpoint",
     "open_network": "zoo",
-    "measure_speed": "speed",
-    "optimize_for_inference": "inference",
-    "predict": "prediction",
+    "measure_speed": "inference.speed",
+    "optimize_for_inference": "inference.optimization",
+    "predict": "inference.prediction",
     "push_to_hub": "weights.hub",
     "save_network": "weights.network_file",
-    "stream_predictions": "prediction",
+    "stream_predictions": "inference.prediction",
     "verify": "verification",
     "verify_run": "run_verification",
 }

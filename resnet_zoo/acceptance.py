@@ -24,7 +24,7 @@ from resnet_zoo.catalog.manifest import get_entry, manifest_path, replace_manife
 from resnet_zoo.catalog.records import Entry, Measured, RunOrigin, UpstreamOrigin, WeightSet, WeightsFile, to_json
 from resnet_zoo.catalog.rules import TAG_FORM
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.evaluation import evaluate
+from resnet_zoo.inference.evaluation import evaluate
 from resnet_zoo.report import RUN_CHECKS, Report
 from resnet_zoo.run_verification import verify_run
 from resnet_zoo.runs.folder import read_run

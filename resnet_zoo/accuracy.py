@@ -8,7 +8,7 @@ from typing import Literal
 
 from resnet_zoo.catalog.datasets import official_accuracy
 from resnet_zoo.catalog.records import Entry, Measured
-from resnet_zoo.evaluation import Evaluation
+from resnet_zoo.inference.evaluation import Evaluation
 from resnet_zoo.report import ACCURACY_TOLERANCE_PCT, REPRODUCTION_TOLERANCE_PCT, Check
 
 

@@ -30,7 +30,7 @@ from resnet_zoo.catalog.records import (
 )
 from resnet_zoo.catalog.rules import LOOPBACK
 from resnet_zoo.errors import ArgumentError, IntegrityError, PublishError, WeightsUnavailableError
-from resnet_zoo.evaluation import evaluate
+from resnet_zoo.inference.evaluation import evaluate
 from resnet_zoo.network.building import expected_shapes
 from resnet_zoo.weights.cache import Pin, object_path
 from resnet_zoo.weights.cards import zoo_card

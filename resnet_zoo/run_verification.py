@@ -20,7 +20,7 @@ from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.recipes import Recipe, find_recipe, learning_rate
 from resnet_zoo.catalog.records import Entry, Measured, to_json
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.evaluation import Evaluation, evaluate
+from resnet_zoo.inference.evaluation import Evaluation, evaluate
 from resnet_zoo.report import Check, Report
 from resnet_zoo.runs.folder import read_run
 from resnet_zoo.runs.records import LogChange, LogEpoch, ResultFile, Run

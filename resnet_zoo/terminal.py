@@ -22,9 +22,9 @@ from resnet_zoo.report import RUN_CHECKS, Check, Report, count_statuses
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from resnet_zoo.evaluation import Evaluation
-    from resnet_zoo.prediction import Prediction
-    from resnet_zoo.speed import Benchmark
+    from resnet_zoo.inference.evaluation import Evaluation
+    from resnet_zoo.inference.prediction import Prediction
+    from resnet_zoo.inference.speed import Benchmark
     from resnet_zoo.weights.cache_contents import CachedFile, WeightFacts
 
 

@@ -18,7 +18,7 @@ from resnet_zoo.catalog.classes import class_folders
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.recipes import RECIPES
 from resnet_zoo.catalog.records import to_json
-from resnet_zoo.evaluation import evaluate
+from resnet_zoo.inference.evaluation import evaluate
 from resnet_zoo.network.building import build
 from resnet_zoo.runs.folder import format_line, write_json
 from resnet_zoo.runs.records import (

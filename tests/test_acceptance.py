@@ -19,7 +19,7 @@ from resnet_zoo.catalog.manifest import manifest_path, read_manifest, use_manife
 from resnet_zoo.catalog.records import RunOrigin
 from resnet_zoo.cli import main
 from resnet_zoo.errors import ArgumentError, DownloadError
-from resnet_zoo.evaluation import evaluate
+from resnet_zoo.inference.evaluation import evaluate
 from resnet_zoo.report import RUN_CHECKS
 from resnet_zoo.run_verification import stored_dtypes, verify_run
 from resnet_zoo.verification import verify

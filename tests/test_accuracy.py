@@ -10,7 +10,7 @@ import pytest
 from resnet_zoo.accuracy import check_accuracy, check_reproduction, measured_of
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.records import Measured
-from resnet_zoo.evaluation import Evaluation, wilson_interval
+from resnet_zoo.inference.evaluation import Evaluation, wilson_interval
 from resnet_zoo.report import ACCURACY_TOLERANCE_PCT, Check
 
 NAME = "resnet18_cifar10"

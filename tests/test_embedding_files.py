@@ -15,8 +15,8 @@ import safetensors.numpy
 from PIL import Image
 
 from resnet_zoo import embed, embed_files, save_network
-from resnet_zoo.embedding_files import EmbeddingFile
 from resnet_zoo.errors import ArgumentError, DatasetError, UnknownModelError, WeightsUnavailableError
+from resnet_zoo.inference.embedding_files import EmbeddingFile
 from tests.conftest import random_network, smooth_image
 
 ROW = "resnet18_cifar10"

@@ -13,9 +13,16 @@ from resnet_zoo.base.files import sha256_of
 from resnet_zoo.catalog.classes import class_folders
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.errors import ArgumentError, DatasetError, DownloadError, UnknownModelError
-from resnet_zoo.evaluation import Evaluation, Precision, correct_in_top_k, count_correct, evaluate, wilson_interval
 from resnet_zoo.images.test_sets import Batch, batches, open_test_set
 from resnet_zoo.images.transform import create_transform
+from resnet_zoo.inference.evaluation import (
+    Evaluation,
+    Precision,
+    correct_in_top_k,
+    count_correct,
+    evaluate,
+    wilson_interval,
+)
 from resnet_zoo.network.building import build
 from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.weights.provenance import tensors_sha256

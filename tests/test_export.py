@@ -16,7 +16,6 @@ import torch
 from click.testing import CliRunner, Result
 from torch import nn
 
-from resnet_zoo import export
 from resnet_zoo.base.files import sha256_of
 from resnet_zoo.catalog.classes import class_names
 from resnet_zoo.catalog.manifest import get_entry
@@ -29,7 +28,8 @@ from resnet_zoo.errors import (
     UnknownModelError,
     WeightsMismatchError,
 )
-from resnet_zoo.export import SUFFIXES, Format, export_model, metadata_of
+from resnet_zoo.inference import export
+from resnet_zoo.inference.export import SUFFIXES, Format, export_model, metadata_of
 from resnet_zoo.network.building import build
 from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.weights.network_file import save_network

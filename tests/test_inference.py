@@ -18,17 +18,19 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from torch import Tensor, nn
 
-from resnet_zoo import create_feature_extractor, inference, quantization
+from resnet_zoo import create_feature_extractor
 from resnet_zoo.base.devices import fast_dtype, supported_dtypes
 from resnet_zoo.catalog.classes import class_folders
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.cli import main
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.evaluation import evaluate
-from resnet_zoo.inference import OptimizedModel, fold_batch_norms, optimize_for_inference
+from resnet_zoo.inference import optimization as inference
+from resnet_zoo.inference import quantization
+from resnet_zoo.inference.evaluation import evaluate
+from resnet_zoo.inference.optimization import OptimizedModel, fold_batch_norms, optimize_for_inference
+from resnet_zoo.inference.prediction import predict
 from resnet_zoo.network.building import build
 from resnet_zoo.network.resnet import ResNet
-from resnet_zoo.prediction import predict
 from tests.conftest import NAMES, random_network, smooth_image
 
 ROW, DEEP_ROW = "resnet18_cifar10", "resnetv1d50_in1k"

@@ -13,8 +13,8 @@ from resnet_zoo import create_model, open_network, push_to_hub, save_network
 from resnet_zoo.catalog.classes import class_names
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.errors import ArgumentError, CheckpointError, UnknownModelError, WeightsUnavailableError
+from resnet_zoo.inference.prediction import predict
 from resnet_zoo.network.resnet import ResNet
-from resnet_zoo.prediction import predict
 from tests.conftest import PETS, random_network, smooth_image
 from tests.hub_server import HubServer, in_new_process
 

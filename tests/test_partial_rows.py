@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from resnet_zoo.errors import ArgumentError, DatasetError
-from resnet_zoo.partial_rows import Batch, MergedRows, PartialRun, RowLog, RunFacts
+from resnet_zoo.inference.unfinished import Batch, MergedRows, PartialRun, RowLog, RunFacts
 
 C = 3
 FACTS = RunFacts("resnet18", "0" * 64, "rules", "pool", C, "float32", "cpu", 2, 1, 0, "")

@@ -13,9 +13,9 @@ from resnet_zoo.catalog.classes import class_names
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.errors import ArgumentError, DatasetError, DownloadError, UnknownModelError
 from resnet_zoo.images.transform import ImageSource, create_transform
+from resnet_zoo.inference.prediction import Prediction, predict
 from resnet_zoo.network.building import build
 from resnet_zoo.network.resnet import ResNet
-from resnet_zoo.prediction import Prediction, predict
 from tests.conftest import random_network, smooth_image
 
 NAME = "resnet18_cifar10"

@@ -383,7 +383,7 @@ def test_two_processes_train_as_one_with_as_many_splits(cifar: Path, tmp_path: P
     for key, tensor in tensors[0].items():
         assert torch.allclose(tensor, tensors[1][key], rtol=1e-2, atol=2e-4), key
     # Every test image is counted once.
-    from resnet_zoo.evaluation import evaluate
+    from resnet_zoo.inference.evaluation import evaluate
 
     model = create_model("resnet18_cifar10", weights=two.folder / two.result.weights.path)
     counted = evaluate("resnet18_cifar10", cifar, model=model)

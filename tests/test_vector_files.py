@@ -11,10 +11,10 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from resnet_zoo import vector_files
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.partial_rows import Batch, MergedRows, PartialRun, RowLog, Rows, RunFacts
-from resnet_zoo.vector_files import VectorSource, writer_for
+from resnet_zoo.inference import vector_formats as vector_files
+from resnet_zoo.inference.unfinished import Batch, MergedRows, PartialRun, RowLog, Rows, RunFacts
+from resnet_zoo.inference.vector_formats import VectorSource, writer_for
 
 C = 5
 PATHS = [f"folder/{number}.jpg" for number in range(6)] + ["ü “quoted”\n.jpg"]

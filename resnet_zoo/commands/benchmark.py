@@ -57,7 +57,7 @@ def benchmark(
     for name in names:
         get_entry(name)
     sizes = _numbers(batch_sizes)
-    from resnet_zoo.speed import as_csv, measure_speed
+    from resnet_zoo.inference.speed import as_csv, measure_speed
 
     with progress_bar() as progress:
         measured = measure_speed(

@@ -143,7 +143,7 @@ def evaluate(
     """
     entry = get_entry(name)
     used_with(entry, weights or entry.default_weights, size=size)  # told before the images are looked for
-    from resnet_zoo.evaluation import evaluate as evaluate_row
+    from resnet_zoo.inference.evaluation import evaluate as evaluate_row
 
     with progress_bar() as progress:
         result = evaluate_row(

@@ -56,7 +56,7 @@ def embed(
     the same command is given again; under torchrun the processes share the work.
     """
     kind_of(name)  # a misspelt name is told before torch is imported
-    from resnet_zoo.embedding_files import embed_files
+    from resnet_zoo.inference.embedding_files import embed_files
 
     with progress_bar() as progress:
         written = embed_files(

@@ -46,7 +46,7 @@ def export(
     kind_of(name)  # a misspelt name is told before torch is imported
     if untrained and weights is not None:
         raise click.UsageError("Pass --weights or --untrained, not both.")
-    from resnet_zoo.export import export_model
+    from resnet_zoo.inference.export import export_model
 
     layers = None if features is None else [layer.strip() for layer in features.split(",")]
     written = export_model(

@@ -27,7 +27,7 @@ from resnet_zoo.errors import DatasetError
 from resnet_zoo.terminal import echo_json, echo_predictions, echo_predictions_as_csv, echo_predictions_as_lines
 
 if TYPE_CHECKING:
-    from resnet_zoo.prediction import Prediction
+    from resnet_zoo.inference.prediction import Prediction
 
 _STDIN = "-"
 
@@ -68,7 +68,7 @@ def predict(
     if not images and (sys.stdin is None or sys.stdin.isatty()):
         raise click.UsageError("Name images or folders, or send their paths to standard input, one a line.")
     from resnet_zoo.images.folders import check_there, find_images
-    from resnet_zoo.prediction import stream_predictions
+    from resnet_zoo.inference.prediction import stream_predictions
 
     if not skip_bad:
         check_there(path for path in images if path != _STDIN)

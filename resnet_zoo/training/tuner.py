@@ -13,12 +13,12 @@ from resnet_zoo.base.machine import code_sha256, versions
 from resnet_zoo.base.processes import Processes
 from resnet_zoo.catalog.recipes import Recipe
 from resnet_zoo.catalog.records import Entry
-from resnet_zoo.evaluation import wilson_interval
 from resnet_zoo.images.batches import map_in_order, num_cores
 from resnet_zoo.images.class_tree import ClassTree, Images
 from resnet_zoo.images.decode import decode
 from resnet_zoo.images.sources import ImageFiles
 from resnet_zoo.images.test_sets import LabelledImages
+from resnet_zoo.inference.evaluation import wilson_interval
 from resnet_zoo.network.building import build
 from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.network.trunk import BODY

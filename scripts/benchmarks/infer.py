@@ -40,8 +40,9 @@ def infer_contestants(batch_size: int) -> Contestants:
     import torch
     import torchvision
 
-    from resnet_zoo import create_model, optimize_for_inference, quantization
+    from resnet_zoo import create_model, optimize_for_inference
     from resnet_zoo.base.devices import fast_dtype, resolve_device
+    from resnet_zoo.inference import quantization
 
     device = resolve_device("auto")
     images = torch.randn(batch_size, 3, 224, 224, device=device)

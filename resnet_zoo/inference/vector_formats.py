@@ -16,7 +16,7 @@ from typing import IO, Any
 import numpy as np
 
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.partial_rows import Rows
+from resnet_zoo.inference.unfinished import Rows
 
 ROW_GROUP = 1024
 """Rows of a parquet file's row group."""

@@ -20,7 +20,7 @@ from resnet_zoo.catalog.records import used_with
 from resnet_zoo.errors import ArgumentError, DatasetError
 from resnet_zoo.images.test_sets import Batch, batches, open_test_set
 from resnet_zoo.images.transform import Transform
-from resnet_zoo.inference import OptimizedModel, optimize_for_inference
+from resnet_zoo.inference.optimization import OptimizedModel, optimize_for_inference
 from resnet_zoo.weights.loading import assign_weights, open_weights
 from resnet_zoo.weights.provenance import Chain, chain_of
 

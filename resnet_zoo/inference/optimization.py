@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from resnet_zoo import quantization
 from resnet_zoo.base.devices import cpu_flags, supported_dtypes
 from resnet_zoo.errors import ArgumentError
+from resnet_zoo.inference import quantization
 
 _LOG = logging.getLogger("resnet_zoo")
 

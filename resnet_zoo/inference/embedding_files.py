@@ -15,13 +15,13 @@ import torch
 from resnet_zoo.base.devices import resolve_device
 from resnet_zoo.base.files import check_target, write_atomically
 from resnet_zoo.base.processes import Ranks
-from resnet_zoo.embedding import LAYER, Embedder
 from resnet_zoo.errors import ArgumentError, DatasetError
 from resnet_zoo.images.batches import OnBad, batched, num_cores
 from resnet_zoo.images.folders import check_there, find_images
 from resnet_zoo.images.transform import ImageSource
-from resnet_zoo.partial_rows import Batch, MergedRows, PartialRun, RowLog, RunFacts
-from resnet_zoo.vector_files import VectorSource, Write, write_npy, writer_for
+from resnet_zoo.inference.embedding import LAYER, Embedder
+from resnet_zoo.inference.unfinished import Batch, MergedRows, PartialRun, RowLog, RunFacts
+from resnet_zoo.inference.vector_formats import VectorSource, Write, write_npy, writer_for
 from resnet_zoo.zoo import Network, open_network
 
 Progress = Callable[[int, int], None]
@@ -81,7 +81,7 @@ def embed_files(
     Args:
         name: A row or alias, ``hf-hub:owner/name``, or the path of a network file; see `open_network`.
         paths: Image files and folders.
-        output: The file to write: ``.npy``, ``.safetensors`` or ``.parquet``, see `resnet_zoo.vector_files`.
+        output: The file to write: ``.npy``, ``.safetensors`` or ``.parquet``, see `resnet_zoo.inference.vector_formats`.
         weights: A tag or path, as in `create_model`; ``None`` means the row's default weights.
         size: Height and width of the inputs, one that the weight set was tested at; ``None`` means its usual one.
         device: ``auto`` (CUDA, one device per process; MPS; then CPU) or a torch device.

@@ -21,7 +21,7 @@ from resnet_zoo.base.machine import versions
 from resnet_zoo.catalog.manifest import get_entry, list_models
 from resnet_zoo.catalog.records import Entry
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.inference import optimize_for_inference
+from resnet_zoo.inference.optimization import optimize_for_inference
 from resnet_zoo.network.building import build
 
 Progress = Callable[[str, int, int], None]

@@ -21,10 +21,10 @@ from resnet_zoo.base.devices import exact_float32, fast_dtype, resolve_device
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.images.batches import ImageBatch, OnBad, batched, map_in_order, num_cores, read_batch
 from resnet_zoo.images.transform import ImageSource, Transform
-from resnet_zoo.inference import optimize_for_inference
+from resnet_zoo.inference.optimization import optimize_for_inference
+from resnet_zoo.inference.prediction import SINGLE
+from resnet_zoo.inference.unfinished import Rows
 from resnet_zoo.network.resnet import ResNet
-from resnet_zoo.partial_rows import Rows
-from resnet_zoo.prediction import SINGLE
 from resnet_zoo.zoo import Network, open_network
 
 LAYER = "pool"
