@@ -81,7 +81,8 @@ def embed_files(
     Args:
         name: A row or alias, ``hf-hub:owner/name``, or the path of a network file; see `open_network`.
         paths: Image files and folders.
-        output: The file to write: ``.npy``, ``.safetensors`` or ``.parquet``, see `resnet_zoo.inference.vector_formats`.
+        output: The file to write: ``.npy``, ``.safetensors`` or ``.parquet``, see
+            `resnet_zoo.inference.vector_formats`.
         weights: A tag or path, as in `create_model`; ``None`` means the row's default weights.
         size: Height and width of the inputs, one that the weight set was tested at; ``None`` means its usual one.
         device: ``auto`` (CUDA, one device per process; MPS; then CPU) or a torch device.
