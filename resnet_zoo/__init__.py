@@ -32,7 +32,6 @@ from resnet_zoo.errors import (
 
 if TYPE_CHECKING:
     from resnet_zoo.catalog.manifest import get_entry, list_models
-    from resnet_zoo.finetuning import finetune
     from resnet_zoo.images.transform import create_transform
     from resnet_zoo.inference.embedding import embed
     from resnet_zoo.inference.embedding_files import embed_files
@@ -44,8 +43,8 @@ if TYPE_CHECKING:
     from resnet_zoo.network.counting import count_flops, count_params
     from resnet_zoo.network.features import FeatureExtractor
     from resnet_zoo.run_verification import verify_run
-    from resnet_zoo.training.tuner import FinetuneResult
-    from resnet_zoo.tuning import Tuning
+    from resnet_zoo.training.finetuning import FinetuneResult, finetune
+    from resnet_zoo.training.tuning import Tuning
     from resnet_zoo.verification import verify
     from resnet_zoo.weights.checkpoint import load_checkpoint
     from resnet_zoo.weights.convert import convert_checkpoint
@@ -57,7 +56,7 @@ __version__ = "0.1.0"
 
 _TORCH_BOUND = {
     "FeatureExtractor": "network.features",
-    "FinetuneResult": "training.tuner",
+    "FinetuneResult": "training.finetuning",
     "convert_checkpoint": "weights.convert",
     "count_flops": "network.counting",
     "count_params": "network.counting",
@@ -68,7 +67,7 @@ _TORCH_BOUND = {
     "embed_files": "inference.embedding_files",
     "evaluate": "inference.evaluation",
     "export_model": "inference.export",
-    "finetune": "finetuning",
+    "finetune": "training.finetuning",
     "load_checkpoint": "weights.checkpoint",
     "open_network": "zoo",
     "measure_speed": "inference.speed",
@@ -82,7 +81,12 @@ _TORCH_BOUND = {
 }
 """The module of each public name that needs torch."""
 
-_ON_FIRST_USE = {**_TORCH_BOUND, "Tuning": "tuning", "get_entry": "catalog.manifest", "list_models": "catalog.manifest"}
+_ON_FIRST_USE = {
+    **_TORCH_BOUND,
+    "Tuning": "training.tuning",
+    "get_entry": "catalog.manifest",
+    "list_models": "catalog.manifest",
+}
 """The module of each public name that is imported when it is first used: the errors alone are there at once."""
 
 __all__ = [

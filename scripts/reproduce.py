@@ -60,8 +60,7 @@ def main(
     **settings: Any,
 ) -> None:
     from resnet_zoo.base.processes import Ranks
-    from resnet_zoo.training.reproduce import reproduce, reproduce_seeds
-    from resnet_zoo.training.trainer import Settings
+    from resnet_zoo.training.reproduce import Settings, reproduce, reproduce_seeds
 
     fields = dict(_pair(text) for text in overrides) | ({"epochs": epochs} if epochs is not None else {})
     how: dict[str, Any] = {

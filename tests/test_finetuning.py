@@ -33,8 +33,8 @@ from resnet_zoo.errors import (
 )
 from resnet_zoo.images.class_tree import read_class_tree
 from resnet_zoo.runs.records import LogEpoch, LogLine, LogStep
-from resnet_zoo.training.console import Silent
-from resnet_zoo.tuning import Tuning
+from resnet_zoo.training.display import Silent
+from resnet_zoo.training.tuning import Tuning
 from resnet_zoo.weights.checkpoint import load_checkpoint
 from tests.conftest import needs_permissions, random_network
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from resnet_zoo.training.checkpoints import KEPT, Position, list_checkpoints, load_newest, save_checkpoint
 from resnet_zoo.training.learner import Learner
+from resnet_zoo.training.snapshots import KEPT, Position, list_checkpoints, load_newest, save_checkpoint
 from resnet_zoo.weights.convert import safetensors_bytes
 from tests.training_tools import SmallImages, same_state, small_learner, small_recipe
 

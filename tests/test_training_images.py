@@ -17,8 +17,8 @@ from resnet_zoo.errors import ArgumentError, DatasetError
 from resnet_zoo.images.test_sets import LabelledImages, open_test_set, open_training_set
 from resnet_zoo.inference.evaluation import evaluate
 from resnet_zoo.training.augment import crop_and_flip, draw, pad
-from resnet_zoo.training.images import HeldImages, hold_out, pixels_sha256, read_all
-from resnet_zoo.training.testing import TestImages
+from resnet_zoo.training.held_images import HeldImages, hold_out, pixels_sha256, read_all
+from resnet_zoo.training.measuring import TestImages
 from resnet_zoo.zoo import create_model
 from tests.conftest import randomise
 from tests.training_tools import ALONE, CPU

@@ -15,9 +15,9 @@ from resnet_zoo.errors import NonFiniteLossError, TrainingError, TrainingStopped
 from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.runs.folder import read_log
 from resnet_zoo.runs.records import LogEpoch, LogLine, LogStep
-from resnet_zoo.training.checkpoints import Position, list_checkpoints
 from resnet_zoo.training.learner import Learner
 from resnet_zoo.training.loop import CHECKPOINTS, Loop
+from resnet_zoo.training.snapshots import Position, list_checkpoints
 from tests.training_tools import same_state, small_learner, small_loop, small_recipe
 
 STEPS = 3
@@ -130,7 +130,7 @@ def test_a_disk_that_cannot_be_written_ends_with_a_sentence(tmp_path: Path, monk
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("resnet_zoo.training.checkpoints.write_atomically", full)
+    monkeypatch.setattr("resnet_zoo.training.snapshots.write_atomically", full)
     with pytest.raises(TrainingError, match=r"No space left on device.*make room and run the same command again"):
         small_loop(tmp_path).run()
 

@@ -25,10 +25,9 @@ from resnet_zoo.errors import ArgumentError, DatasetError, RunError, TrainingErr
 from resnet_zoo.run_verification import verify_run
 from resnet_zoo.runs.folder import format_line, read_log, read_record, read_run
 from resnet_zoo.runs.records import LogChange, SummaryFile
-from resnet_zoo.training import trainer as module
-from resnet_zoo.training.folder import check_space, find_finished
-from resnet_zoo.training.reproduce import reproduce, reproduce_seeds
-from resnet_zoo.training.trainer import Settings
+from resnet_zoo.training import reproduce as module
+from resnet_zoo.training.folders import check_space, find_finished
+from resnet_zoo.training.reproduce import Settings, reproduce, reproduce_seeds
 from resnet_zoo.zoo import create_model
 from tests.conftest import NAMES, smooth_image
 from tests.run_folders import MadeRun, copy_run
@@ -163,7 +162,7 @@ def test_a_run_folder_of_another_row_is_refused(cifar: Path, tmp_path: Path, mon
 
 def test_two_trainings_never_share_a_folder(cifar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = unfinished(cifar, tmp_path / "runs", monkeypatch)
-    monkeypatch.setattr("resnet_zoo.training.folder._PATIENCE_S", 0)
+    monkeypatch.setattr("resnet_zoo.training.folders._PATIENCE_S", 0)
     with filelock.FileLock(folder / ".lock"), pytest.raises(TrainingError, match="Another process is training in"):
         train(cifar, tmp_path / "runs")
 
@@ -273,7 +272,7 @@ def test_a_disk_that_is_too_full_is_told_first(tmp_path: Path, monkeypatch: pyte
     entry = get_entry("resnet18_cifar10")
     check_space(tmp_path / "runs", entry)
     usage = type("Usage", (), {"free": 100 << 20})
-    monkeypatch.setattr("resnet_zoo.training.folder.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr("resnet_zoo.training.folders.shutil.disk_usage", lambda _: usage)
     with pytest.raises(TrainingError, match="has 100 MiB free; a training of resnet18_cifar10 needs 341"):
         check_space(tmp_path / "runs", entry)
 
@@ -283,7 +282,7 @@ def test_a_run_that_goes_on_needs_no_room_for_another(
 ) -> None:
     folder = unfinished(cifar, tmp_path / "runs", monkeypatch)
     usage = type("Usage", (), {"free": 100 << 20})
-    monkeypatch.setattr("resnet_zoo.training.folder.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr("resnet_zoo.training.folders.shutil.disk_usage", lambda _: usage)
     with pytest.raises(TrainingError, match="has 100 MiB free"):
         train(cifar, tmp_path / "runs", replace(CPU, new=True))
     assert train(cifar, tmp_path / "runs") == folder

@@ -9,7 +9,7 @@ import pytest
 
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.runs.records import LogResume, LogStep
-from resnet_zoo.training.tensorboard import tensorboard_writer
+from resnet_zoo.training.display import tensorboard_writer
 from tests.test_training_console import EPOCH
 
 

@@ -11,10 +11,9 @@ import filelock
 import pytest
 
 from resnet_zoo.errors import TrainingError
-from resnet_zoo.training.folder import hold_folder
+from resnet_zoo.training.folders import Plan, hold_folder, work_folder
 from resnet_zoo.training.loop import CHECKPOINTS
-from resnet_zoo.training.work_folder import Plan, work_folder
-from resnet_zoo.tuning import TUNING
+from resnet_zoo.training.tuning import TUNING
 
 PLAN = Plan(
     model="resnet18_cifar10",
@@ -89,7 +88,7 @@ def test_force_does_not_drop_a_training_of_the_same_plan(tmp_path: Path) -> None
 
 
 def test_two_processes_do_not_make_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("resnet_zoo.training.folder._PATIENCE_S", 0)
+    monkeypatch.setattr("resnet_zoo.training.folders._PATIENCE_S", 0)
     folder = leave_unfinished(tmp_path / "out")
     with (
         filelock.FileLock(folder / ".lock"),

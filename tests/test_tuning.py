@@ -9,7 +9,7 @@ import pytest
 
 from resnet_zoo.catalog.records import Entry
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.tuning import FRESH, TUNING, Tuning
+from resnet_zoo.training.tuning import FRESH, TUNING, Tuning
 from tests.conftest import ENTRIES, NAMES
 
 

@@ -11,10 +11,10 @@ from resnet_zoo.catalog.names import kind_of
 from resnet_zoo.catalog.recipes import Precision
 from resnet_zoo.commands.shell import device_option, examples, format_option, weights_option, with_options
 from resnet_zoo.terminal import echo_json, echo_record
-from resnet_zoo.tuning import FRESH, TUNING
+from resnet_zoo.training.tuning import FRESH, TUNING
 
 if TYPE_CHECKING:
-    from resnet_zoo.training.tuner import FinetuneResult
+    from resnet_zoo.training.finetuning import FinetuneResult
 
 
 def _tuning_option(option: str, field: str, kind: Any, text: str) -> Any:
@@ -88,8 +88,8 @@ def finetune(
     kind_of(name)  # a misspelt name is told before torch is imported
     given = {field: value for field, value in tuning.items() if value is not None}
     chosen = replace(FRESH if from_scratch else TUNING, **given)
-    from resnet_zoo.finetuning import finetune as run
-    from resnet_zoo.training.console import console
+    from resnet_zoo.training.display import console
+    from resnet_zoo.training.finetuning import finetune as run
 
     with console(held_out="held out") as screen:
         result = run(

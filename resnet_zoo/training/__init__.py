@@ -1,5 +1,5 @@
-"""Training: from a recipe and images to weights and a run folder that anyone can check.
+"""From a recipe or a tuning and images to weights and a run folder that anyone can check.
 
-Read in this order: ``schedule`` and ``order`` (what happens when), ``augment`` and ``images`` (CIFAR), ``crops``,
-``imagenet`` and its shards, ``learner`` (one step), ``checkpoints``, ``loop``, ``trainer``, ``reproduce``.
+Read in this order: ``order`` (what happens when), ``augment`` and ``held_images`` (CIFAR), ``crops`` and ``imagenet``,
+``learner`` (one step), ``snapshots``, ``loop``, ``reproduce``; and ``finetuning``, which stands on the same parts.
 """

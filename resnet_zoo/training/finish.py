@@ -29,8 +29,8 @@ from resnet_zoo.runs.records import (
     RunWeights,
     SummaryFile,
 )
-from resnet_zoo.training.checkpoints import Position
 from resnet_zoo.training.loop import CHECKPOINTS
+from resnet_zoo.training.snapshots import Position
 from resnet_zoo.weights.cards import run_card
 from resnet_zoo.weights.convert import safetensors_bytes
 

@@ -16,7 +16,7 @@ from resnet_zoo.images.parquet_shards import ParquetShards
 from resnet_zoo.images.sources import ClassFolders, Source
 from resnet_zoo.images.tar_shards import TarShards
 from resnet_zoo.images.test_sets import check_complete, in1k_variant, some
-from resnet_zoo.training.crop_images import CropImages
+from resnet_zoo.training.crops import CropImages
 
 _FOLDERS = ("train", "data")
 _SHARDS: dict[str, type[TarShards | ParquetShards]] = {".tar": TarShards, ".parquet": ParquetShards}

@@ -22,11 +22,11 @@ from resnet_zoo.catalog.recipes import Recipe, image_size, learning_rate
 from resnet_zoo.errors import NonFiniteLossError, TrainingError, TrainingStopped
 from resnet_zoo.runs.folder import format_line
 from resnet_zoo.runs.records import LOG_NAME, LogChange, LogEpoch, LogLine, LogResume, LogStep
-from resnet_zoo.training.checkpoints import Position, load_newest, save_checkpoint
-from resnet_zoo.training.images import TrainingImages
+from resnet_zoo.training.held_images import TrainingImages
 from resnet_zoo.training.learner import Learner
+from resnet_zoo.training.measuring import TestImages
 from resnet_zoo.training.order import epoch_order, num_steps, shard
-from resnet_zoo.training.testing import TestImages
+from resnet_zoo.training.snapshots import Position, load_newest, save_checkpoint
 
 CHECKPOINTS = "checkpoints"
 

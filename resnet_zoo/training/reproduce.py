@@ -4,18 +4,35 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from resnet_zoo.base.processes import join_processes
+from resnet_zoo.base.devices import device_title
+from resnet_zoo.base.machine import checkout_state, code_sha256, versions
+from resnet_zoo.base.processes import Processes, Ranks, is_restarted, join_processes
+from resnet_zoo.catalog.datasets import official_accuracy
 from resnet_zoo.catalog.manifest import get_entry
-from resnet_zoo.catalog.recipes import find_recipe, override
-from resnet_zoo.errors import ArgumentError
-from resnet_zoo.training.console import console
-from resnet_zoo.training.finish import summarise
-from resnet_zoo.training.tensorboard import summary_writer
-from resnet_zoo.training.trainer import Settings, Trainer
+from resnet_zoo.catalog.recipes import Recipe, difference, find_recipe, override
+from resnet_zoo.catalog.records import Entry
+from resnet_zoo.errors import ArgumentError, DatasetError
+from resnet_zoo.images.batches import num_cores
+from resnet_zoo.images.test_sets import open_test_set, open_training_set
+from resnet_zoo.images.transform import Transform
+from resnet_zoo.network.building import build
+from resnet_zoo.runs.records import DataFingerprint, EnvironmentFile, LogLine, RecipeFile, ResultFile
+from resnet_zoo.training.display import Console, console, summary_writer, tensorboard_writer
+from resnet_zoo.training.finish import finish, summarise
+from resnet_zoo.training.folders import changes_since, check_space, find_finished, open_folder, start_folder
+from resnet_zoo.training.held_images import HeldImages, TrainingImages, hold_out
+from resnet_zoo.training.imagenet import ImageNetTraining
+from resnet_zoo.training.learner import Learner, repeat_exactly
+from resnet_zoo.training.loop import Loop, writing
+from resnet_zoo.training.measuring import TestImages
+from resnet_zoo.training.order import initial_values
 
 
 def reproduce(
@@ -106,3 +123,222 @@ def _trainer(
                 "of processes that does, or another batch (--set total_batch=…)."
             )
         yield Trainer(entry, recipe, base, used, Path(data), Path(runs), settings, processes, screen)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a training runs, beside its recipe; none of it changes what a recipe says.
+
+    Attributes:
+        device: ``auto`` or a torch device.
+        compile_network: Use torch.compile; ``None``: where there is a CUDA device.
+        num_workers: Processes that decode ImageNet's images; ``None``: one per core, shared among the devices.
+        partial: Accept ImageNet folders in which classes are missing.
+        hold_out: Training images of CIFAR to measure on instead of the test images, which are not opened then; 0 for
+            none. For choosing a recipe: such a run is no result of its row.
+        evaluate_every: Epochs between two looks at the test images; 0 for none before the end.
+        checkpoint_s: Seconds between two checkpoints within an epoch.
+        allow_changed: Go on with a run although code, recipe, data or versions are others than at its beginning.
+        new: Begin a new run even if an unfinished one could go on; one that torchrun starts again goes on.
+        tensorboard: Write event files for TensorBoard too.
+    """
+
+    device: str = "auto"
+    compile_network: bool | None = None
+    num_workers: int | None = None
+    partial: bool = False
+    hold_out: int = 0
+    evaluate_every: int = 1
+    checkpoint_s: float = 120.0
+    allow_changed: bool = False
+    new: bool = False
+    tensorboard: bool = False
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """A row about to be trained, and everything needed for it but the seed.
+
+    Attributes:
+        entry: The row.
+        kind: Name of the recipe.
+        base: The recipe of that name.
+        recipe: The recipe as it is used.
+        data: The folder of the data set.
+        runs: Where run folders are made.
+        settings: How it runs.
+        processes: The processes that train together.
+        screen: Told about the progress.
+    """
+
+    entry: Entry
+    kind: str
+    base: Recipe
+    recipe: Recipe
+    data: Path
+    runs: Path
+    settings: Settings
+    processes: Processes
+    screen: Console
+
+    def train(self, seed: int, *, reuse: bool = False) -> Path:
+        """Train with a seed, and return the run folder.
+
+        Args:
+            seed: Of initial values, order and augmentation.
+            reuse: Return a finished run of exactly this kind, if it is in no summary yet, instead of training again.
+        """
+        self.screen.say(f"{self.entry.name}, recipe {self.kind}: reading {self.data} …")
+        training, testing = self._images(seed)
+        overridden = difference(self.recipe, self.base)
+        plan = RecipeFile(row=self.entry.name, recipe=self.kind, overridden=overridden, values=asdict(self.recipe))
+        environment = self._environment(training, testing, seed)
+        with contextlib.ExitStack() as held:
+            finished = self.processes.first(lambda: find_finished(self.runs, plan, environment)) if reuse else None
+            if finished is not None:
+                self.screen.say(f"Finished before: {finished}")
+                return Path(finished)
+            folder = Path(self.processes.first(lambda: held.enter_context(self._folder(plan, environment))))
+            self.screen.say(f"Run folder: {folder}")
+            changes = self.processes.first(lambda: changes_since(folder, plan, environment))
+            learner = self._learner(seed, compiled=environment.compiled)
+            position = self._loop(learner, training, testing, folder, seed, changes).run()
+            if self.processes.is_first:
+                with writing(folder):
+                    result = finish(folder, learner.model, plan, environment, position)
+                self.screen.say(_verdict(result, self.entry))
+        return folder
+
+    def _images(self, seed: int) -> tuple[TrainingImages, TestImages]:
+        """Open the training images and those to measure on, which must not be the same."""
+        entry, settings = self.entry, self.settings
+        training: TrainingImages
+        if entry.dataset == "in1k":
+            if settings.hold_out:
+                raise ArgumentError(f"Holding images out divides CIFAR's training images; {entry.name} is of ImageNet.")
+            training = ImageNetTraining(
+                entry,
+                self.data,
+                seed=seed,
+                partial=settings.partial,
+                num_workers=self._num_workers,
+                pin_memory=self.processes.device.type == "cuda",
+            )
+        else:
+            labelled = open_training_set(entry, self.data)
+            if settings.hold_out:
+                labelled, test_set = hold_out(labelled, settings.hold_out)
+            training = HeldImages(entry, labelled, self.recipe, seed=seed, device=self.processes.device)
+        if not settings.hold_out:
+            test_set = open_test_set(entry, self.data, partial=settings.partial)
+        testing = TestImages(entry, test_set, self.processes, num_workers=self._num_workers)
+        if training.fingerprint == testing.fingerprint:
+            raise DatasetError(
+                f"{self.data} holds the same images for training and for testing. Pass the folder that holds both the "
+                "folder of training images and that of test images."
+            )
+        return training, testing
+
+    @property
+    def _num_workers(self) -> int:
+        """How many processes decode images beside this one."""
+        if self.settings.num_workers is not None:
+            return self.settings.num_workers
+        return num_cores() // Ranks.from_environment().local_size
+
+    def _environment(self, training: TrainingImages, testing: TestImages, seed: int) -> EnvironmentFile:
+        commit, dirty = checkout_state()
+        compiled = self.settings.compile_network
+        return EnvironmentFile(
+            commit=commit,
+            dirty=dirty,
+            code_sha256=code_sha256(),
+            command=_command(),
+            versions=versions(),
+            device=device_title(self.processes.device),
+            num_devices=self.processes.num_devices,
+            precision=self.recipe.precision,
+            compiled=self.processes.device.type == "cuda" if compiled is None else compiled,
+            seed=seed,
+            data=DataFingerprint(
+                train=training.variant,
+                test=testing.variant,
+                num_train=training.num_images,
+                num_test=testing.num_images,
+                train_sha256=training.fingerprint,
+                test_sha256=testing.fingerprint,
+            ),
+        )
+
+    def _folder(self, plan: RecipeFile, environment: EnvironmentFile) -> AbstractContextManager[Path]:
+        """Find an unfinished run to go on with, or make a new one; to be entered."""
+        if not self.settings.new or is_restarted():
+            found = open_folder(self.runs, plan, environment, self.settings.allow_changed)
+            if found is not None:
+                return found
+        check_space(self.runs, self.entry)
+        return start_folder(self.runs, plan, environment)
+
+    def _learner(self, seed: int, *, compiled: bool) -> Learner:
+        with initial_values(seed):
+            model = build(self.entry)
+            if self.recipe.initial_values == "torch":
+                model.initialise_by_layer()
+        repeat_exactly(self.processes.device)
+        normalise = Transform(self.entry.preprocess, self.entry.input_size).normalise
+        return Learner(model, self.recipe, normalise, self.processes, compile_network=compiled)
+
+    def _loop(
+        self,
+        learner: Learner,
+        training: TrainingImages,
+        testing: TestImages,
+        folder: Path,
+        seed: int,
+        changes: list[str],
+    ) -> Loop:
+        return Loop(
+            learner,
+            training,
+            self.processes,
+            folder,
+            seed=seed,
+            size=self.entry.input_size[-1],
+            testing=testing,
+            evaluate_every=self.settings.evaluate_every,
+            checkpoint_s=self.settings.checkpoint_s,
+            changes=changes,
+            watch=self.screen.watch,
+            on_line=self._listener(folder),
+            say=self.screen.say,
+        )
+
+    def _listener(self, folder: Path) -> Callable[[LogLine], None]:
+        """Return what is told about every line of the log."""
+        if not (self.settings.tensorboard and self.processes.is_first):
+            return self.screen.on_line
+        write = tensorboard_writer(folder)
+
+        def both(line: LogLine) -> None:
+            self.screen.on_line(line)
+            write(line)
+
+        return both
+
+
+def _command() -> tuple[str, ...]:
+    """Return the program and its arguments; of an absolute path, which says nothing elsewhere, the last part."""
+    return tuple(Path(argument).name if Path(argument).is_absolute() else argument for argument in sys.argv)
+
+
+def _verdict(result: ResultFile, entry: Entry) -> str:
+    published = entry.published
+    official = official_accuracy(entry.dataset, result, "top1")
+    if official is None:
+        note = f" ({result.dataset} is not the official test set: not comparable)"
+    else:
+        note = f" (top-1: {official.words})" if official.words else ""
+    return (
+        f"top-1 {result.top1:.2f}%, top-5 {result.top5:.2f}% of {result.num_images} images; published "
+        f"{published.top1}, {published.top5}{note}. Trained in {result.train_seconds:.0f} s on {result.device}."
+    )

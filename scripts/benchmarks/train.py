@@ -22,7 +22,7 @@ from resnet_zoo.catalog.recipes import Precision, find_recipe
 from resnet_zoo.images.test_sets import open_training_set
 from resnet_zoo.images.transform import Transform
 from resnet_zoo.network.building import build
-from resnet_zoo.training.images import HeldImages
+from resnet_zoo.training.held_images import HeldImages
 from resnet_zoo.training.learner import Learner, make_optimizer
 from resnet_zoo.training.loop import Loop, Progress
 

@@ -13,7 +13,7 @@ from resnet_zoo.images.test_sets import Batch, LabelledImages, batches, listing_
 from resnet_zoo.images.transform import Transform
 from resnet_zoo.inference.evaluation import Precision, count_correct
 from resnet_zoo.network.resnet import ResNet
-from resnet_zoo.training.images import pixels_sha256, read_all
+from resnet_zoo.training.held_images import pixels_sha256, read_all
 
 _BATCH_SIZE = 500
 
