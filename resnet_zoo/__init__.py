@@ -32,6 +32,8 @@ from resnet_zoo.errors import (
 
 if TYPE_CHECKING:
     from resnet_zoo.catalog.manifest import get_entry, list_models
+    from resnet_zoo.checks.rows import verify
+    from resnet_zoo.checks.run import verify_run
     from resnet_zoo.images.transform import create_transform
     from resnet_zoo.inference.embedding import embed
     from resnet_zoo.inference.embedding_files import embed_files
@@ -42,10 +44,8 @@ if TYPE_CHECKING:
     from resnet_zoo.inference.speed import measure_speed
     from resnet_zoo.network.counting import count_flops, count_params
     from resnet_zoo.network.features import FeatureExtractor
-    from resnet_zoo.run_verification import verify_run
     from resnet_zoo.training.finetuning import FinetuneResult, finetune
     from resnet_zoo.training.tuning import Tuning
-    from resnet_zoo.verification import verify
     from resnet_zoo.weights.checkpoint import load_checkpoint
     from resnet_zoo.weights.convert import convert_checkpoint
     from resnet_zoo.weights.hub import push_to_hub
@@ -76,8 +76,8 @@ _TORCH_BOUND = {
     "push_to_hub": "weights.hub",
     "save_network": "weights.network_file",
     "stream_predictions": "inference.prediction",
-    "verify": "verification",
-    "verify_run": "run_verification",
+    "verify": "checks.rows",
+    "verify_run": "checks.run",
 }
 """The module of each public name that needs torch."""
 

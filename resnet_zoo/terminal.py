@@ -17,7 +17,7 @@ from resnet_zoo.catalog.datasets import official_accuracy
 from resnet_zoo.catalog.listing import DATASET_TITLES, PRINTED
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.records import Entry
-from resnet_zoo.report import RUN_CHECKS, Check, Report, count_statuses
+from resnet_zoo.checks.report import RUN_CHECKS, Check, Report, count_statuses
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -12,9 +12,9 @@ import click
 
 from resnet_zoo.base.progress import progress_bar
 from resnet_zoo.catalog.manifest import use_manifest
+from resnet_zoo.checks.report import exit_code
 from resnet_zoo.commands.shell import ZooCommand, debug_option, device_option
 from resnet_zoo.errors import ZooError
-from resnet_zoo.report import exit_code
 from resnet_zoo.terminal import echo_record, echo_reports
 
 
@@ -47,7 +47,7 @@ def main(
     device: str,
     debug: bool,  # noqa: ARG001  # ZooCommand reads it
 ) -> None:
-    from resnet_zoo.acceptance import REQUIRED_CHECKS, accept_run
+    from resnet_zoo.checks.acceptance import REQUIRED_CHECKS, accept_run
 
     options: dict[str, Any] = {"weights_dir": weights_dir, "dtype": dtype, "tag": tag}
     options |= {"replace": replace, "allow_worse": allow_worse, "default": default}

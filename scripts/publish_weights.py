@@ -22,7 +22,7 @@ from resnet_zoo.errors import NOT_CHECKED, ZooError
 from resnet_zoo.terminal import echo_table, new_table
 
 if TYPE_CHECKING:
-    from resnet_zoo.publish import Pinning, Publication
+    from resnet_zoo.checks.publishing import Pinning, Publication
 
 
 @click.command(help=__doc__)
@@ -40,7 +40,7 @@ def main(
     if pin_only and (repo or data):
         raise click.UsageError("--pin-only uploads and measures nothing; leave out --repo and --data.")
     if pin_only:
-        from resnet_zoo.publish import pin_fetched
+        from resnet_zoo.checks.publishing import pin_fetched
 
         with _sentences(), use_manifest(manifest):
             pinned = pin_fetched(names, dry_run=dry_run)
@@ -48,7 +48,7 @@ def main(
         return
     if repo is None:
         raise click.UsageError("Pass --repo OWNER/NAME, or --pin-only.")
-    from resnet_zoo.publish import publish
+    from resnet_zoo.checks.publishing import publish
 
     with _sentences(), use_manifest(manifest), download_bar() as progress:
         result = publish(names, repo, data=data, dry_run=dry_run, progress=progress)

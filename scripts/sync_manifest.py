@@ -8,7 +8,7 @@ import click
 
 from resnet_zoo.catalog.manifest import format_manifest, manifest_path, read_manifest
 from resnet_zoo.catalog.records import to_json
-from resnet_zoo.verification import count_exact
+from resnet_zoo.checks.rows import count_exact
 
 
 @click.command(help=__doc__)

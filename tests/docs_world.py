@@ -22,11 +22,11 @@ from typing import Any
 from click.testing import CliRunner
 from PIL import Image
 
-from resnet_zoo.acceptance import accept_run
 from resnet_zoo.base.files import sha256_of
 from resnet_zoo.catalog import manifest as manifest_module
 from resnet_zoo.catalog.classes import class_folders
 from resnet_zoo.catalog.manifest import format_manifest, use_manifest
+from resnet_zoo.checks.acceptance import accept_run
 from resnet_zoo.weights.convert import convert_checkpoint
 from tests.conftest import smooth_image
 from tests.docs_pages import ROOT, Block, is_operator, program_of, simple_commands, split

@@ -455,7 +455,7 @@ def in_new_process(environment: Mapping[str, str], function: Callable[..., Resul
     and the client not.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pytest", "rich.table", "resnet_zoo.publish"])
+    context.set_forkserver_preload(["pytest", "rich.table", "resnet_zoo.checks.publishing"])
     with ProcessPoolExecutor(1, context, _set_environment, (dict(environment),)) as pool:
         return pool.submit(function, *arguments).result()
 

@@ -11,7 +11,7 @@ from typing import Any
 from resnet_zoo.catalog.manifest import get_entry, use_manifest
 from resnet_zoo.catalog.recipes import RECIPES
 from resnet_zoo.catalog.records import to_json
-from resnet_zoo.report import Check, Report, reports_as_json
+from resnet_zoo.checks.report import Check, Report, reports_as_json
 from resnet_zoo.runs.folder import format_line, write_json
 from resnet_zoo.runs.records import LogStep, RecipeFile, ResultFile, RunWeights
 from resnet_zoo.site import build_site

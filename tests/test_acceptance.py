@@ -13,16 +13,16 @@ import torch
 from click.testing import CliRunner, Result
 
 from resnet_zoo import create_model
-from resnet_zoo.acceptance import Acceptance, accept_run
 from resnet_zoo.base.files import sha256_of
 from resnet_zoo.catalog.manifest import manifest_path, read_manifest, use_manifest
 from resnet_zoo.catalog.records import RunOrigin
+from resnet_zoo.checks.acceptance import Acceptance, accept_run
+from resnet_zoo.checks.report import RUN_CHECKS
+from resnet_zoo.checks.rows import verify
+from resnet_zoo.checks.run import stored_dtypes, verify_run
 from resnet_zoo.cli import main
 from resnet_zoo.errors import ArgumentError, DownloadError
 from resnet_zoo.inference.evaluation import evaluate
-from resnet_zoo.report import RUN_CHECKS
-from resnet_zoo.run_verification import stored_dtypes, verify_run
-from resnet_zoo.verification import verify
 from resnet_zoo.weights.checkpoint import load_checkpoint
 from resnet_zoo.weights.convert import safetensors_bytes
 from tests.private_zoo import state_dict

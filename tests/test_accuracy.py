@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from resnet_zoo.accuracy import check_accuracy, check_reproduction, measured_of
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.records import Measured
+from resnet_zoo.checks.accuracy import check_accuracy, check_reproduction, measured_of
+from resnet_zoo.checks.report import ACCURACY_TOLERANCE_PCT, Check
 from resnet_zoo.inference.evaluation import Evaluation, wilson_interval
-from resnet_zoo.report import ACCURACY_TOLERANCE_PCT, Check
 
 NAME = "resnet18_cifar10"
 GOOD = get_entry(NAME)

@@ -156,7 +156,7 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
         ("cli", "class A:\n    from safetensors import safe_open"),
         ("hubconf", "import torchvision"),
         ("scripts/planted", "import torch"),
-        ("zoo", "from resnet_zoo.verification import verify"),
+        ("zoo", "from resnet_zoo.checks.rows import verify"),
         ("zoo", "from resnet_zoo import verify"),
         ("resnet", "from resnet_zoo.cli import main"),
     ],
@@ -170,7 +170,7 @@ def test_a_planted_violation_is_found(module: str, source: str) -> None:
     [
         ("zoo", "import torch\nfrom resnet_zoo.catalog.manifest import get_entry"),
         ("evaluation", "from resnet_zoo.zoo import open_weights"),
-        ("cli", "def f():\n    import torch\n    from resnet_zoo.verification import verify"),
+        ("cli", "def f():\n    import torch\n    from resnet_zoo.checks.rows import verify"),
         ("manifest", "if TYPE_CHECKING:\n    import torch\n    from resnet_zoo.zoo import create_model"),
         ("manifest", "from resnet_zoo.errors import ZooError\nimport json, torchmetrics"),
         ("manifest", "from resnet_zoo import ZooError, __version__"),

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from resnet_zoo.report import (
+from resnet_zoo.checks.report import (
     Check,
     Report,
     compare,

@@ -12,14 +12,14 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-import resnet_zoo.run_verification
+import resnet_zoo.checks.run
 from resnet_zoo.catalog.classes import class_folders
 from resnet_zoo.catalog.manifest import get_entry
+from resnet_zoo.checks.report import REPRODUCTION_TOLERANCE_PCT, RUN_CHECKS, Report
+from resnet_zoo.checks.run import stored_dtypes, verify_run
 from resnet_zoo.cli import main
 from resnet_zoo.errors import ArgumentError, DatasetError, RunError, UnknownModelError
 from resnet_zoo.inference.evaluation import evaluate
-from resnet_zoo.report import REPRODUCTION_TOLERANCE_PCT, RUN_CHECKS, Report
-from resnet_zoo.run_verification import stored_dtypes, verify_run
 from resnet_zoo.runs.folder import format_line, read_run
 from resnet_zoo.runs.records import LogChange
 from resnet_zoo.weights.convert import safetensors_bytes
@@ -322,7 +322,7 @@ def test_on_the_official_set_a_run_must_come_near_the_published_accuracy(
     correct: int, status: str, made_run: MadeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert REPRODUCTION_TOLERANCE_PCT == 0.3
-    monkeypatch.setattr(resnet_zoo.run_verification, "evaluate", lambda *_, **__: evaluated(correct))
+    monkeypatch.setattr(resnet_zoo.checks.run, "evaluate", lambda *_, **__: evaluated(correct))
     made_run.change("result.json", overridden={})
     check = verify_run(made_run.folder, data=made_run.data).check("published_top1")
     assert (check.status, check.published, check.measured) == (status, "94.82", f"{correct / 100:.2f}")
@@ -331,7 +331,7 @@ def test_on_the_official_set_a_run_must_come_near_the_published_accuracy(
 def test_a_changed_recipe_is_not_held_against_the_published_accuracy(
     made_run: MadeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resnet_zoo.run_verification, "evaluate", lambda *_, **__: evaluated(9000))
+    monkeypatch.setattr(resnet_zoo.checks.run, "evaluate", lambda *_, **__: evaluated(9000))
     check = verify_run(made_run.folder, data=made_run.data).check("published_top1")
     assert (check.status, check.detail) == ("not checked", "the recipe was changed: epochs, milestones")
 

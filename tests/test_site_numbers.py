@@ -8,7 +8,7 @@ import pytest
 
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.records import Entry, Measured, RunOrigin
-from resnet_zoo.report import Check, Report
+from resnet_zoo.checks.report import Check, Report
 from resnet_zoo.site.numbers import Number, count_states, numbers_of, other_accuracies
 from tests.conftest import ENTRIES
 from tests.run_folders import NAME

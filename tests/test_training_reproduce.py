@@ -21,8 +21,8 @@ from PIL import Image
 from resnet_zoo.base.files import sha256_of
 from resnet_zoo.catalog.classes import class_folders
 from resnet_zoo.catalog.manifest import get_entry
+from resnet_zoo.checks.run import verify_run
 from resnet_zoo.errors import ArgumentError, DatasetError, RunError, TrainingError, UnknownModelError
-from resnet_zoo.run_verification import verify_run
 from resnet_zoo.runs.folder import format_line, read_log, read_record, read_run
 from resnet_zoo.runs.records import LogChange, SummaryFile
 from resnet_zoo.training import reproduce as module

@@ -9,19 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import resnet_zoo.verification
+import resnet_zoo.checks.rows
 from resnet_zoo.catalog.classes import class_folders
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.records import Entry, Exact, Published, UpstreamOrigin
+from resnet_zoo.checks.report import Report, exit_code
+from resnet_zoo.checks.rows import check_counts, count_exact, fingerprint, verify
 from resnet_zoo.errors import DatasetError, UnknownModelError, UnknownWeightsError, WeightsUnavailableError
 from resnet_zoo.network.building import build
-from resnet_zoo.report import Report, exit_code
-from resnet_zoo.verification import (
-    check_counts,
-    count_exact,
-    fingerprint,
-    verify,
-)
 from resnet_zoo.weights.download import shipped_weights
 from tests.conftest import ENTRIES, NAMES, randomise
 
@@ -91,7 +86,7 @@ def test_the_fingerprint_sees_a_key_a_type_and_a_shape_but_not_the_order() -> No
 
 @pytest.mark.parametrize("shape", [[1, 9], [1, 11], [2, 10], [1, 10, 1]])
 def test_an_output_of_another_shape_fails(shape: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resnet_zoo.verification, "dry_run", lambda *_: torch.empty(shape))
+    monkeypatch.setattr(resnet_zoo.checks.rows, "dry_run", lambda *_: torch.empty(shape))
     (check,) = (check for check in check_counts(get_entry(NAME)) if check.name == "architecture")
     assert (check.status, check.published, check.measured) == ("failed", "output [1, 10]", f"output {shape}")
 
@@ -131,7 +126,7 @@ WRONG = {
 
 @pytest.mark.parametrize(("entry", "check"), WRONG.values(), ids=WRONG)
 def test_a_wrong_fact_fails_its_check(entry: Entry, check: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resnet_zoo.verification, "get_entry", lambda _: entry)
+    monkeypatch.setattr(resnet_zoo.checks.rows, "get_entry", lambda _: entry)
     (report,) = verify(NAME)
     assert report.check(check).status == "failed"
     assert report.failed
@@ -140,7 +135,7 @@ def test_a_wrong_fact_fails_its_check(entry: Entry, check: str, monkeypatch: pyt
 
 def test_a_wrong_integer_fails_that_check_alone_and_shows_both(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = with_exact(GOOD, params=11_173_963)
-    monkeypatch.setattr(resnet_zoo.verification, "get_entry", lambda _: entry)
+    monkeypatch.setattr(resnet_zoo.checks.rows, "get_entry", lambda _: entry)
     (report,) = verify(NAME)
     assert [name for name, status in statuses(report).items() if status == "failed"] == ["params"]
     assert "11,173,962 counted, manifest says 11,173,963" in report.check("params").detail

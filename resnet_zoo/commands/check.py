@@ -11,6 +11,7 @@ import click
 from resnet_zoo.base.progress import progress_bar
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.records import used_with
+from resnet_zoo.checks.report import RUN_CHECKS, exit_code, reports_as_json, reports_as_junit
 from resnet_zoo.commands.shell import (
     data_options,
     device_option,
@@ -21,7 +22,6 @@ from resnet_zoo.commands.shell import (
     weights_option,
     with_options,
 )
-from resnet_zoo.report import RUN_CHECKS, exit_code, reports_as_json, reports_as_junit
 from resnet_zoo.terminal import echo_evaluation, echo_json, echo_reports
 
 
@@ -74,12 +74,12 @@ def verify(
             "--partial": partial,
         }
         _check_run_options(names, others)
-        from resnet_zoo.run_verification import verify_run
+        from resnet_zoo.checks.run import verify_run
 
         with progress_bar() as progress:
             reports = [verify_run(run, name=next(iter(names), None), progress=progress, **options)]
     else:
-        from resnet_zoo.verification import verify as verify_rows
+        from resnet_zoo.checks.rows import verify as verify_rows
 
         options |= {"weights": weights, "size": size, "download": download, "skip_bad": skip_bad, "partial": partial}
         with progress_bar() as progress:

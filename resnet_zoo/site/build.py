@@ -8,7 +8,7 @@ from pathlib import Path
 
 from resnet_zoo.base.files import sha256_of
 from resnet_zoo.catalog.manifest import current_manifest, manifest_path
-from resnet_zoo.report import Report
+from resnet_zoo.checks.report import Report
 from resnet_zoo.site.folder import check_target, write_site
 from resnet_zoo.site.inputs import (
     Speeds,

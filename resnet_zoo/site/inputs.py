@@ -11,8 +11,8 @@ from typing import Any
 
 from resnet_zoo.base.strict_json import WrongValueError, decode, expect, object_without_duplicates
 from resnet_zoo.catalog.records import Entry, RunOrigin
+from resnet_zoo.checks.report import Report
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.report import Report
 from resnet_zoo.runs.curves import Curve, read_curve
 from resnet_zoo.runs.folder import read_log, read_record
 from resnet_zoo.runs.records import (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from resnet_zoo.catalog.records import Entry, UpstreamOrigin, WeightSet
-from resnet_zoo.report import ACCURACY_TOLERANCE_PCT, RUN_CHECKS, Check, Report, rounded
+from resnet_zoo.checks.report import ACCURACY_TOLERANCE_PCT, RUN_CHECKS, Check, Report, rounded
 
 State = Literal["matches", "differs", "not checked"]
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from resnet_zoo import __version__
 from resnet_zoo.catalog.listing import DATASET_TITLES
 from resnet_zoo.catalog.records import Entry, Manifest
+from resnet_zoo.checks.report import ACCURACY_TOLERANCE_PCT, Report
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.report import ACCURACY_TOLERANCE_PCT, Report
 from resnet_zoo.site.drawing import HEIGHT_PX, boxes_of, drawing_width, layers_of
 from resnet_zoo.site.errata import errata_of
 from resnet_zoo.site.inputs import Speeds, Training

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from resnet_zoo.catalog.recipes import Recipe, recipes_of
 from resnet_zoo.catalog.records import Entry, PageOrigin, UpstreamOrigin, WeightSet
-from resnet_zoo.report import Report
+from resnet_zoo.checks.report import Report
 from resnet_zoo.site.inputs import Training
 from resnet_zoo.weights.download import FULL_SHA256_DIGITS
 

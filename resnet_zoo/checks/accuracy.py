@@ -8,8 +8,8 @@ from typing import Literal
 
 from resnet_zoo.catalog.datasets import official_accuracy
 from resnet_zoo.catalog.records import Entry, Measured
+from resnet_zoo.checks.report import ACCURACY_TOLERANCE_PCT, REPRODUCTION_TOLERANCE_PCT, Check
 from resnet_zoo.inference.evaluation import Evaluation
-from resnet_zoo.report import ACCURACY_TOLERANCE_PCT, REPRODUCTION_TOLERANCE_PCT, Check
 
 
 def check_accuracy(

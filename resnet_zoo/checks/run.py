@@ -13,18 +13,18 @@ from typing import Any
 
 import torch
 
-from resnet_zoo.accuracy import check_accuracy, check_reproduction
 from resnet_zoo.base.files import sha256_of
 from resnet_zoo.base.strict_json import WrongValueError, decode
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.recipes import Recipe, find_recipe, learning_rate
 from resnet_zoo.catalog.records import Entry, Measured, to_json
+from resnet_zoo.checks.accuracy import check_accuracy, check_reproduction
+from resnet_zoo.checks.report import Check, Report
+from resnet_zoo.checks.rows import check_counts, check_weights, named
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.inference.evaluation import Evaluation, evaluate
-from resnet_zoo.report import Check, Report
 from resnet_zoo.runs.folder import read_run
 from resnet_zoo.runs.records import LogChange, LogEpoch, ResultFile, Run
-from resnet_zoo.verification import check_counts, check_weights, named
 from resnet_zoo.weights.loading import LoadedWeights, assign_weights
 from resnet_zoo.weights.provenance import Chain
 

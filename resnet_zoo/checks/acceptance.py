@@ -18,18 +18,18 @@ from typing import Any, Literal
 
 import torch
 
-from resnet_zoo.accuracy import measured_of
 from resnet_zoo.base.files import sha256_of, write_atomically
 from resnet_zoo.catalog.manifest import get_entry, manifest_path, replace_manifest
 from resnet_zoo.catalog.records import Entry, Measured, RunOrigin, UpstreamOrigin, WeightSet, WeightsFile, to_json
 from resnet_zoo.catalog.rules import TAG_FORM
+from resnet_zoo.checks.accuracy import measured_of
+from resnet_zoo.checks.report import RUN_CHECKS, Report
+from resnet_zoo.checks.rows import named
+from resnet_zoo.checks.run import verify_run
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.inference.evaluation import evaluate
-from resnet_zoo.report import RUN_CHECKS, Report
-from resnet_zoo.run_verification import verify_run
 from resnet_zoo.runs.folder import read_run
 from resnet_zoo.runs.records import CARD_NAME, CURVES_NAME, HASHED_NAMES, RESULT_NAME, Run
-from resnet_zoo.verification import named
 from resnet_zoo.weights.cards import OWN_LICENSE
 from resnet_zoo.weights.checkpoint import load_checkpoint
 from resnet_zoo.weights.convert import safetensors_bytes

@@ -11,15 +11,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from resnet_zoo.accuracy import check_accuracy, check_reproduction
 from resnet_zoo.catalog.classes import class_folders
 from resnet_zoo.catalog.manifest import get_entry, list_models
 from resnet_zoo.catalog.records import Entry, Exact, RunOrigin, UpstreamOrigin, used_with
+from resnet_zoo.checks.accuracy import check_accuracy, check_reproduction
+from resnet_zoo.checks.report import Check, Report, compare, rounded
 from resnet_zoo.errors import WRONG, DatasetError, ZooError
 from resnet_zoo.inference.evaluation import evaluate
 from resnet_zoo.network.building import build_on_meta, expected_shapes
 from resnet_zoo.network.counting import count_params, dry_run, flops_by_rule, tally_operations
-from resnet_zoo.report import Check, Report, compare, rounded
 from resnet_zoo.weights.fit import check_fit
 from resnet_zoo.weights.loading import LoadedWeights, assign_weights, open_weights
 from resnet_zoo.weights.provenance import Chain, chain_of

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from resnet_zoo.accuracy import measured_of
 from resnet_zoo.catalog.manifest import manifest_path, parse_manifest, read_manifest, replace_manifest
 from resnet_zoo.catalog.records import (
     Entry,
@@ -29,6 +28,7 @@ from resnet_zoo.catalog.records import (
     to_json,
 )
 from resnet_zoo.catalog.rules import LOOPBACK
+from resnet_zoo.checks.accuracy import measured_of
 from resnet_zoo.errors import ArgumentError, IntegrityError, PublishError, WeightsUnavailableError
 from resnet_zoo.inference.evaluation import evaluate
 from resnet_zoo.network.building import expected_shapes

@@ -1,0 +1,1 @@
+"""Numbers held against what is published and, once they hold, written into the manifest."""
