@@ -1,6 +1,6 @@
 """``python -m resnet_zoo`` is the ``resnet-zoo`` command."""
 
-from resnet_zoo.cli import main
+from resnet_zoo.cli.main import main
 
 if __name__ == "__main__":
     main()

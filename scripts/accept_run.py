@@ -13,9 +13,9 @@ import click
 from resnet_zoo.base.progress import progress_bar
 from resnet_zoo.catalog.manifest import use_manifest
 from resnet_zoo.checks.report import exit_code
-from resnet_zoo.commands.shell import ZooCommand, debug_option, device_option
+from resnet_zoo.cli.output import echo_record, echo_reports
+from resnet_zoo.cli.shell import ZooCommand, debug_option, device_option
 from resnet_zoo.errors import ZooError
-from resnet_zoo.terminal import echo_record, echo_reports
 
 
 @click.command(cls=ZooCommand, help=__doc__)

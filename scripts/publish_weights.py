@@ -18,8 +18,8 @@ import click
 
 from resnet_zoo.base.progress import download_bar
 from resnet_zoo.catalog.manifest import use_manifest
+from resnet_zoo.cli.output import echo_table, new_table
 from resnet_zoo.errors import NOT_CHECKED, ZooError
-from resnet_zoo.terminal import echo_table, new_table
 
 if TYPE_CHECKING:
     from resnet_zoo.checks.publishing import Pinning, Publication

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from resnet_zoo.commands.shell import ZooCommand, debug_option, device_option
+from resnet_zoo.cli.shell import ZooCommand, debug_option, device_option
 
 
 @click.command(

@@ -21,7 +21,7 @@ from pathlib import Path
 import click
 
 import resnet_zoo
-from resnet_zoo.cli import main
+from resnet_zoo.cli.main import main
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

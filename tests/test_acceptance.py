@@ -20,7 +20,7 @@ from resnet_zoo.checks.acceptance import Acceptance, accept_run
 from resnet_zoo.checks.report import RUN_CHECKS
 from resnet_zoo.checks.rows import verify
 from resnet_zoo.checks.run import stored_dtypes, verify_run
-from resnet_zoo.cli import main
+from resnet_zoo.cli.main import main
 from resnet_zoo.errors import ArgumentError, DownloadError
 from resnet_zoo.inference.evaluation import evaluate
 from resnet_zoo.weights.checkpoint import load_checkpoint

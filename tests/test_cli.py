@@ -31,7 +31,7 @@ from resnet_zoo.base.progress import progress_bar
 from resnet_zoo.catalog.classes import class_folders, class_names
 from resnet_zoo.catalog.recipes import RECIPES
 from resnet_zoo.catalog.records import to_json
-from resnet_zoo.cli import main
+from resnet_zoo.cli.main import main
 from tests.conftest import ENTRIES, NAMES, random_network, smooth_image
 
 ROOT = Path(__file__).parent.parent

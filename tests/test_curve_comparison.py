@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from resnet_zoo.cli import main
+from resnet_zoo.cli.main import main
 from resnet_zoo.runs.comparison import compare_curves, some_epochs
 from resnet_zoo.runs.curves import Curve, Point
 from tests.test_logs import MMENGINE, OPENMMLAB_0, written

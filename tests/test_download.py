@@ -24,7 +24,7 @@ from resnet_zoo import create_model
 from resnet_zoo.catalog.manifest import get_entry, read_manifest
 from resnet_zoo.catalog.records import UpstreamOrigin
 from resnet_zoo.checks.rows import verify
-from resnet_zoo.cli import main
+from resnet_zoo.cli.main import main
 from resnet_zoo.errors import DownloadError, IntegrityError, ManifestError, WeightsUnavailableError
 from resnet_zoo.weights import cache
 from resnet_zoo.weights.convert import convert_checkpoint

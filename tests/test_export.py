@@ -19,7 +19,7 @@ from torch import nn
 from resnet_zoo.base.files import sha256_of
 from resnet_zoo.catalog.classes import class_names
 from resnet_zoo.catalog.manifest import get_entry
-from resnet_zoo.cli import main
+from resnet_zoo.cli.main import main
 from resnet_zoo.errors import (
     ArgumentError,
     DownloadError,

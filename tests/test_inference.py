@@ -22,7 +22,7 @@ from resnet_zoo import create_feature_extractor
 from resnet_zoo.base.devices import fast_dtype, supported_dtypes
 from resnet_zoo.catalog.classes import class_folders
 from resnet_zoo.catalog.manifest import get_entry
-from resnet_zoo.cli import main
+from resnet_zoo.cli.main import main
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.inference import optimization as inference
 from resnet_zoo.inference import quantization

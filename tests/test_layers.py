@@ -158,7 +158,7 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
         ("scripts/planted", "import torch"),
         ("zoo", "from resnet_zoo.checks.rows import verify"),
         ("zoo", "from resnet_zoo import verify"),
-        ("resnet", "from resnet_zoo.cli import main"),
+        ("resnet", "from resnet_zoo.cli.main import main"),
     ],
 )
 def test_a_planted_violation_is_found(module: str, source: str) -> None:
@@ -196,7 +196,7 @@ def imported_by(code: str) -> set[str]:
 
 
 def command(*arguments: str) -> str:
-    return f"import sys; sys.argv = ['resnet-zoo', *{arguments!r}]; from resnet_zoo.cli import main; main()"
+    return f"import sys; sys.argv = ['resnet-zoo', *{arguments!r}]; from resnet_zoo.cli.main import main; main()"
 
 
 _CLIENTS_NETWORK = {"httpx", "httpx2", "tqdm"}
@@ -238,7 +238,7 @@ RUFF = shutil.which("ruff", path=str(Path(sys.executable).parent)) or shutil.whi
     ("file", "source", "is_found"),
     [
         *(("resnet_zoo/planted.py", f"import {name}\n", True) for name in sorted(HEAVY)),
-        ("resnet_zoo/cli.py", "from torch import nn\n", True),
+        ("resnet_zoo/cli/main.py", "from torch import nn\n", True),
         ("resnet_zoo/errors.py", "import torch\n", True),
         ("resnet_zoo/planted.py", "def f():\n    import torch\n", False),
         ("resnet_zoo/zoo.py", "import torch\n", False),

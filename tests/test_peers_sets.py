@@ -23,7 +23,7 @@ from resnet_zoo import create_transform, get_entry
 from resnet_zoo.base.files import sha256_of
 from resnet_zoo.catalog.manifest import manifest_path, use_manifest
 from resnet_zoo.catalog.records import Entry, PageOrigin, UpstreamOrigin, WeightSet
-from resnet_zoo.cli import main
+from resnet_zoo.cli.main import main
 from resnet_zoo.errors import DownloadError
 from resnet_zoo.network.building import build_on_meta
 from resnet_zoo.weights.loading import open_weights

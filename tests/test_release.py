@@ -26,8 +26,8 @@ from click.testing import CliRunner
 
 from resnet_zoo import __version__
 from resnet_zoo.catalog.manifest import current_manifest, read_manifest
-from resnet_zoo.cli import main
-from resnet_zoo.commands.completion import VARIABLE
+from resnet_zoo.cli.completion import VARIABLE
+from resnet_zoo.cli.main import main
 from tests.conftest import ENTRIES, NAMES
 from tests.test_layers import HEAVY, imported_by
 
@@ -194,7 +194,7 @@ def test_bash_takes_the_script() -> None:
 
 def test_completing_imports_no_torch() -> None:
     asked = {VARIABLE: "bash_complete", "COMP_WORDS": "resnet-zoo show resnet18", "COMP_CWORD": "2"}
-    code = f"import os; os.environ.update({asked}); from resnet_zoo.cli import main; main(prog_name='resnet-zoo')"
+    code = f"import os; os.environ.update({asked}); from resnet_zoo.cli.main import main; main(prog_name='resnet-zoo')"
     assert not imported_by(code) & (HEAVY | {"numpy", "PIL", "rich"})
 
 

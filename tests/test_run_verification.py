@@ -17,7 +17,7 @@ from resnet_zoo.catalog.classes import class_folders
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.checks.report import REPRODUCTION_TOLERANCE_PCT, RUN_CHECKS, Report
 from resnet_zoo.checks.run import stored_dtypes, verify_run
-from resnet_zoo.cli import main
+from resnet_zoo.cli.main import main
 from resnet_zoo.errors import ArgumentError, DatasetError, RunError, UnknownModelError
 from resnet_zoo.inference.evaluation import evaluate
 from resnet_zoo.runs.folder import format_line, read_run

@@ -18,7 +18,7 @@ from PIL import Image
 
 import resnet_zoo.site.pages
 from resnet_zoo.catalog.manifest import get_entry, use_manifest
-from resnet_zoo.cli import main
+from resnet_zoo.cli.main import main
 from resnet_zoo.errors import ArgumentError, RunError
 from resnet_zoo.site import build_site
 from resnet_zoo.site.errata import ERRATA, errata_of
@@ -349,7 +349,7 @@ def test_the_index_and_what_it_loads_are_small(full_site: Path) -> None:
 def test_a_site_is_made_within_three_seconds_and_without_torch(tmp_path: Path) -> None:
     program = (
         "import json, sys\n"
-        "from resnet_zoo.cli import main\n"
+        "from resnet_zoo.cli.main import main\n"
         "try:\n    main(['site', sys.argv[1]])\n"
         "finally:\n    print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))\n"
     )

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from resnet_zoo.base.devices import supported_dtypes
 from resnet_zoo.catalog.manifest import get_entry
-from resnet_zoo.cli import main
+from resnet_zoo.cli.main import main
 from resnet_zoo.errors import ArgumentError, UnknownModelError
 from resnet_zoo.inference import speed
 from resnet_zoo.inference.speed import Benchmark, as_csv, matrix_peak_tflops, measure_speed, percentile, time_runs

@@ -20,7 +20,7 @@ from resnet_zoo import create_model, create_transform, embed, embed_files, get_e
 from resnet_zoo.base.files import sha256_of
 from resnet_zoo.catalog.manifest import use_manifest
 from resnet_zoo.catalog.records import Entry, UpstreamOrigin, used_with
-from resnet_zoo.cli import main
+from resnet_zoo.cli.main import main
 from resnet_zoo.errors import NOT_CHECKED, ArgumentError, DownloadError, UnknownWeightsError
 from resnet_zoo.weights.cache_contents import best_tested, export_mirror, facts_of_weights, weight_facts
 from resnet_zoo.weights.download import _forget_on_hub, cached_weights

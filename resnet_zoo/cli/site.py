@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from resnet_zoo.commands.shell import examples
+from resnet_zoo.cli.shell import examples
 
 
 @click.command(

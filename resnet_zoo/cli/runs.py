@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from resnet_zoo.base.files import check_target
-from resnet_zoo.commands.shell import examples, format_option, with_options
+from resnet_zoo.cli.output import echo_json, echo_record, echo_table, new_table
+from resnet_zoo.cli.shell import examples, format_option, with_options
 from resnet_zoo.runs.comparison import CurveComparison, Reached, compare_curves, some_epochs
 from resnet_zoo.runs.curves import Curve, read_curve
-from resnet_zoo.terminal import echo_json, echo_record, echo_table, new_table
 
 if TYPE_CHECKING:
     from rich.table import Table

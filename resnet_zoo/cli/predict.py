@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import click
 
 from resnet_zoo.catalog.names import kind_of
-from resnet_zoo.commands.shell import (
+from resnet_zoo.cli.output import echo_json, echo_predictions, echo_predictions_as_csv, echo_predictions_as_lines
+from resnet_zoo.cli.shell import (
     batch_size_option,
     device_option,
     echo_skipped,
@@ -24,7 +25,6 @@ from resnet_zoo.commands.shell import (
     with_options,
 )
 from resnet_zoo.errors import DatasetError
-from resnet_zoo.terminal import echo_json, echo_predictions, echo_predictions_as_csv, echo_predictions_as_lines
 
 if TYPE_CHECKING:
     from resnet_zoo.inference.prediction import Prediction

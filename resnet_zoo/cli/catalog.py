@@ -11,8 +11,8 @@ from resnet_zoo.catalog.listing import DATASET_TITLES, as_csv, as_markdown, desc
 from resnet_zoo.catalog.manifest import get_entry, list_models
 from resnet_zoo.catalog.recipes import RECIPES
 from resnet_zoo.catalog.records import to_json
-from resnet_zoo.commands.shell import examples, format_option, weights_option, with_options
-from resnet_zoo.terminal import echo_entries, echo_json, echo_record, echo_weight_sets
+from resnet_zoo.cli.output import echo_entries, echo_json, echo_record, echo_weight_sets
+from resnet_zoo.cli.shell import examples, format_option, weights_option, with_options
 from resnet_zoo.weights.cache_contents import facts_of_weights, weight_facts
 
 
@@ -114,7 +114,7 @@ def show(name: str, chain: bool, weights: str | None, form: str) -> None:
 @format_option("table", "json")
 def env(form: str) -> None:
     """Show versions, devices, cache and manifest, for a bug report."""
-    from resnet_zoo.commands.environment import environment
+    from resnet_zoo.cli.environment import environment
 
     found = environment()
     if form == "json":

@@ -12,7 +12,8 @@ from resnet_zoo.base.progress import progress_bar
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.records import used_with
 from resnet_zoo.checks.report import RUN_CHECKS, exit_code, reports_as_json, reports_as_junit
-from resnet_zoo.commands.shell import (
+from resnet_zoo.cli.output import echo_evaluation, echo_json, echo_reports
+from resnet_zoo.cli.shell import (
     data_options,
     device_option,
     examples,
@@ -22,7 +23,6 @@ from resnet_zoo.commands.shell import (
     weights_option,
     with_options,
 )
-from resnet_zoo.terminal import echo_evaluation, echo_json, echo_reports
 
 
 @click.command(

@@ -8,7 +8,8 @@ import click
 
 from resnet_zoo.base.progress import progress_bar
 from resnet_zoo.catalog.names import kind_of
-from resnet_zoo.commands.shell import (
+from resnet_zoo.cli.output import echo_json, echo_record
+from resnet_zoo.cli.shell import (
     batch_size_option,
     device_option,
     echo_skipped,
@@ -19,7 +20,6 @@ from resnet_zoo.commands.shell import (
     weights_option,
     with_options,
 )
-from resnet_zoo.terminal import echo_json, echo_record
 
 
 @click.command(

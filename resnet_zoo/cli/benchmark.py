@@ -8,8 +8,8 @@ import click
 
 from resnet_zoo.base.progress import progress_bar
 from resnet_zoo.catalog.manifest import get_entry
-from resnet_zoo.commands.shell import device_option, examples, format_option, with_options
-from resnet_zoo.terminal import echo_benchmark, echo_json
+from resnet_zoo.cli.output import echo_benchmark, echo_json
+from resnet_zoo.cli.shell import device_option, examples, format_option, with_options
 
 
 @click.command(

@@ -11,9 +11,9 @@ import click
 from resnet_zoo.base.progress import download_bar
 from resnet_zoo.catalog.listing import DATASET_TITLES
 from resnet_zoo.catalog.manifest import get_entry, list_models
-from resnet_zoo.commands.shell import examples, format_option
+from resnet_zoo.cli.output import echo_cache, echo_json, echo_record
+from resnet_zoo.cli.shell import examples, format_option
 from resnet_zoo.errors import NOT_CHECKED, WRONG, ZooError
-from resnet_zoo.terminal import echo_cache, echo_json, echo_record
 from resnet_zoo.weights.cache import cache_path
 from resnet_zoo.weights.cache_contents import (
     damaged_files,

@@ -9,8 +9,8 @@ import click
 
 from resnet_zoo.catalog.names import kind_of
 from resnet_zoo.catalog.recipes import Precision
-from resnet_zoo.commands.shell import device_option, examples, format_option, weights_option, with_options
-from resnet_zoo.terminal import echo_json, echo_record
+from resnet_zoo.cli.output import echo_json, echo_record
+from resnet_zoo.cli.shell import device_option, examples, format_option, weights_option, with_options
 from resnet_zoo.training.tuning import FRESH, TUNING
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from click.shell_completion import CompletionItem, get_completion_class
 from click.types import StringParamType
 
 from resnet_zoo.catalog.manifest import current_manifest, get_entry, use_manifest
-from resnet_zoo.commands.shell import examples
+from resnet_zoo.cli.shell import examples
 from resnet_zoo.errors import UnknownModelError, ZooError
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from resnet_zoo.catalog.names import kind_of
-from resnet_zoo.commands.shell import examples, size_option, weights_option
-from resnet_zoo.terminal import echo_record
+from resnet_zoo.cli.output import echo_record
+from resnet_zoo.cli.shell import examples, size_option, weights_option
 
 
 @click.command(

@@ -10,21 +10,9 @@ import os
 import click
 
 from resnet_zoo import __version__
-from resnet_zoo.commands import (
-    benchmark,
-    catalog,
-    check,
-    completion,
-    embed,
-    export,
-    finetune,
-    predict,
-    runs,
-    site,
-    weights,
-)
-from resnet_zoo.commands.completion import with_completion
-from resnet_zoo.commands.shell import ZooGroup, debug_option, examples
+from resnet_zoo.cli import benchmark, catalog, check, completion, embed, export, finetune, predict, runs, site, weights
+from resnet_zoo.cli.completion import with_completion
+from resnet_zoo.cli.shell import ZooGroup, debug_option, examples
 
 AFTER_THE_OPTIONS = """
 
