@@ -27,12 +27,12 @@ from resnet_zoo.cli.main import main
 from resnet_zoo.errors import DownloadError
 from resnet_zoo.network.building import build_on_meta
 from resnet_zoo.weights.loading import open_weights
+from tests.checks.test_publishing import serving
 from tests.conftest import randomise, smooth_image
 from tests.hub_server import HubServer, in_new_process
 from tests.private_zoo import sha256
 from tests.test_peers import imagenet  # noqa: F401  # a fixture
-from tests.test_publish import serving
-from tests.test_weight_sets import SETS
+from tests.weights.test_sets import SETS
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
 

@@ -16,7 +16,7 @@ from resnet_zoo.base.files import check_target, sha256_of, write_atomically
 from resnet_zoo.errors import ArgumentError
 from tests.conftest import needs_permissions
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("size", [0, 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, (1 << 21) + 7])

@@ -10,7 +10,7 @@ import pytest
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.runs.records import LogResume, LogStep
 from resnet_zoo.training.display import tensorboard_writer
-from tests.test_training_console import EPOCH
+from tests.training.test_console import EPOCH
 
 
 def test_steps_and_epochs_become_scalars(tmp_path: Path) -> None:

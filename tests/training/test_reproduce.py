@@ -32,7 +32,7 @@ from resnet_zoo.zoo import create_model
 from tests.conftest import NAMES, smooth_image
 from tests.run_folders import MadeRun, copy_run
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "reproduce.py"
 QUICK = {"sizes": "8", "size_milestones": "", "epochs": "1", "total_batch": "20"}
 CPU = Settings(device="cpu", evaluate_every=0)

@@ -33,7 +33,7 @@ from tests.private_zoo import sha256
 
 ROW, TAG, REPOSITORY = "resnet18_in1k", "timm_a1", "timm/resnet18.a1_in1k"
 SETS = [(entry, tag) for entry in ENTRIES for tag, found in entry.weights.items() if found.published]
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 # --- a row as a weight set of it is used --------------------------------------------------------------------------

@@ -15,8 +15,8 @@ from resnet_zoo.network.building import build, build_on_meta
 from resnet_zoo.network.resnet import ARCHITECTURES, BasicBlock, Bottleneck, ResNet, stem_convolutions
 from tests.conftest import ENTRIES, NAMES, randomise
 
-GOLDEN = Path(__file__).parent / "golden"
-REGENERATE = "If that is meant, run `python -m tests.test_resnet` and read the diff of tests/golden."
+GOLDEN = Path(__file__).parents[1] / "golden"
+REGENERATE = "If that is meant, run `python -m tests.network.test_resnet` and read the diff of tests/golden."
 
 PLAIN = [name for name, architecture in ARCHITECTURES.items() if architecture.shortcut == "plain"]
 V1D = [name for name in ARCHITECTURES if name not in PLAIN]
@@ -48,7 +48,7 @@ def golden_text(architecture: str) -> str:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_state_dict_keys_types_and_shapes_are_the_golden_ones(architecture: str) -> None:
     path = GOLDEN / f"{architecture}.txt"
-    assert path.exists(), f"{path} is missing. Run `python -m tests.test_resnet`."
+    assert path.exists(), f"{path} is missing. Run `python -m tests.network.test_resnet`."
     assert golden_text(architecture) == path.read_text(encoding="utf-8"), REGENERATE
 
 

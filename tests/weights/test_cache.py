@@ -379,7 +379,7 @@ def race(home: Path, counter: Path, keys: list[str]) -> int:
     """Let a process per key count up three times, all at once, and return what was counted."""
     counter.write_text("0")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["filelock", "resnet_zoo.weights.cache", "tests.test_cache"])
+    context.set_forkserver_preload(["filelock", "resnet_zoo.weights.cache", "tests.weights.test_cache"])
     start = context.Barrier(len(keys))
     processes = [context.Process(target=count_up, args=(str(home), key, str(counter), start)) for key in keys]
     for process in processes:

@@ -120,7 +120,7 @@ def test_without_matplotlib_the_error_names_the_extra(monkeypatch: pytest.Monkey
 
 def test_drawing_does_not_touch_pyplot() -> None:
     program = (
-        "import sys, matplotlib; from tests.test_curves import curve; from resnet_zoo.runs.plot import _figure; "
+        "import sys, matplotlib; from tests.runs.test_plot import curve; from resnet_zoo.runs.plot import _figure; "
         "keys = ('font.size', 'axes.spines.top'); before = [matplotlib.rcParams[key] for key in keys]; "
         "_figure([curve()]); assert 'matplotlib.pyplot' not in sys.modules; "
         "assert [matplotlib.rcParams[key] for key in keys] == before"

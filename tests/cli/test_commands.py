@@ -34,7 +34,7 @@ from resnet_zoo.catalog.records import to_json
 from resnet_zoo.cli.main import main
 from tests.conftest import ENTRIES, NAMES, random_network, smooth_image
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 COMMANDS = [
     *("list", "show", "verify", "evaluate", "predict", "embed", "finetune", "export", "benchmark"),
     *("diff-log", "site", "convert", "download", "cache", "env", "completion"),

@@ -32,7 +32,7 @@ from resnet_zoo.weights.provenance import tensors_sha256
 from tests.conftest import NAMES, randomise, smooth_image
 from tests.hub_server import HubServer, in_new_process
 
-SCRIPT = Path(__file__).parent.parent / "scripts" / "publish_weights.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "publish_weights.py"
 ROW, OTHER = "resnet18_cifar10", "resnet18_in1k"
 REPOSITORY = "someone/resnets"
 

@@ -23,9 +23,9 @@ from resnet_zoo.inference.evaluation import evaluate
 from resnet_zoo.runs.folder import format_line, read_run
 from resnet_zoo.runs.records import LogChange
 from resnet_zoo.weights.convert import safetensors_bytes
+from tests.checks.test_accuracy import evaluated
 from tests.private_zoo import state_dict
 from tests.run_folders import NAME, MadeRun, header
-from tests.test_accuracy import evaluated
 
 COUNTS = ["manifest", "architecture", "params", "flops", "flops_with_head", "macs"]
 ACCURACY = ["top1", "top5", "published_top1", "published_top5"]

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from resnet_zoo.cli.main import main
 from resnet_zoo.runs.comparison import compare_curves, some_epochs
 from resnet_zoo.runs.curves import Curve, Point
-from tests.test_logs import MMENGINE, OPENMMLAB_0, written
+from tests.runs.test_curves import MMENGINE, OPENMMLAB_0, written
 
 
 def curve(*accuracies: float | None, title: str = "a", dataset: str | None = "cifar10", loss: float = 1.0) -> Curve:

@@ -19,7 +19,7 @@ from resnet_zoo.errors import DownloadError, UnknownWeightsError
 from resnet_zoo.weights.download import shipped_weights
 from tests.conftest import ENTRIES, NAMES
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 ENTRY_POINTS = [(name, entry) for entry in ENTRIES for name in (entry.name, *entry.aliases)]
 every_entry_point = pytest.mark.parametrize(("name", "entry"), ENTRY_POINTS, ids=[name for name, _ in ENTRY_POINTS])
