@@ -35,7 +35,10 @@ WHEEL_LIMIT, SDIST_LIMIT = 400_000, 1_500_000
 
 WEIGHTS = frozenset({".safetensors", ".pth", ".pt", ".pt2", ".bin", ".ckpt", ".onnx", ".npy", ".npz", ".pkl"})
 DATA = frozenset({".jpg", ".jpeg", ".png", ".parquet", ".tar", ".gz", ".tgz", ".zip"})
-FOLDERS = frozenset({"weights", "runs", "data", "dist", "build", ".git", ".venv", "__pycache__"})
+FOLDERS = frozenset({"weights", "runs", "data", "dist", "build"})
+"""At the top of the project: what lies there stays there. The package has folders of these names for its code."""
+
+HIDDEN = frozenset({".git", ".venv", "__pycache__"})
 RUN_FILES = frozenset({"result.json", "environment.json", "log.jsonl"})
 
 NEEDED = ("py.typed", "weights_manifest.json", "catalog/weights_manifest.schema.json", "catalog/class_lists/in1k.tsv")
@@ -83,14 +86,14 @@ def member_problems(archive: str, names: Sequence[str]) -> list[str]:
     problems = []
     for name in names:
         path = PurePosixPath(name)
-        folders = {part.lower() for part in path.parts[:-1]}
+        folders = [part.lower() for part in path.parts[:-1]]
         if path.is_absolute() or ".." in path.parts:
             problems.append(f"{archive}: {name} leads out of its folder.")
         elif path.suffix.lower() in WEIGHTS:
             problems.append(f"{archive}: {name} looks like weights.")
         elif path.suffix.lower() in DATA:
             problems.append(f"{archive}: {name} looks like test data.")
-        elif folders & FOLDERS or path.name in RUN_FILES:
+        elif {*folders} & HIDDEN or {*folders[:1]} & FOLDERS or path.name in RUN_FILES:
             problems.append(f"{archive}: {name} is of a folder that stays out of packages.")
     return problems
 

@@ -192,8 +192,8 @@ def oversized(*, announced: bool) -> Outcome:
 
 FILL_THE_DISK = f"""
 import resource, shutil
-from resnet_zoo.download import obtain_weights
-from resnet_zoo.manifest import get_entry
+from resnet_zoo.weights.download import obtain_weights
+from resnet_zoo.catalog.manifest import get_entry
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
 try:
     obtain_weights(get_entry({NAME!r}), {TAG!r}, lambda source, target, _: shutil.copyfile(source, target))

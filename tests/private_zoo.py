@@ -133,8 +133,8 @@ def spread_bits(content: bytes, count: int) -> list[int]:
 
 OBTAIN = """
 import os, pathlib, shutil, sys, time
-from resnet_zoo.download import obtain_weights
-from resnet_zoo.manifest import get_entry
+from resnet_zoo.weights.download import obtain_weights
+from resnet_zoo.catalog.manifest import get_entry
 
 go, mark = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]) / str(os.getpid())
 import requests, filelock

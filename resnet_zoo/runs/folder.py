@@ -1,7 +1,7 @@
 """Run folders: what a training leaves behind, written atomically and read strictly.
 
 ``runs/<row>/<stamp>/`` holds ``recipe.json``, ``environment.json``, ``log.jsonl``, ``result.json``, the weights,
-``curves.png`` and a model card. The training writes the records of ``run_records.py``; everything else reads them. A
+``curves.png`` and a model card. The training writes the records of ``records.py``; everything else reads them. A
 run with several seeds has a folder for each, and a ``<stamp>-seeds/summary.json`` beside them.
 """
 

@@ -136,7 +136,7 @@ def test_a_target_below_a_file_is_an_os_error(tmp_path: Path) -> None:
 WRITE_AS_NOBODY = """
 import os, sys
 from pathlib import Path
-from resnet_zoo.files import write_atomically
+from resnet_zoo.base.files import write_atomically
 if os.geteuid() == 0:
     os.setuid(65534)  # the superuser may write everywhere
 try:

@@ -452,7 +452,7 @@ def test_all_8_bits_are_used_where_the_processor_adds_without_saturation(
 ) -> None:
     scales: list[float] = []
     for flags in (set[str](), {"avx512_vnni"}):
-        monkeypatch.setattr(inference, "_cpu_flags", lambda flags=flags: flags)
+        monkeypatch.setattr(inference, "cpu_flags", lambda flags=flags: flags)
         optimized = optimize_for_inference(model, dtype=torch.int8, calibration=images(8))
         first: Any = next(m for m in optimized.modules() if hasattr(m, "scale"))
         scales.append(first.scale)

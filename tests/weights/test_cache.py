@@ -415,7 +415,7 @@ def test_sixteen_threads_hold_the_lock_one_at_a_time(home: Path, tmp_path: Path)
 
 HOLDER = """
 import time
-from resnet_zoo import cache
+from resnet_zoo.weights import cache
 with cache.lock("key"):
     print("held", flush=True)
     time.sleep(60)

@@ -163,7 +163,7 @@ def test_missing_batch_counters_are_added(state: dict[str, Tensor], tmp_path: Pa
 _CONVERT_ALL = """
 import sys
 from pathlib import Path
-from resnet_zoo.convert import convert_checkpoint
+from resnet_zoo.weights.convert import convert_checkpoint
 for suffix in (".safetensors", ".pth"):
     for layout in ("resnet_zoo", "openmmlab"):
         target = Path(sys.argv[2]) / ("out" + suffix)
@@ -331,7 +331,7 @@ def test_a_damaged_source_leaves_no_target(tmp_path: Path) -> None:
 
 _CONVERT_ON_A_FULL_DISK = """
 import resource, sys
-from resnet_zoo.convert import convert_checkpoint
+from resnet_zoo.weights.convert import convert_checkpoint
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
 try:
     convert_checkpoint(sys.argv[1], sys.argv[2], overwrite=True)

@@ -648,7 +648,7 @@ def test_a_damaged_object_fails_verification_even_where_it_is_not_fetched_again(
 
 TRUNCATE = """
 import os, shutil, sys
-import resnet_zoo.checkpoint as checkpoint
+import resnet_zoo.weights.checkpoint as checkpoint
 from resnet_zoo import ZooError, create_model
 step, path, good, *sizes = sys.argv[1:]
 original = getattr(checkpoint, step)

@@ -634,7 +634,7 @@ def test_a_server_that_has_only_what_is_there_has_the_wrong_file(server: FaultSe
 CHILD = """
 import sys
 from pathlib import Path
-from resnet_zoo.transfer import fetch
+from resnet_zoo.weights.transfer import fetch
 fetch(sys.argv[1], Path(sys.argv[2]), max_bytes=int(sys.argv[3]), exact=True)
 """
 
@@ -837,7 +837,7 @@ LIMITED_CHILD = """
 import resource, sys
 from pathlib import Path
 from resnet_zoo.errors import DownloadError
-from resnet_zoo.transfer import Patience, fetch
+from resnet_zoo.weights.transfer import Patience, fetch
 url, part, max_bytes, limit = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 try:
