@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from os import PathLike
-from typing import ClassVar
 
 WRONG, USAGE, NOT_CHECKED, STOPPED = 1, 2, 3, 130
 
@@ -21,7 +20,7 @@ _SHOWN_KEYS = 5
 class ZooError(Exception):
     """Base of every error that resnet_zoo raises on purpose."""
 
-    exit_code: ClassVar[int] = WRONG
+    exit_code: int = WRONG
 
 
 class ArgumentError(ZooError, ValueError):
@@ -133,15 +132,21 @@ class DownloadError(ZooError):
     Attributes:
         attempts: For every source tried, in order, what it said.
         next_step: What can be done about it, a sentence.
+        has_wrong_bytes: A source delivered a file that is not the one it should be: checked and wrong.
     """
 
     exit_code = NOT_CHECKED
 
     def __init__(
-        self, attempts: Mapping[str, str], next_step: str = "Check the network, and run the same command again."
+        self,
+        attempts: Mapping[str, str],
+        next_step: str = "Check the network, and run the same command again.",
+        has_wrong_bytes: bool = False,
     ) -> None:
-        self.attempts, self.next_step = dict(attempts), next_step
-        super().__init__(self.attempts, next_step)
+        self.attempts, self.next_step, self.has_wrong_bytes = dict(attempts), next_step, has_wrong_bytes
+        if has_wrong_bytes:
+            self.exit_code = WRONG
+        super().__init__(self.attempts, next_step, has_wrong_bytes)
 
     def __str__(self) -> str:
         tried = "; ".join(f"{source}: {answer}" for source, answer in self.attempts.items())

@@ -22,10 +22,10 @@ from resnet_zoo.images.transform import Transform
 from resnet_zoo.network.building import architecture_of, build
 from resnet_zoo.network.features import STAGES, FeatureExtractor, check_layers
 from resnet_zoo.network.resnet import ResNet
-from resnet_zoo.weights.download import LocalWeights
 from resnet_zoo.weights.hub import open_repository
 from resnet_zoo.weights.loading import LoadedWeights, assign_weights, open_weights
 from resnet_zoo.weights.network_file import read_network
+from resnet_zoo.weights.places import LocalWeights
 from resnet_zoo.weights.provenance import Chain, chain_of
 
 

@@ -22,7 +22,8 @@ from resnet_zoo.cli.output import echo_table, new_table
 from resnet_zoo.errors import NOT_CHECKED, ZooError
 
 if TYPE_CHECKING:
-    from resnet_zoo.checks.publishing import Pinning, Publication
+    from resnet_zoo.checks.pinning import Pinning
+    from resnet_zoo.checks.publishing import Publication
 
 
 @click.command(help=__doc__)
@@ -40,7 +41,7 @@ def main(
     if pin_only and (repo or data):
         raise click.UsageError("--pin-only uploads and measures nothing; leave out --repo and --data.")
     if pin_only:
-        from resnet_zoo.checks.publishing import pin_fetched
+        from resnet_zoo.checks.pinning import pin_fetched
 
         with _sentences(), use_manifest(manifest):
             pinned = pin_fetched(names, dry_run=dry_run)

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 import resnet_zoo
 from resnet_zoo.catalog.manifest import get_entry
-from resnet_zoo.weights.download import shipped_weights
+from resnet_zoo.weights.places import shipped_weights
 from tests.docs_pages import PAGES, ROOT, Block, blocks_of, complaints, read_blocks
 from tests.docs_world import SnippetError, copy_world, make_world, read_page
 from tests.hub_server import HubServer, in_new_process

@@ -41,7 +41,14 @@ WITH_TORCH = {"network", "images", "weights", "zoo", "inference", "training", "c
 
 ALSO_WITH_TORCH = {"base.devices", "base.processes"}
 LIGHT = {
-    *("weights.cache", "weights.cache_contents", "weights.transfer", "weights.download", "weights.hub_files"),
+    *(
+        "weights.cache",
+        "weights.cache_contents",
+        "weights.transfer",
+        "weights.download",
+        "weights.hub_files",
+        "weights.places",
+    ),
     *("training.tuning", "checks.report"),
 }
 """Exceptions: what brings weights to this machine and lists them, and plain records, have no need of torch."""

@@ -16,7 +16,7 @@ from torch import nn
 
 from resnet_zoo.catalog.records import Entry, UpstreamOrigin
 from resnet_zoo.errors import DownloadError, UnknownWeightsError
-from resnet_zoo.weights.download import shipped_weights
+from resnet_zoo.weights.places import shipped_weights
 from tests.conftest import ENTRIES, NAMES
 
 ROOT = Path(__file__).parent.parent

@@ -294,9 +294,12 @@ def used_with(entry: Entry, weights: str | os.PathLike[str] | None, *, size: int
         size: Height and width to test at, one that the set was tested at by its publisher; ``None`` means the first.
 
     Raises:
+        UnknownWeightsError: The row has no such tag.
         ArgumentError: The set was not tested at this size.
     """
     known = entry.weights.get(weights) if isinstance(weights, str) else None
+    if known is None and weights is not None and is_tag(weights):
+        raise UnknownWeightsError(entry.name, str(weights), entry.weights)
     found = known.published if known is not None else ()
     sizes = [own.preprocess.crop for own in found] or [entry.input_size[-1]]
     if size is not None and size not in sizes:

@@ -27,7 +27,7 @@ TAG_FORM = re.compile(r"[a-z0-9][a-z0-9_-]*")
 """What a weight set may be called."""
 
 _FILE_NAME = re.compile(r"\w[\w.+-]*")
-_HUB_FILE = re.compile(r"hf://[\w.-]+/[\w.-]+@[0-9a-f]{40}/[\w.-]+\.safetensors")
+_HUB_FILE = re.compile(r"hf://\w[\w.-]*/\w[\w.-]*@[0-9a-f]{40}/\w[\w.-]*\.safetensors")
 _OWN_DECIMAL = re.compile(r"\d+\.\d{1,3}")
 _DECIMAL = re.compile(r"\d+\.\d{1,2}")
 _PREFIX = re.compile(r"[0-9a-f]{8,64}")
@@ -107,8 +107,13 @@ def _check_weight_set(weight_set: WeightSet, where: Place) -> None:
         _check_witness(origin, (*where, "origin"))
     if isinstance(weight_set.origin, PageOrigin):
         _check_url(weight_set.origin.page, (*where, "origin", "page"))
+    if isinstance(weight_set.origin, PageOrigin):
+        expect(bool(weight_set.published), "what its publisher printed", [], (*where, "published"))
     for index, own in enumerate(weight_set.published):
         _check_own_accuracy(own, (*where, "published", index))
+        sizes = [other.preprocess.crop for other in weight_set.published[:index]]
+        crop = own.preprocess.crop
+        expect(crop not in sizes, "another crop than the ones before", crop, (*where, "published", index, "preprocess"))
     if weight_set.measured is not None:
         _check_measured(weight_set.measured, (*where, "measured"))
 
@@ -127,6 +132,7 @@ def _check_own_accuracy(own: OwnAccuracy, where: Place) -> None:
     for field in ("top1", "top5"):
         printed = getattr(own, field)
         expect(bool(_OWN_DECIMAL.fullmatch(printed)), "a decimal as printed", printed, (*where, field))
+        expect(float(printed) <= 100, "percent", printed, (*where, field))
     crop = own.preprocess.crop
     expect(crop is not None, "preprocessing with a crop, the size tested at", crop, (*where, "preprocess"))
     _check_url(own.source, (*where, "source"))

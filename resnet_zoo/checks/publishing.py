@@ -18,24 +18,21 @@ from urllib.parse import urlsplit
 from resnet_zoo.catalog.manifest import manifest_path, parse_manifest, read_manifest, replace_manifest
 from resnet_zoo.catalog.records import (
     Entry,
-    Manifest,
     Measured,
     PageOrigin,
     RunOrigin,
     UpstreamOrigin,
     WeightsFile,
-    Witness,
     to_json,
 )
 from resnet_zoo.catalog.rules import LOOPBACK
 from resnet_zoo.checks.accuracy import measured_of
+from resnet_zoo.checks.pinning import chosen_rows, witness_of
 from resnet_zoo.errors import ArgumentError, IntegrityError, PublishError, WeightsUnavailableError
 from resnet_zoo.inference.evaluation import evaluate
 from resnet_zoo.network.building import expected_shapes
-from resnet_zoo.weights.cache import Pin, object_path
 from resnet_zoo.weights.cards import zoo_card
-from resnet_zoo.weights.checkpoint import load_checkpoint
-from resnet_zoo.weights.download import Progress, fetched_upstream
+from resnet_zoo.weights.download import Progress
 from resnet_zoo.weights.fit import check_fit
 from resnet_zoo.weights.hub import (
     CARD_NAME,
@@ -45,6 +42,7 @@ from resnet_zoo.weights.hub import (
     hub_errors_as_publish_errors,
 )
 from resnet_zoo.weights.loading import open_weights
+from resnet_zoo.weights.places import fetched_upstream
 
 
 @dataclass(frozen=True)
@@ -129,7 +127,7 @@ def publish(
     path = manifest_path()
     manifest = read_manifest(path)
     before = path.read_bytes()
-    wanted = [(entry, tag) for entry in _chosen(manifest, names) for tag in _tags_with_source(entry)]
+    wanted = [(entry, tag) for entry in chosen_rows(manifest, names) for tag in _tags_with_source(entry)]
     sets = tuple(_prepare(entry, tag, folders, progress) for entry, tag in wanted)
     content = _with_sets(json.loads(before), sets)
     card = zoo_card(parse_manifest(path, content).models, repository).encode()
@@ -143,103 +141,7 @@ def publish(
     )
 
 
-@dataclass(frozen=True)
-class PinnedSet:
-    """One weight set whose upstream checkpoint was fetched.
-
-    Attributes:
-        name: The row.
-        tag: The weight set.
-        sha256: Of the checkpoint, all 64 digits.
-        size_bytes: Of the checkpoint.
-        is_new: The manifest knew fewer digits, or no size, before.
-    """
-
-    name: str
-    tag: str
-    sha256: str
-    size_bytes: int
-    is_new: bool
-
-
-@dataclass(frozen=True)
-class Pinning:
-    """What `pin_fetched` did, or would do.
-
-    Attributes:
-        manifest: The manifest file.
-        manifest_changed: It was written, or would be.
-        sets: The weight sets that were fetched.
-        not_fetched: Those that were not, as ``row/tag``.
-    """
-
-    manifest: Path
-    manifest_changed: bool
-    sets: tuple[PinnedSet, ...]
-    not_fetched: tuple[str, ...]
-
-
-def pin_fetched(names: Sequence[str], *, dry_run: bool = False) -> Pinning:
-    """Write whole hashes and sizes of upstream checkpoints into the manifest in use, as they were when fetched.
-
-    Only what is in the cache: nothing is fetched, and nothing uploaded. The converted file is hashed again, and must
-    itself name the checkpoint that the cache's record speaks of. What the manifest knows already stays as it is.
-
-    Args:
-        names: Rows or aliases; none means all.
-        dry_run: Check and compare; do not write.
-
-    Raises:
-        UnknownModelError: No row is called so.
-        IntegrityError, CheckpointError: A file or record of the cache is damaged, or they contradict each other.
-        ManifestError: The manifest is broken.
-        ArgumentError: The manifest was changed meanwhile.
-        OSError: The manifest cannot be written.
-    """
-    path = manifest_path()
-    manifest, before = read_manifest(path), path.read_bytes()
-    content, sets, not_fetched = json.loads(before), [], []
-    rows = {row["name"]: row for row in content["models"]}
-    for entry in _chosen(manifest, names):
-        for tag, weights in entry.weights.items():
-            if not isinstance(weights.origin, UpstreamOrigin):
-                continue
-            pin = fetched_upstream(entry, tag)
-            if pin is None or not object_path(pin.object_sha256).is_file():
-                not_fetched.append(f"{entry.name}/{tag}")
-                continue
-            known = weights.origin.witness
-            if known is None or known.size_bytes is None:
-                rows[entry.name]["weights"][tag]["origin"] = to_json(_pinned(weights.origin, pin))
-            sets.append(PinnedSet(entry.name, tag, pin.sha256, pin.size_bytes, known is None or not known.size_bytes))
-    changed = content != json.loads(before)
-    if changed and not dry_run:
-        parse_manifest(path, content)
-        replace_manifest(path, content, before)
-    return Pinning(path, changed, tuple(sets), tuple(not_fetched))
-
-
-def _pinned(origin: UpstreamOrigin, pin: Pin) -> UpstreamOrigin:
-    """Return an origin with the whole hash of what was fetched, once the converted file confirms it."""
-    checkpoint = load_checkpoint(object_path(pin.object_sha256), sha256=pin.object_sha256)
-    named = checkpoint.header.get("source_sha256", "")
-    if named != pin.sha256:
-        raise IntegrityError(f"{origin.url}, as the cache remembers it", named, pin.sha256)
-    return UpstreamOrigin(origin.url, pin.sha256, _witness(origin, pin))
-
-
-def _witness(origin: UpstreamOrigin, pin: Pin) -> Witness:
-    """Return who saw a checkpoint; not the address of a mirror, which may hold a password."""
-    place = "its address" if pin.url == origin.url else "a mirror"
-    return Witness(pin.size_bytes, pin.date, f"fetched from {place}")
-
-
 # --- weight sets --------------------------------------------------------------------------------------------------
-
-
-def _chosen(manifest: Manifest, names: Sequence[str]) -> list[Entry]:
-    """Return the rows of these names, each once; all, if there are none."""
-    return list({entry.name: entry for entry in map(manifest.find, names)}.values()) or list(manifest.models)
 
 
 def _tags_with_source(entry: Entry) -> list[str]:
@@ -267,7 +169,7 @@ def _prepare(entry: Entry, tag: str, folders: Mapping[str, Path], progress: Prog
     origin = weights.origin
     if isinstance(origin, UpstreamOrigin) and source_sha256:
         pin = fetched_upstream(entry, tag)
-        witness = origin.witness or (_witness(origin, pin) if pin and pin.sha256 == source_sha256 else None)
+        witness = origin.witness or (witness_of(origin, pin) if pin and pin.sha256 == source_sha256 else None)
         origin = UpstreamOrigin(origin.url, source_sha256, witness)
     is_new = replace(weights, file=file, origin=origin, measured=measured) != weights
     return PublishedSet(entry.name, tag, checkpoint.path, file, origin, measured, is_new)

@@ -101,7 +101,7 @@ def verify(
             checks += check_accuracy(
                 used,
                 result,
-                recorded=known.measured if known else None,
+                recorded=known.measured if known and used == used_with(entry, tag) else None,
                 published_weights=not is_retrained,
             )
             checks += [check_reproduction(used, top, result) for top in ("top1", "top5") if is_retrained]

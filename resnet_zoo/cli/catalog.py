@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import asdict
 
 import click
@@ -10,7 +11,7 @@ from resnet_zoo.base.progress import download_bar
 from resnet_zoo.catalog.listing import DATASET_TITLES, as_csv, as_markdown, describe, facts, select
 from resnet_zoo.catalog.manifest import get_entry, list_models
 from resnet_zoo.catalog.recipes import RECIPES
-from resnet_zoo.catalog.records import to_json
+from resnet_zoo.catalog.records import Entry, is_tag, to_json, used_with
 from resnet_zoo.cli.output import echo_entries, echo_json, echo_record, echo_weight_sets
 from resnet_zoo.cli.shell import examples, format_option, weights_option, with_options
 from resnet_zoo.weights.cache_contents import facts_of_weights, weight_facts
@@ -73,13 +74,18 @@ def list_command(
     elif quiet:
         click.echo("".join(f"{entry.name}\n" for entry in entries), nl=False)
     elif form == "json":
-        echo_json([facts(entry) for entry in entries])
+        echo_json([facts(entry) | {"place": _place(entry)} for entry in entries])
     elif form == "csv":
         click.echo(as_csv(entries), nl=False)
     elif form == "markdown":
         click.echo(as_markdown(entries), nl=False)
     else:
-        echo_entries(entries, {entry.name: facts_of_weights(entry, entry.default_weights).place for entry in entries})
+        echo_entries(entries, {entry.name: _place(entry) for entry in entries})
+
+
+def _place(entry: Entry) -> str:
+    """Return where a row's default weights are."""
+    return facts_of_weights(entry, entry.default_weights).place
 
 
 @click.command(
@@ -92,10 +98,15 @@ def list_command(
 def show(name: str, chain: bool, weights: str | None, form: str) -> None:
     """Show everything the manifest says about a row, and its training recipe.
 
-    NAME is a row or an alias. With --chain, the file's way from the manifest to the tensors in memory: source, sha256
-    at each step, and what vouches for it; --weights says for which file, else it is the row's default.
+    NAME is a row or an alias; with --weights TAG, the row as that weight set is used. With --chain, the file's way from
+    the manifest to the tensors in memory: source, sha256 at each step, and what vouches for it; --weights says for
+    which file, else it is the row's default.
     """
     entry = get_entry(name)
+    if weights is not None and not chain:
+        if not is_tag(weights):
+            raise click.UsageError("A file is shown with --chain; without it, --weights takes a tag of the row.")
+        entry = dataclasses.replace(used_with(entry, weights), weights={weights: entry.weight_set(weights)})
     if chain:
         from resnet_zoo.weights.loading import open_weights
         from resnet_zoo.weights.provenance import chain_of

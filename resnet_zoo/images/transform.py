@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from resnet_zoo.catalog.manifest import get_entry
-from resnet_zoo.catalog.records import Preprocess, is_tag, used_with
+from resnet_zoo.catalog.records import Preprocess, used_with
 from resnet_zoo.errors import DatasetError
 from resnet_zoo.images.decode import FileSource, Pixels, decode, title_of
 from resnet_zoo.images.resize import resize_crop_like_cv2, resize_crop_like_pillow
@@ -106,7 +106,7 @@ def create_transform(
     Args:
         name: A row or alias.
         weights: The weights that the network has: a tag whose publisher prepares images in another way decides how;
-            a path or ``None`` means as the row does.
+            a path means as the row does, ``None`` the row's default weights.
         size: Height and width, one that the weight set was tested at; ``None`` means its usual one.
         any_size: Let a CIFAR row take images of other sizes than 32x32, see `Transform`.
 
@@ -116,7 +116,5 @@ def create_transform(
         ArgumentError: The weight set was not tested at this size.
     """
     entry = get_entry(name)
-    if weights is not None and is_tag(weights):
-        entry.weight_set(str(weights))
-    entry = used_with(entry, weights, size=size)
+    entry = used_with(entry, entry.default_weights if weights is None else weights, size=size)
     return Transform(entry.preprocess, entry.input_size, any_size=any_size)

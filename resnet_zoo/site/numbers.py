@@ -104,7 +104,8 @@ def _accuracy(entry: Entry, report: Report | None, key: str, title: str) -> Numb
     """Take the report's check if it is of the published number, else what the manifest records of these weights."""
     published = getattr(entry.published, key)
     check = _check_of(report, key)
-    if check is not None and check.recorded is None and check.status != "not checked" and check.measured is not None:
+    is_of_the_row = check is not None and check.published == published  # not of a weight set with numbers of its own
+    if is_of_the_row and check and check.recorded is None and check.status != "not checked" and check.measured:
         return _number(key, title, published, check.measured, _STATES[check.status], check.detail)
     for tag, weights in entry.weights.items():
         found = weights.measured

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from resnet_zoo.catalog.recipes import Recipe, recipes_of
-from resnet_zoo.catalog.records import Entry, PageOrigin, UpstreamOrigin, WeightSet
+from resnet_zoo.catalog.records import HUB_SCHEME, Entry, PageOrigin, UpstreamOrigin, WeightSet, WeightsFile
 from resnet_zoo.checks.report import Report
 from resnet_zoo.site.inputs import Training
-from resnet_zoo.weights.download import FULL_SHA256_DIGITS
+from resnet_zoo.weights.places import FULL_SHA256_DIGITS
 
 _RESIZES = {
     "cv2": "OpenCV's bilinear resize, two taps and no antialiasing",
@@ -213,8 +213,18 @@ def _origin_links(tag: str, weights: WeightSet, trainings: Sequence[Training]) -
 
 def _file_link(weights: WeightSet) -> Link:
     if weights.file is None:
-        return Link("File", "none is published yet; the checkpoint above is converted on the user's machine")
-    return Link("File", f"{weights.file.path}, {weights.file.size_bytes:,} bytes", sha256=weights.file.sha256)
+        return Link("File", "the checkpoint above, converted to safetensors on the user's machine")
+    text = f"{weights.file.path}, {weights.file.size_bytes:,} bytes"
+    return Link("File", text, _page_on_hub(weights.file), weights.file.sha256)
+
+
+def _page_on_hub(file: WeightsFile) -> str:
+    """Return the page of a file on the Hub; empty for others."""
+    if not file.is_on_hub:
+        return ""
+    repository, _, rest = file.path.removeprefix(HUB_SCHEME).partition("@")
+    commit, _, name = rest.partition("/")
+    return f"https://huggingface.co/{repository}/blob/{commit}/{name}"
 
 
 def _loaded_links(weights: WeightSet, report: Report | None) -> Iterator[Link]:

@@ -17,14 +17,15 @@ from resnet_zoo.catalog.manifest import current_manifest
 from resnet_zoo.catalog.records import HUB_SCHEME, Entry, RunOrigin, UpstreamOrigin, WeightSet
 from resnet_zoo.errors import ArgumentError, CheckpointError, DownloadError, IntegrityError
 from resnet_zoo.weights.cache import cache_path, lock
-from resnet_zoo.weights.download import (
+from resnet_zoo.weights.places import (
     FULL_SHA256_DIGITS,
     LocalWeights,
+    address_of,
     cached_weights,
     is_here,
-    published_at,
     shipped_weights,
 )
+from resnet_zoo.weights.transfer import shown_address
 
 
 @dataclass(frozen=True)
@@ -141,12 +142,9 @@ def facts_of_weights(entry: Entry, tag: str, *, with_caches: bool = True) -> Wei
     Raises:
         UnknownWeightsError: The row has no such tag.
     """
-    found, source = entry.weight_set(tag), ""
+    found = entry.weight_set(tag)
     shipped = shipped_weights(entry, tag)
-    if found.file is not None:
-        source = str(shipped.path) if shipped else published_at(found.file)
-    elif isinstance(found.origin, UpstreamOrigin):
-        source = found.origin.url
+    source = str(shipped.path) if shipped else shown_address(address_of(found))
     place = "ships" if shipped else "here" if with_caches and is_here(entry, tag) else _host(source)
     return WeightFacts(
         model=entry.name,

@@ -83,10 +83,11 @@ def zoo_card(entries: Sequence[Entry], repository: str) -> str:
     """Return the card of a repository that holds the weight files of many rows.
 
     Args:
-        entries: The rows; those without a file are left out.
+        entries: The rows; weight sets without a file, and those of others, are left out.
         repository: ``owner/name``.
     """
-    sets = [(entry, tag, weights) for entry in entries for tag, weights in entry.weights.items() if weights.file]
+    every = [(entry, tag, weights) for entry in entries for tag, weights in entry.weights.items()]
+    sets = [found for found in every if found[2].file and not found[2].published]
     return _page(
         _front_matter([entry for entry, _, _ in sets], [weights.license for _, _, weights in sets]),
         f"# {repository.partition('/')[2]}\n",

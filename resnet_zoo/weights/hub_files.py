@@ -17,6 +17,7 @@ from typing import Any
 from resnet_zoo.base.machine import is_offline
 from resnet_zoo.catalog.records import HUB_SCHEME, WeightsFile
 from resnet_zoo.errors import DownloadError, IntegrityError
+from resnet_zoo.weights.transfer import shown_address
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _BLOB_NAME = re.compile(r"\w[\w.-]*")
@@ -101,6 +102,14 @@ def fetch_hub_file(
         raise
     except Exception as error:  # the client may be missing, and raises errors of a dozen families
         raise DownloadError({file.address: reason(error)}) from error
+
+
+def forget_hub_file(path: Path) -> None:
+    """Remove a file from the cache of the client, which would go on giving it: its blob, and the link to that."""
+    blob, repository = path.resolve(), path.parents[2].resolve()
+    if blob.is_relative_to(repository):  # a link that leads elsewhere is removed, and what it leads to stays
+        blob.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
 
 
 def announced_hash(file: HubFile) -> str:
@@ -194,5 +203,7 @@ def reason(error: BaseException) -> str:
         return f"the Hub has a fault of its own (HTTP {status}); try again later"
     words = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     if status is None and type(error).__module__.partition(".")[0] in _NETWORK_LIBRARIES:
-        return f"the Hub cannot be reached: {words}"
+        from huggingface_hub.constants import ENDPOINT
+
+        return f"the Hub cannot be reached at {shown_address(ENDPOINT)}: {words}"
     return reason(error.__cause__) if error.__cause__ is not None and status is None else words

@@ -16,11 +16,12 @@ from resnet_zoo.catalog.records import Entry, is_tag
 from resnet_zoo.errors import CheckpointError, IntegrityError, UnknownWeightsError, WeightsUnavailableError, ZooError
 from resnet_zoo.network.building import build_on_meta, shapes_of, with_counters
 from resnet_zoo.network.resnet import ResNet, initialise_classifier
-from resnet_zoo.weights.cache import quarantine
+from resnet_zoo.weights.cache import object_path, quarantine
 from resnet_zoo.weights.checkpoint import Checkpoint, load_checkpoint
 from resnet_zoo.weights.convert import convert_checkpoint
-from resnet_zoo.weights.download import LocalWeights, Progress, cached_weights, obtain_weights, shipped_weights
+from resnet_zoo.weights.download import Progress, next_step, obtain_weights
 from resnet_zoo.weights.fit import check_fit
+from resnet_zoo.weights.places import LocalWeights, cached_weights, shipped_weights
 
 _LOG = logging.getLogger("resnet_zoo")
 
@@ -66,38 +67,43 @@ def _open_tag(entry: Entry, tag: str, *, download: bool, progress: Progress | No
     except WeightsUnavailableError:
         if local.path.exists():
             raise
-        note, is_damaged = "", False  # another process is repairing it
+        damage, note = None, ""  # another process is repairing it
     except (IntegrityError, CheckpointError) as error:
-        damage = error
-        try:
-            aside = quarantine(local.sha256)
-        except OSError:
-            raise damage from None
-        note = f"It was put aside as {aside}." if aside else ""
-        is_damaged = True
-        if aside:
-            _LOG.warning("%s The damaged file was put aside as %s; fetching it again.", damage, aside)
+        damage, note = error, _put_aside(local, error)
     try:
-        local = _local_weights(entry, tag, download=download, anew=is_damaged, progress=progress)
+        damaged = None if damage is None or not local.path.exists() else local.path
+        local = _local_weights(entry, tag, download=download, damaged=damaged, progress=progress)
     except ZooError as error:
-        if note and isinstance(damage, IntegrityError):
-            raise IntegrityError(damage.path, damage.expected, damage.actual, f"{note} {error}") from error
-        if note:
-            raise WeightsUnavailableError(entry.name, tag, f"{damage} {note} {error}") from error
+        if isinstance(damage, IntegrityError):
+            raise IntegrityError(damage.path, damage.expected, damage.actual, f"{note}{error}") from error
+        if damage is not None:
+            raise WeightsUnavailableError(entry.name, tag, f"{damage} {note}{error}") from error
         raise
     return LoadedWeights(load_checkpoint(local.path, sha256=local.sha256), local)
 
 
+def _put_aside(local: LocalWeights, damage: ZooError) -> str:
+    """Move a damaged file of our cache away and say where it is; one that lies elsewhere stays where it is."""
+    try:
+        aside = quarantine(local.sha256) if local.path == object_path(local.sha256) else None
+    except OSError:
+        raise damage from None
+    if aside is None:
+        return ""
+    _LOG.warning("%s The damaged file was put aside as %s; fetching it again.", damage, aside)
+    return f"It was put aside as {aside}. "
+
+
 def _local_weights(
-    entry: Entry, tag: str, *, download: bool, anew: bool = False, progress: Progress | None
+    entry: Entry, tag: str, *, download: bool, damaged: Path | None = None, progress: Progress | None
 ) -> LocalWeights:
     if download:
-        return obtain_weights(entry, tag, partial(_convert, entry), anew=anew, progress=progress)
-    local = cached_weights(entry, tag) or shipped_weights(entry, tag)
+        return obtain_weights(entry, tag, partial(_convert, entry), damaged=damaged, progress=progress)
+    places = (shipped_weights(entry, tag), cached_weights(entry, tag))
+    local = next((found for found in places if found is not None and found.path != damaged), None)
     if local is None:
-        raise WeightsUnavailableError(
-            entry.name, tag, f"not in the cache. `resnet-zoo download {entry.name}` fetches it."
-        )
+        fetch = f"`resnet-zoo download {entry.name} --weights {tag}` fetches them"
+        raise WeightsUnavailableError(entry.name, tag, f"not on this machine. {fetch}. {next_step(entry, tag)}")
     return local
 
 

@@ -33,6 +33,14 @@ _MAX_DIGITS = 20
 _RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
+def shown_address(address: str) -> str:
+    """Return an address as it may be shown and stored: without user, password, query and fragment."""
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https"):
+        return address
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
 @dataclass(frozen=True)
 class Patience:
     """How long to wait for a server, and how often to try again.
@@ -108,7 +116,7 @@ def fetch(
         with requests.Session() as session:
             return transfer.run(session)
     except _FinalError as error:
-        raise DownloadError({url: str(error)}) from error
+        raise DownloadError({shown_address(url): str(error)}) from error
 
 
 class _Transfer:
@@ -296,9 +304,9 @@ def _followed(
             return
         response.close()
         if urlsplit(target).scheme != "https" and urlsplit(url).scheme == "https":
-            raise _FinalError(f"the server redirects to {target}, which is not https")
+            raise _FinalError(f"the server redirects to {shown_address(target)}, which is not https")
         if urlsplit(target).scheme not in ("http", "https"):
-            raise _FinalError(f"the server redirects to {target}, which is no web address")
+            raise _FinalError(f"the server redirects to {shown_address(target)}, which is no web address")
         url = target
     raise _FinalError(f"the server redirects more than {_MAX_REDIRECTS} times")
 

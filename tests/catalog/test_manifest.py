@@ -242,6 +242,10 @@ class Mutation:
 
 DELETE: Any = object()
 SHA256 = "0" * 64
+SETS = "weights.openmmlab"
+PAGE = {"page": "https://example.org/weights"}
+OWN = {"top1": "71.5", "top5": "90.1", "preprocess": "in1k_pillow", "source": "https://example.org/table"}
+TOO_GOOD = OWN | {"top1": "100.5"}
 SEEN: dict[str, Any] = {
     "url": f"https://example.org/x-{SHA256[:8]}.pth",
     "sha256_prefix": SHA256,
@@ -414,6 +418,11 @@ MUTATIONS = [
     in_weights("origin of two kinds", "origin", "run", value="runs/1"),
     in_weights("origin null", "origin", value=None),
     in_weights("origin without a field", "origin", "sha256_prefix", value=DELETE),
+    in_weights("a publisher without numbers", "origin", value=PAGE, field=f"{SETS}.published", in_schema=False),
+    in_weights(
+        "100.5%", "published", value=[OWN | {"top1": "100.5"}], field=f"{SETS}.published.0.top1", in_schema=False
+    ),
+    in_weights("a size twice", "published", value=[OWN, OWN], field=f"{SETS}.published.1.preprocess", in_schema=False),
     in_witness("without a source", "source", value=DELETE),
     in_witness("of nobody", "source", value=" "),
     in_witness("of no bytes", "size_bytes", value=0),
@@ -442,6 +451,9 @@ MUTATIONS = [
 
 NOT_IN_SCHEMA = {
     "witness for 8 digits",
+    "a publisher without numbers",
+    "100.5%",
+    "a size twice",
     "duplicate name",
     "alias of another row's name",
     "name of another row's alias",

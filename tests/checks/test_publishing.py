@@ -374,6 +374,17 @@ def test_a_cache_that_contradicts_itself_pins_nothing(zoo: Zoo, server: HubServe
     assert zoo.manifest.read_bytes() == before
 
 
+def test_what_came_from_a_mirror_is_not_pinned_by_eight_digits(
+    zoo: Zoo, server: HubServer, tmp_path: Path, upstream: tuple[str, Path, Zoo]
+) -> None:
+    here = machine(server, tmp_path / "here")
+    in_new_process({**here.variables, "RESNET_ZOO_MIRROR": str(upstream[1])}, fetch_weights, zoo.manifest, ROW)
+    before = zoo.manifest.read_bytes()
+    done = in_new_process(here.variables, run_script, ["--pin-only", "--manifest", zoo.manifest])
+    assert (done.returncode, "only the 8 digits of its name vouch for" in done.stderr) == (2, True), done.stderr
+    assert zoo.manifest.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

@@ -17,7 +17,7 @@ from resnet_zoo.checks.report import Report, exit_code
 from resnet_zoo.checks.rows import check_counts, count_exact, fingerprint, verify
 from resnet_zoo.errors import DatasetError, UnknownModelError, UnknownWeightsError, WeightsUnavailableError
 from resnet_zoo.network.building import build
-from resnet_zoo.weights.download import shipped_weights
+from resnet_zoo.weights.places import shipped_weights
 from tests.conftest import ENTRIES, NAMES, randomise
 
 NAME = "resnet18_cifar10"
@@ -104,7 +104,8 @@ def with_origin_of_another_row(entry: Entry) -> Entry:
     weights = entry.weights["openmmlab"]
     assert isinstance(weights.origin, UpstreamOrigin)
     origin = dataclasses.replace(weights.origin, sha256_prefix="00000000")
-    return dataclasses.replace(entry, weights={"openmmlab": dataclasses.replace(weights, origin=origin)})
+    sets = {"openmmlab": dataclasses.replace(weights, origin=origin)}
+    return dataclasses.replace(entry, weights=sets, default_weights="openmmlab")
 
 
 GOOD = get_entry(NAME)

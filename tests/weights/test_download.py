@@ -27,9 +27,11 @@ from resnet_zoo.checks.rows import verify
 from resnet_zoo.cli.main import main
 from resnet_zoo.errors import DownloadError, IntegrityError, ManifestError, WeightsUnavailableError
 from resnet_zoo.weights import cache
+from resnet_zoo.weights.cache_contents import prune
 from resnet_zoo.weights.convert import convert_checkpoint
-from resnet_zoo.weights.download import LocalWeights, cached_weights, obtain_weights, shipped_weights
+from resnet_zoo.weights.download import obtain_weights
 from resnet_zoo.weights.loading import open_weights
+from resnet_zoo.weights.places import LocalWeights, cached_weights, shipped_weights
 from resnet_zoo.weights.provenance import chain_of
 from tests import fault_server
 from tests.fault_server import FaultServer
@@ -244,7 +246,10 @@ def test_what_a_killed_conversion_left_is_no_obstacle(
     assert not list(own_cache.glob("partial/*"))
 
 
-def test_what_a_process_left_that_was_killed_at_the_very_end_is_removed(small: str, own_cache: Path) -> None:
+@pytest.mark.usefixtures("small")
+def test_what_a_process_left_that_was_killed_at_the_very_end_is_removed_by_the_next_transfer_or_by_pruning(
+    own_cache: Path,
+) -> None:
     prefix, name = sha256(SMALL)[:8], upstream_name(SMALL)
     stray = own_cache / "pins" / f".{prefix}-{name}.json.4711.part"
     stray.parent.mkdir()
@@ -255,6 +260,8 @@ def test_what_a_process_left_that_was_killed_at_the_very_end_is_removed(small: s
     left.parent.mkdir(parents=True)
     left.write_bytes(SMALL)
     assert obtain().path == path
+    assert left.exists()  # a warm load cleans nothing up
+    assert prune() == len(SMALL)
     assert not list(own_cache.glob("partial/*"))
 
 
@@ -303,6 +310,26 @@ def test_a_mirror_gives_safetensors(
     local = cached_weights(get_entry(NAME), TAG)
     assert local is not None
     assert local.pin == "sha256"
+
+
+def test_no_secret_of_an_address_is_stored_or_shown(
+    server: FaultServer, use: Use, online: None, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = "resnet34_cifar10"
+    secret = server.serve(f"/up/{upstream_name(SMALL)}?token=hunter2", SMALL)
+    url = secret.partition("?")[0]
+    use(origins={NAME: (secret, sha256(SMALL)[:8])})
+    mirror = server.url("/nothing/").replace("http://", "http://alice:hunter2@")
+    monkeypatch.setenv("RESNET_ZOO_MIRROR", mirror)
+    found = obtain()
+    assert found.source == url
+    (pin,) = own_cache.glob("pins/*.json")
+    assert json.loads(pin.read_text())["url"] == url
+    use(origins={other: (f"{server.url('/gone/x-00000000.pth')}?token=hunter2", "00000000")})
+    with pytest.raises(DownloadError) as caught:
+        obtain_weights(get_entry(other), TAG, copy, patience=QUICK)
+    assert "hunter2" not in str(caught.value)
+    assert len(caught.value.attempts) == 2
 
 
 def test_a_mirror_gives_upstream_checkpoints(

@@ -21,10 +21,12 @@ from resnet_zoo.base.files import sha256_of
 from resnet_zoo.catalog.manifest import use_manifest
 from resnet_zoo.catalog.records import Entry, UpstreamOrigin, used_with
 from resnet_zoo.cli.main import main
-from resnet_zoo.errors import NOT_CHECKED, ArgumentError, DownloadError, UnknownWeightsError
+from resnet_zoo.errors import NOT_CHECKED, WRONG, ArgumentError, DownloadError, IntegrityError, UnknownWeightsError
 from resnet_zoo.weights.cache_contents import best_tested, export_mirror, facts_of_weights, weight_facts
-from resnet_zoo.weights.download import _forget_on_hub, cached_weights
+from resnet_zoo.weights.cards import zoo_card
+from resnet_zoo.weights.hub_files import forget_hub_file
 from resnet_zoo.weights.loading import open_weights
+from resnet_zoo.weights.places import cached_weights
 from resnet_zoo.weights.provenance import chain_of
 from resnet_zoo.zoo import open_network
 from tests.conftest import ENTRIES, random_network, smooth_image
@@ -61,7 +63,7 @@ def test_the_rows_own_weights_and_paths_leave_it_as_it_is() -> None:
 def test_a_size_that_nobody_tested_is_refused() -> None:
     with pytest.raises(ArgumentError, match="resnet18_in1k timm_a1 is tested at 224 or 288 pixels, got 256"):
         used_with(get_entry(ROW), TAG, size=256)
-    with pytest.raises(ArgumentError, match="resnet18_in1k is tested at 224 pixels, got 288"):
+    with pytest.raises(ArgumentError, match="resnet18_in1k openmmlab is tested at 224 pixels, got 288"):
         create_transform(ROW, size=288)
     with pytest.raises(UnknownWeightsError, match="Did you mean timm_a1"):
         create_transform(ROW, weights="timm_a7")
@@ -182,8 +184,37 @@ def test_a_file_replaced_under_the_same_commit_is_refused_with_both_hashes(
     with pytest.raises(DownloadError, match=f"{sha256(weights)}.*{sha256(bytes(replaced))}") as caught:
         ask(load, other)
     assert commit in str(caught.value)
-    assert caught.value.exit_code == NOT_CHECKED
+    assert caught.value.exit_code == WRONG
     assert ask(is_cached, other) is False  # nothing of it stays
+
+
+def flip_a_bit(path: Path) -> None:
+    path.chmod(0o644)
+    with path.open("r+b") as file:
+        file.seek(-5, 2)
+        file.write(b"\0\1\2\3")
+
+
+def test_a_damaged_file_in_the_clients_cache_is_replaced_by_a_mirrors(
+    ask: Ask, zoo: Path, weights: bytes, tmp_path: Path, own_cache: Path
+) -> None:
+    flip_a_bit(Path(ask(load, zoo)["path"]).resolve())
+    (tmp_path / "mirror").mkdir()
+    (tmp_path / "mirror" / "resnet18.a1_in1k.safetensors").write_bytes(weights)
+    found = ask(load, zoo, RESNET_ZOO_MIRROR=str(tmp_path / "mirror"), HF_HUB_OFFLINE="1")
+    assert found["sha256"] == sha256(weights)
+    assert list((own_cache / "objects").iterdir()) == [own_cache / "objects" / f"{sha256(weights)}.safetensors"]
+
+
+def test_a_damaged_file_in_the_clients_cache_is_named_where_nothing_can_be_fetched(
+    ask: Ask, zoo: Path, weights: bytes
+) -> None:
+    path = Path(ask(load, zoo)["path"])
+    flip_a_bit(path.resolve())
+    with pytest.raises(IntegrityError, match=f"expected sha256 {sha256(weights)}, got {sha256_of(path)}") as caught:
+        ask(load, zoo, HF_HUB_OFFLINE="1")
+    assert "offline mode is on" in str(caught.value)
+    assert caught.value.exit_code == WRONG
 
 
 def test_what_a_link_of_the_clients_cache_leads_to_elsewhere_stays(tmp_path: Path) -> None:
@@ -194,7 +225,7 @@ def test_what_a_link_of_the_clients_cache_leads_to_elsewhere_stays(tmp_path: Pat
     for name, target in (("own", blobs / "blob"), ("elsewhere", tmp_path / "letter.txt")):
         target.write_text("x")
         (snapshot / name).symlink_to(target)
-        _forget_on_hub(snapshot / name)
+        forget_hub_file(snapshot / name)
         assert not (snapshot / name).is_symlink()
     assert (tmp_path / "letter.txt").exists()
     assert not (blobs / "blob").exists()
@@ -209,8 +240,12 @@ def is_cached(manifest: Path) -> bool:
     ("change", "variables", "words"),
     [
         ({}, {"HF_HUB_OFFLINE": "1"}, "not asked, because offline mode is on"),
-        ({}, {"HF_ENDPOINT": "http://127.0.0.1:9"}, "the Hub cannot be reached: .*refused"),
-        ({}, {"HF_ENDPOINT": "http://no.such.host.invalid"}, "the Hub cannot be reached: "),
+        ({}, {"HF_ENDPOINT": "http://127.0.0.1:9"}, "the Hub cannot be reached at http://127.0.0.1:9: .*refused"),
+        (
+            {},
+            {"HF_ENDPOINT": "http://no.such.host.invalid"},
+            "the Hub cannot be reached at http://no.such.host.invalid: ",
+        ),
         ({"commit": "0" * 40}, {}, "the repository has no such revision"),
         ({"repository": "timm/gone"}, {}, r"repository not found \(HTTP 404\); if it is private, give a token"),
     ],
@@ -450,6 +485,50 @@ def test_weights_that_a_package_has_no_address_of_are_marked_so(tmp_path: Path) 
     with use_manifest(path):
         assert facts_of_weights(get_entry("resnet18_cifar10"), "retrained").place == "no address"
         assert facts_of_weights(get_entry("resnet18_in1k"), "timm_a1").place == "huggingface.co"
+
+
+def test_a_row_is_shown_as_a_set_of_it_is_used() -> None:
+    done = zoo_command("show", ROW, "--weights", TAG)
+    assert "short edge 235 (Pillow bicubic), centre crop 224" in done.stdout
+    assert "71.504, 90.086 (published" in done.stdout
+    assert "openmmlab:" not in done.stdout
+    assert zoo_command("show", ROW, "--weights", "timm_a7").exit_code == 2
+    assert "with --chain" in zoo_command("show", ROW, "--weights", str(ROOT / "README.md")).stderr
+
+
+def test_a_misspelt_tag_is_told_as_such_with_a_size_too() -> None:
+    done = zoo_command("evaluate", ROW, "--data", "x", "--weights", "timm_a7", "--size", "288")
+    assert (done.exit_code, "Did you mean timm_a1" in done.stderr) == (2, True)
+
+
+def test_verify_names_the_download_of_the_very_set_and_what_is_here() -> None:
+    done = zoo_command("verify", "resnet18_cifar10", "--weights", "openmmlab")
+    assert done.exit_code == 3
+    assert "`resnet-zoo download resnet18_cifar10 --weights openmmlab` fetches them" in done.stderr
+    assert "on this machine: retrained (--weights retrained)" in done.stderr
+
+
+def test_the_card_of_our_own_repository_lists_nothing_of_others() -> None:
+    card = zoo_card(ENTRIES, "someone/weights")
+    assert "resnet18_cifar10" in card
+    assert "timm" not in card
+
+
+def test_what_ships_is_used_in_place_and_needs_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESNET_ZOO_HOME", "/proc/nowhere")
+    opened = open_weights(get_entry("resnet18_cifar10"), "retrained")
+    assert opened.checkpoint.path.parent == ROOT / "weights"
+
+
+def test_a_package_without_an_address_says_where_the_file_is(tmp_path: Path) -> None:
+    path = tmp_path / "weights_manifest.json"
+    path.write_text((ROOT / "weights_manifest.json").read_text(encoding="utf-8"), encoding="utf-8")
+    with pytest.raises(DownloadError) as caught:
+        create_model("resnet18_cifar10", pretrained=True, manifest=path)
+    said = str(caught.value)
+    assert "it is in the project's checkout and with its releases" in said
+    assert "Check the network" not in said
+    assert "Leave offline mode" not in said
 
 
 def test_the_best_set_is_the_one_with_the_highest_top1_at_any_size() -> None:

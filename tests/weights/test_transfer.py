@@ -21,7 +21,7 @@ import pytest
 import urllib3
 
 from resnet_zoo.errors import DownloadError
-from resnet_zoo.weights.transfer import Fetched, Patience, Progress, fetch
+from resnet_zoo.weights.transfer import Fetched, Patience, Progress, fetch, shown_address
 from tests.fault_server import (
     LAST_MODIFIED,
     Answer,
@@ -904,6 +904,19 @@ def test_a_folder_in_the_parts_place_is_an_os_error(server: FaultServer, part: P
     part.mkdir()
     with pytest.raises(OSError, match=r"file\.part"):
         bring(server.serve("/file", DATA), part)
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("https://alice:secret@host:8443/zoo/a.safetensors?token=secret#secret", "https://host:8443/zoo/a.safetensors"),
+        ("http://host/a%20b", "http://host/a%20b"),
+        ("hf://owner/name@0123/model.safetensors", "hf://owner/name@0123/model.safetensors"),
+        ("/home/me/a@b?c.safetensors", "/home/me/a@b?c.safetensors"),
+    ],
+)
+def test_an_address_is_shown_without_its_secrets(address: str, shown: str) -> None:
+    assert shown_address(address) == shown
 
 
 def test_a_name_that_does_not_resolve_is_not_asked_again(tmp_path: Path) -> None:
