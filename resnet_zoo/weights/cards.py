@@ -19,7 +19,7 @@ _PUBLISHED = ("params_m", "flops_g", "top1", "top5")
 _HEADERS = ("Params (M)", "FLOPs (G)", "Top-1 (%)", "Top-5 (%)")
 
 
-def model_card(entry: Entry, repository: str, *, num_classes: int, sha256: str) -> str:
+def model_card(entry: Entry, repository: str, *, num_classes: int, sha256: str, licence: str) -> str:
     """Return the card of one network.
 
     Args:
@@ -27,16 +27,17 @@ def model_card(entry: Entry, repository: str, *, num_classes: int, sha256: str) 
         repository: ``owner/name``.
         num_classes: Width of its classifier.
         sha256: Of its weights.
+        licence: Of its weights.
     """
     published = entry.published
     return _page(
-        _front_matter([entry], [entry.weights[entry.default_weights].license]),
+        _front_matter([entry], [licence]),
         f"# {repository.partition('/')[2]}\n",
         f"The network of `{entry.name}` ({entry.architecture}, {num_classes} classes), for image classification.\n",
         "```python\n"
         "import resnet_zoo\n\n"
         f'model = resnet_zoo.create_model("hf-hub:{repository}").eval()\n'
-        f'transform = resnet_zoo.create_transform("{entry.name}")\n'
+        f'transform = resnet_zoo.open_network("hf-hub:{repository}").transform\n'
         "```\n",
         f"sha256 of `model.safetensors`, checked at every load: `{sha256}`\n",
         "## Published numbers of the row\n",

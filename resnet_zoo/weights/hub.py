@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from resnet_zoo.base.machine import is_offline
 from resnet_zoo.catalog.classes import class_names as names_of_classes
 from resnet_zoo.catalog.manifest import get_entry
-from resnet_zoo.catalog.records import Entry
+from resnet_zoo.catalog.records import Entry, used_with
 from resnet_zoo.errors import (
     ArgumentError,
     CheckpointError,
@@ -117,6 +117,7 @@ def push_to_hub(
     repository: str,
     *,
     name: str,
+    weights: str | None = None,
     private: bool = False,
     commit_message: str = "Add model",
     token: str | None = None,
@@ -130,6 +131,7 @@ def push_to_hub(
         model: A network of this package, with any number of classes and channels.
         repository: ``owner/name``; made if it is not there.
         name: The row (or alias) whose network it is.
+        weights: The weight set of the row whose values it has, if it does: its preprocessing and licence go with them.
         private: Make a new repository private.
         commit_message: Of the commit.
         token: Access token; ``None`` means the one huggingface_hub finds (``HF_TOKEN``, or a login).
@@ -141,6 +143,7 @@ def push_to_hub(
     Raises:
         ArgumentError: ``repository`` has another form, or the number of names is not that of the classes.
         UnknownModelError: No row is called ``name``.
+        UnknownWeightsError: The row has no weight set ``weights``.
         WeightsMismatchError: The model is not the row's network.
         PublishError: The Hub refused, or cannot be reached.
     """
@@ -148,7 +151,9 @@ def push_to_hub(
 
     check_repository_name(repository)
     entry = get_entry(name)
-    files = _files_of(model, entry, repository, class_names)
+    tag = entry.default_weights if weights is None else weights
+    licence, entry = entry.weight_set(tag).license, used_with(entry, weights)
+    files = _files_of(model, entry, repository, class_names, licence)
     with hub_errors_as_publish_errors(repository):
         api = HfApi(token=token)
         api.create_repo(repository, private=private, exist_ok=True)
@@ -260,7 +265,7 @@ def _is_sha256(digest: str) -> bool:
 
 
 def _files_of(
-    model: ResNet, entry: Entry, repository: str, class_names: Sequence[str] | None
+    model: ResNet, entry: Entry, repository: str, class_names: Sequence[str] | None, licence: str
 ) -> dict[str, bytes | Path]:
     """Return the files of a network by their name in the repository."""
     tensors = {key: tensor.detach().cpu() for key, tensor in model.state_dict().items()}
@@ -277,5 +282,5 @@ def _files_of(
     return {
         CONFIG_NAME: (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode(),
         WEIGHTS_NAME: weights,
-        CARD_NAME: model_card(entry, repository, num_classes=num_classes, sha256=sha256).encode(),
+        CARD_NAME: model_card(entry, repository, num_classes=num_classes, sha256=sha256, licence=licence).encode(),
     }

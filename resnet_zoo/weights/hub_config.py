@@ -5,18 +5,21 @@ The key ``resnet_zoo`` in it adds what timm has no word for, above all the sha25
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnet_zoo.base.strict_json import WrongValueError
+from resnet_zoo.base.strict_json import WrongValueError, decode, expect
 from resnet_zoo.catalog.classes import check_class_names
 from resnet_zoo.catalog.manifest import get_entry
-from resnet_zoo.catalog.records import Entry, to_json
+from resnet_zoo.catalog.records import Entry, Preprocess, ResizeBackend, to_json
 from resnet_zoo.errors import CheckpointError, UnknownModelError
+from resnet_zoo.weights.network_header import check_preprocess
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,7 +37,7 @@ class HubConfig:
     """What a repository's ``config.json`` says.
 
     Attributes:
-        entry: The row whose network it is.
+        entry: The row whose network it is, with the preprocessing and the input size of this one.
         num_classes: Width of its classifier.
         in_channels: Its image channels.
         class_names: Names of the classes in label order, if it says them.
@@ -60,7 +63,7 @@ class HubConfig:
             row = ours["name"] if ours else _row_of_timm(raw)
             if not isinstance(row, str):
                 raise TypeError(f"expected the name of a row, got {row!r}")
-            entry = get_entry(row)
+            entry = _with_preprocess(get_entry(row), raw, ours)
             num_classes = _positive(_first(raw, "num_classes", entry.num_classes))
             names = ours.get("class_names")
             if names is not None:
@@ -90,6 +93,46 @@ class HubConfig:
 def _first(raw: Mapping[str, Any], key: str, otherwise: Any) -> Any:
     """Return a value from the configuration, or from timm's block within it, where older files have it."""
     return raw[key] if key in raw else raw.get("pretrained_cfg", {}).get(key, otherwise)
+
+
+_BACKENDS: dict[str, ResizeBackend] = {"bilinear": "pillow", "bicubic": "pillow_bicubic"}
+"""timm's interpolations: Pillow's, antialiased."""
+
+
+def _with_preprocess(entry: Entry, raw: Mapping[str, Any], ours: Mapping[str, Any]) -> Entry:
+    """Return a row with the preprocessing that a configuration says; a row that does not resize keeps its own.
+
+    Raises:
+        WrongValueError: It is none that this package knows.
+    """
+    block = {**raw, **(raw.get("pretrained_cfg") or {})}
+    size = block.get("input_size")
+    says_how = bool(ours) or {"mean", "std"} <= block.keys()  # older files of timm do not
+    if size is None or not says_how or entry.preprocess.resize_backend is None:
+        return entry
+    channels, height, width = map(_positive, size)
+    if ours:
+        rules = decode(Preprocess, ours.get("preprocess", to_json(entry.preprocess)), ("preprocess",))
+    else:
+        rules = _timm_rules(block, height)
+    check_preprocess(rules, (channels, height, width))
+    return dataclasses.replace(entry, preprocess=rules, input_size=(entry.input_size[0], height, width))
+
+
+def _timm_rules(block: Mapping[str, Any], size: int) -> Preprocess:
+    interpolation = block.get("interpolation", "bicubic")
+    expect(interpolation in _BACKENDS, f"one of {', '.join(_BACKENDS)}", interpolation, ("interpolation",))
+    mode = block.get("crop_mode", "center")
+    expect(mode == "center", "center", mode, ("crop_mode",))
+    share = block.get("crop_pct", _TIMM_CROP_SHARE)
+    is_share = isinstance(share, (int, float)) and 0.01 <= share <= 1
+    expect(is_share, "a share of the short edge, 0.01 to 1", share, ("crop_pct",))
+    mean, std = (tuple(round(255 * value, 6) for value in block[key]) for key in ("mean", "std"))
+    return Preprocess(_BACKENDS[interpolation], math.floor(size / share), size, mean, std)
+
+
+_TIMM_CROP_SHARE = 0.875
+"""What timm crops where a configuration does not say (timm.data.constants.DEFAULT_CROP_PCT)."""
 
 
 def _row_of_timm(raw: Mapping[str, Any]) -> str:

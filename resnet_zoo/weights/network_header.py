@@ -78,7 +78,7 @@ class NetworkHeader:
             WrongValueError: One is not what it may be.
         """
         check_class_names(self.class_names, len(self.class_names))
-        _check_preprocess(self.preprocess, self.input_size)
+        check_preprocess(self.preprocess, self.input_size)
 
     @classmethod
     def read(cls, texts: Mapping[str, str], path: str | os.PathLike[str]) -> NetworkHeader:
@@ -141,7 +141,12 @@ def _json(texts: Mapping[str, str], field: str) -> Any:
         raise WrongValueError((field,), f"expected JSON, got {short(texts[field])}") from error
 
 
-def _check_preprocess(rules: Preprocess, input_size: Sequence[int]) -> None:
+def check_preprocess(rules: Preprocess, input_size: Sequence[int]) -> None:
+    """Check how images get in, as a file of others says.
+
+    Raises:
+        WrongValueError: A size or number is not what it may be, or the steps do not fit together.
+    """
     good_size = len(input_size) == 3 and all(1 <= number <= MAX_EDGE for number in input_size)
     if not good_size:
         raise WrongValueError(

@@ -12,7 +12,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from resnet_zoo import create_model, push_to_hub
+from resnet_zoo import create_model, get_entry, open_network, push_to_hub
+from resnet_zoo.catalog.records import Preprocess
 from resnet_zoo.errors import (
     ArgumentError,
     CheckpointError,
@@ -289,6 +290,54 @@ def test_a_configuration_that_makes_no_sense_is_an_error(case: str, tmp_path: Pa
     path.write_text("{" if content is None else json.dumps(content))
     with pytest.raises(CheckpointError, match=said):
         HubConfig.read(path)
+
+
+TIMM_A1: dict[str, Any] = {
+    "architecture": "resnet18",
+    "pretrained_cfg": {
+        "input_size": [3, 224, 224],
+        "interpolation": "bicubic",
+        "crop_pct": 0.95,
+        "crop_mode": "center",
+        "mean": [0.485, 0.456, 0.406],
+        "std": [0.229, 0.224, 0.225],
+    },
+}
+
+
+def test_images_get_in_as_a_configuration_of_timm_says(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(TIMM_A1))
+    assert HubConfig.read(path).entry.preprocess == get_entry("resnet18").weights["timm_a1"].published[0].preprocess
+    for change, said in (
+        ({"interpolation": "lanczos"}, "one of bilinear, bicubic, got 'lanczos'"),
+        ({"crop_mode": "squash"}, "expected center, got 'squash'"),
+        ({"crop_pct": 0}, "0.01 to 1, got 0"),
+        ({"input_size": [3, 10**9, 10**9]}, "of 1 to 8192"),
+        ({"mean": [0.5]}, "three finite numbers"),
+    ):
+        path.write_text(json.dumps(TIMM_A1 | {"pretrained_cfg": TIMM_A1["pretrained_cfg"] | change}))
+        with pytest.raises(CheckpointError, match=said):
+            HubConfig.read(path)
+
+
+def test_a_set_of_others_is_pushed_with_its_own_rules_and_licence(ask: Ask, server: HubServer) -> None:
+    ask(push_set, "someone/v2")
+    files = server.repositories["someone/v2"].files("main")
+    assert files is not None
+    assert "license: bsd-3-clause" in files["README.md"].path.read_text()
+    config = json.loads(files["config.json"].path.read_text())
+    assert config["pretrained_cfg"]["crop_pct"] == pytest.approx(224 / 232)
+    own = get_entry("resnet50").weights["torchvision_v2"].published[0].preprocess
+    assert ask(preprocess_of, "hf-hub:someone/v2") == own
+
+
+def push_set(repository: str) -> None:
+    push_to_hub(create_model("resnet50"), repository, name="resnet50", weights="torchvision_v2")
+
+
+def preprocess_of(address: str) -> Preprocess:
+    return open_network(address).entry.preprocess
 
 
 def test_older_files_of_timm_are_understood(tmp_path: Path) -> None:
