@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from resnet_zoo.training.tuning import Tuning
     from resnet_zoo.weights.checkpoint import load_checkpoint
     from resnet_zoo.weights.convert import convert_checkpoint
-    from resnet_zoo.weights.hub import push_to_hub
+    from resnet_zoo.weights.hub_push import push_to_hub
     from resnet_zoo.weights.network_file import save_network
     from resnet_zoo.zoo import create_feature_extractor, create_model, open_network
 
@@ -73,7 +73,7 @@ _TORCH_BOUND = {
     "measure_speed": "inference.speed",
     "optimize_for_inference": "inference.optimization",
     "predict": "inference.prediction",
-    "push_to_hub": "weights.hub",
+    "push_to_hub": "weights.hub_push",
     "save_network": "weights.network_file",
     "stream_predictions": "inference.prediction",
     "verify": "checks.rows",

@@ -15,9 +15,7 @@ from resnet_zoo.catalog.classes import class_names as names_of_classes
 from resnet_zoo.catalog.manifest import get_entry, use_manifest
 from resnet_zoo.catalog.names import HUB_PREFIX, kind_of
 from resnet_zoo.catalog.records import Entry, used_with
-from resnet_zoo.errors import (
-    ArgumentError,
-)
+from resnet_zoo.errors import ArgumentError
 from resnet_zoo.images.transform import Transform
 from resnet_zoo.network.building import architecture_of, build
 from resnet_zoo.network.features import STAGES, FeatureExtractor, check_layers
@@ -68,35 +66,13 @@ def create_model(
         if value is not None and value < 1:
             raise ArgumentError(f"Expected a positive {argument}, got {value}.")
     with use_manifest(manifest):
-        if kind_of(name) != "row":
-            model = _from_elsewhere(name, weights, num_classes=num_classes, in_channels=in_channels)
-            return model if target is None else model.to(target)
-        entry = get_entry(str(name))
-        if weights is None and pretrained:
-            weights = entry.default_weights
-        if weights is None:
-            model = build(entry, num_classes=num_classes, in_channels=in_channels)
+        if kind_of(name) == "row" and weights is None and not pretrained:
+            model = build(get_entry(str(name)), num_classes=num_classes, in_channels=in_channels)
         else:
-            with download_bar() as progress:
-                checkpoint = open_weights(entry, weights, progress=progress).checkpoint
-            model = assign_weights(entry, checkpoint, num_classes=num_classes, in_channels=in_channels)
+            network = open_network(name, weights=weights)
+            channels = None if in_channels == 3 else in_channels
+            model = network.load(num_classes=num_classes, in_channels=channels)
     return model if target is None else model.to(target)
-
-
-def _from_elsewhere(
-    name: str | os.PathLike[str],
-    weights: str | os.PathLike[str] | None,
-    *,
-    num_classes: int | None,
-    in_channels: int,
-) -> ResNet:
-    """Return the network of a repository or file, with its own numbers of classes and channels unless others are
-    asked for."""
-    if weights is not None:
-        raise ArgumentError(f"{name} has its own weights. Leave out weights={str(weights)!r}, or name a row instead.")
-    found = open_repository(str(name)) if kind_of(name) == "repository" else read_network(name)
-    channels = found.in_channels if in_channels == 3 else in_channels
-    return assign_weights(found.entry, found.checkpoint, num_classes=num_classes, in_channels=channels)
 
 
 def create_feature_extractor(
@@ -177,13 +153,18 @@ class Network:
             raise ArgumentError(f"{self.name} takes images of {self.in_channels} channels; images here are RGB, of 3.")
         return Transform(self.entry.preprocess, self.entry.input_size, any_size=True)
 
-    def load(self) -> ResNet:
+    def load(self, *, num_classes: int | None = None, in_channels: int | None = None) -> ResNet:
         """Return the network with its weights, in training mode as every ``nn.Module`` starts.
+
+        Args:
+            num_classes: Another number of classes, as in `create_model`.
+            in_channels: Another number of image channels, as in `create_model`; ``None`` means its own.
 
         Raises:
             WeightsMismatchError: The weights do not fit; others as for ``weights``.
         """
-        return assign_weights(self.entry, self.weights.checkpoint, in_channels=self.in_channels)
+        channels = self.in_channels if in_channels is None else in_channels
+        return assign_weights(self.entry, self.weights.checkpoint, num_classes=num_classes, in_channels=channels)
 
 
 def open_network(

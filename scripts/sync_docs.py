@@ -25,7 +25,7 @@ Definition = Function | ast.ClassDef
 
 _NOTE = "<!-- Written by scripts/sync_docs.py from the docstrings. Change those. -->\n"
 _ABOUT = """What `import resnet_zoo` gives. Every error is a [ZooError](#zooerror). What each module holds is in
-[modules.md](modules.md), the options of a command in `resnet-zoo COMMAND -h`.
+[architecture.md](architecture.md), the options of a command in `resnet-zoo COMMAND -h`.
 """
 _SECTION = re.compile(r"(Args|Attributes|Returns|Yields|Raises):")
 _TITLES = {"Args": "Arguments"}
@@ -279,24 +279,7 @@ def _link(name: str, known: set[str]) -> str:
     return f"[`{name}`](#{name.lower()})" if name in known else f"`{name}`"
 
 
-def modules_page(modules: Mapping[str, Module]) -> str:
-    """Return every module's subject, with the first line of each public function and class."""
-    lines = [_NOTE, "# Modules\n", "For whoever changes the package: what stands where.\n"]
-    for name, module in modules.items():
-        about = (ast.get_docstring(module.tree) or "").partition("\n\n")[0]
-        if not (about or module.definitions):
-            continue
-        lines += [f"## `{name}`\n", *([f"{linked(about, set())}\n"] if about else [])]
-        lines += [f"- `{found}`: {linked(_first_line(node), set())}" for found, node in module.definitions.items()]
-        lines += [""] if module.definitions else []
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def _first_line(node: Definition) -> str:
-    return " ".join((ast.get_docstring(node) or "").partition("\n\n")[0].split())
-
-
-PAGES = {"api.md": api_page, "modules.md": modules_page}
+PAGES = {"api.md": api_page}
 
 
 @click.command(help=__doc__)

@@ -1,8 +1,7 @@
 """The manifest: every fact about a row, written once in ``weights_manifest.json`` and read strictly.
 
 The records in ``records.py`` are the schema. A missing or unknown field, a wrong type, a short hash or a duplicate
-name is a ``ManifestError`` with row and field; there are no defaults for facts. ``weights_manifest.schema.json``
-documents the same for other programs, and a test holds the two together.
+name is a ``ManifestError`` with row and field; there are no defaults for facts.
 """
 
 from __future__ import annotations

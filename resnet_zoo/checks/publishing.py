@@ -34,13 +34,8 @@ from resnet_zoo.network.building import expected_shapes
 from resnet_zoo.weights.cards import zoo_card
 from resnet_zoo.weights.download import Progress
 from resnet_zoo.weights.fit import check_fit
-from resnet_zoo.weights.hub import (
-    CARD_NAME,
-    check_repository_name,
-    commit_files,
-    git_blob_hash,
-    hub_errors_as_publish_errors,
-)
+from resnet_zoo.weights.hub import git_blob_hash
+from resnet_zoo.weights.hub_push import CARD_NAME, check_repository_name, commit_files, hub_errors_as_publish_errors
 from resnet_zoo.weights.loading import open_weights
 from resnet_zoo.weights.places import fetched_upstream
 

@@ -24,6 +24,9 @@ from resnet_zoo.weights.network_header import check_preprocess
 if TYPE_CHECKING:
     from torch import nn
 
+CONFIG_NAME = "config.json"
+WEIGHTS_NAME = "model.safetensors"
+
 _TIMM_NAMES = {f"resnetv1d{depth}": f"resnet{depth}d" for depth in (50, 101, 152)}
 _ROWS_OF_TIMM = {
     **{f"resnet{depth}": f"resnet{depth}_in1k" for depth in (18, 34, 50, 101, 152)},

@@ -125,9 +125,11 @@ def assign_weights(
     stem = "conv1.weight" if "conv1.weight" in tensors else "conv1.0.weight"
     has_own_head = num_classes is not None and _size(tensors, "fc.bias", 0) == num_classes
     has_own_stem = in_channels != 3 and _size(tensors, stem, 1) == in_channels
-    stored = build_on_meta(
-        entry, num_classes=num_classes if has_own_head else None, in_channels=in_channels if has_own_stem else 3
-    )
+    stored_classes = num_classes if has_own_head else None
+    stored_channels = in_channels if has_own_stem else 3
+    stored = model
+    if (stored_classes, stored_channels) != (num_classes, in_channels):
+        stored = build_on_meta(entry, num_classes=stored_classes, in_channels=stored_channels)
     check_fit(entry.name, shapes_of(stored.state_dict()), checkpoint)
     if in_channels != 3 and not has_own_stem:
         tensors[stem] = adapt_input(tensors[stem], in_channels)
