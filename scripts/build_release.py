@@ -41,7 +41,7 @@ FOLDERS = frozenset({"weights", "runs", "data", "dist", "build"})
 HIDDEN = frozenset({".git", ".venv", "__pycache__"})
 RUN_FILES = frozenset({"result.json", "environment.json", "log.jsonl"})
 
-NEEDED = ("py.typed", "weights_manifest.json", "catalog/class_lists/in1k.tsv")
+NEEDED = ("py.typed", "__init__.pyi", "weights_manifest.json", "catalog/class_lists/in1k.tsv")
 """Files of the package that are no Python and easily forgotten."""
 
 

@@ -76,19 +76,14 @@ def read_modules(root: Path = ROOT) -> dict[str, Module]:
 
 
 def public_names(modules: Mapping[str, Module]) -> dict[str, Named]:
-    """Find where every name of the package's ``__all__`` is defined."""
-    package = modules[PACKAGE]
-    (names,) = (
-        [ast.literal_eval(item) for item in node.value.elts]
-        for node in package.tree.body
-        if isinstance(node, ast.Assign)
-        and isinstance(node.value, ast.List)
-        and ast.unparse(node.targets[0]) == "__all__"
-    )
-    found = {name: resolve(name, package, modules) for name in names}
+    """Find where every name of the package's stub, ``__init__.pyi``, is defined."""
+    stub = Module(PACKAGE, ast.parse((ROOT / PACKAGE / "__init__.pyi").read_text(encoding="utf-8")))
+    found = {name: resolve(name, stub, modules) for name in sorted(stub.imports)}
     missing = sorted(name for name, named in found.items() if named is None)
     if missing:
-        raise click.ClickException(f"{PACKAGE}.__all__ has names that are no function or class: {', '.join(missing)}")
+        raise click.ClickException(
+            f"{PACKAGE}/__init__.pyi has names that are no function or class: {', '.join(missing)}"
+        )
     return {name: named for name, named in found.items() if named is not None}
 
 

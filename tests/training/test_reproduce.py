@@ -396,6 +396,26 @@ def children(process: int) -> list[int]:
     return [int(number) for number in text.split()]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0.4, 0.7, 0.95])
+def test_killed_at_any_moment_the_same_command_ends_with_the_same_weights(
+    share: float, cifar: Path, tmp_path: Path
+) -> None:
+    common = ["resnet18_cifar10", "--data", str(cifar), "--recipe", "fast", "--device", "cpu", "--checkpoint-s", "0.2"]
+    common += quick_fields(epochs="8", total_batch="4", lr="0.005")
+    start = time.monotonic()
+    expected = script([*common, "--runs", str(tmp_path / "whole")])
+    whole_s = time.monotonic() - start
+    command = [sys.executable, str(SCRIPT), *common, "--runs", str(tmp_path / "killed")]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as victim:
+        time.sleep(share * whole_s)
+        victim.kill()
+    found = script([*common, "--runs", str(tmp_path / "killed")])
+    assert found.returncode == 0, found.stderr
+    results = [read_run(Path(done.stdout.strip())).result for done in (expected, found)]
+    assert results[0].weights.sha256 == results[1].weights.sha256
+
+
 @pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes as Linux does")
 def test_a_killed_process_is_restarted_by_torchrun_and_the_weights_are_the_same(cifar: Path, tmp_path: Path) -> None:

@@ -1,0 +1,49 @@
+# The public names and their modules, once: type checkers read this file, and the package itself does too.
+from resnet_zoo.catalog.manifest import get_entry as get_entry
+from resnet_zoo.catalog.manifest import list_models as list_models
+from resnet_zoo.checks.rows import verify as verify
+from resnet_zoo.checks.run import verify_run as verify_run
+from resnet_zoo.errors import ArgumentError as ArgumentError
+from resnet_zoo.errors import CheckpointError as CheckpointError
+from resnet_zoo.errors import DatasetError as DatasetError
+from resnet_zoo.errors import DownloadError as DownloadError
+from resnet_zoo.errors import ExportError as ExportError
+from resnet_zoo.errors import IntegrityError as IntegrityError
+from resnet_zoo.errors import ManifestError as ManifestError
+from resnet_zoo.errors import NonFiniteLossError as NonFiniteLossError
+from resnet_zoo.errors import PublishError as PublishError
+from resnet_zoo.errors import RunError as RunError
+from resnet_zoo.errors import TrainingError as TrainingError
+from resnet_zoo.errors import TrainingStopped as TrainingStopped
+from resnet_zoo.errors import UnknownLayerError as UnknownLayerError
+from resnet_zoo.errors import UnknownModelError as UnknownModelError
+from resnet_zoo.errors import UnknownWeightsError as UnknownWeightsError
+from resnet_zoo.errors import UnsafeCheckpointError as UnsafeCheckpointError
+from resnet_zoo.errors import WeightsMismatchError as WeightsMismatchError
+from resnet_zoo.errors import WeightsUnavailableError as WeightsUnavailableError
+from resnet_zoo.errors import ZooError as ZooError
+from resnet_zoo.images.transform import create_transform as create_transform
+from resnet_zoo.inference.embedding import embed as embed
+from resnet_zoo.inference.embedding_files import embed_files as embed_files
+from resnet_zoo.inference.evaluation import evaluate as evaluate
+from resnet_zoo.inference.export import export_model as export_model
+from resnet_zoo.inference.optimization import optimize_for_inference as optimize_for_inference
+from resnet_zoo.inference.prediction import predict as predict
+from resnet_zoo.inference.prediction import stream_predictions as stream_predictions
+from resnet_zoo.inference.speed import measure_speed as measure_speed
+from resnet_zoo.network.counting import count_flops as count_flops
+from resnet_zoo.network.counting import count_params as count_params
+from resnet_zoo.network.features import FeatureExtractor as FeatureExtractor
+from resnet_zoo.training.finetuning import FinetuneResult as FinetuneResult
+from resnet_zoo.training.finetuning import finetune as finetune
+from resnet_zoo.training.tuning import Tuning as Tuning
+from resnet_zoo.weights.checkpoint import load_checkpoint as load_checkpoint
+from resnet_zoo.weights.convert import convert_checkpoint as convert_checkpoint
+from resnet_zoo.weights.hub_push import push_to_hub as push_to_hub
+from resnet_zoo.weights.network_file import save_network as save_network
+from resnet_zoo.zoo import create_feature_extractor as create_feature_extractor
+from resnet_zoo.zoo import create_model as create_model
+from resnet_zoo.zoo import open_network as open_network
+
+__all__: list[str]
+__version__: str
