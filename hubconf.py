@@ -40,7 +40,7 @@ def _entry_point(name: str, entry: _Entry) -> _Any:
     Input: {channels}, normalised by resnet_zoo.create_transform({entry.name!r}).
 
     Args:
-        pretrained: Load the row's default weights; raises if they cannot be had.
+        pretrained: Load the row's default weights; raises if they are unavailable.
         weights: A tag ({", ".join(entry.weights)}), or the path of a .safetensors or .pth file.
         num_classes: Another number of classes than {entry.num_classes}: a freshly initialised classifier.
         in_channels: Another number of image channels: the first convolution is adapted.

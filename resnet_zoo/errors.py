@@ -48,7 +48,7 @@ class UnknownModelError(ZooError, LookupError):
 
 
 class UnknownWeightsError(ZooError, LookupError):
-    """A tag that the row has no weight set for, and that is no file either.
+    """A tag that the row has no weight set for, and that is not a file either.
 
     Attributes:
         name: The row.
@@ -108,12 +108,12 @@ class ManifestError(ZooError, ValueError):
 
 
 class WeightsUnavailableError(ZooError):
-    """Weights that were asked for and cannot be had. A network with random values is never returned instead.
+    """Weights that were asked for and are unavailable. A network with random values is never returned instead.
 
     Attributes:
         name: The row; empty where a file was asked for without one.
         tag: The weight set, or the path of the file.
-        why: Why it cannot be had, and what to do.
+        why: Why it is unavailable, and what to do.
     """
 
     exit_code = NOT_CHECKED

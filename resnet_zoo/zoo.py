@@ -53,9 +53,9 @@ def create_model(
         manifest: The manifest file of a private zoo; ``None`` means the one in use (``RESNET_ZOO_MANIFEST``).
 
     Raises:
-        UnknownModelError: No row is called so.
+        UnknownModelError: No row has this name.
         UnknownWeightsError: ``weights`` is neither a tag of the row nor a file.
-        WeightsUnavailableError: The weights cannot be had. Random values never take their place.
+        WeightsUnavailableError: The weights are unavailable. Random values never take their place.
         DownloadError: Every source of the weights failed; lists what each said.
         WeightsMismatchError: The file is for another network; lists the keys and names the rows it fits.
         IntegrityError, UnsafeCheckpointError, CheckpointError: As `load_checkpoint`.
@@ -99,7 +99,7 @@ def create_feature_extractor(
 
     Raises:
         UnknownLayerError: The network has no layer of that name.
-        ArgumentError: ``layers`` is empty, names one twice, or is no sequence of names; or as `create_model`.
+        ArgumentError: ``layers`` is empty, names one twice, or is not a sequence of names; or as `create_model`.
         ZooError: Everything else that `create_model` raises.
     """
     with use_manifest(manifest):
@@ -181,7 +181,7 @@ def open_network(
         UnknownModelError: It is neither a row nor the form of an address or a path.
         ArgumentError: ``weights`` was given for a file or repository, which has its own; or a size that these weights
             were not tested at.
-        DownloadError: A repository cannot be had.
+        DownloadError: A repository is unavailable.
         WeightsUnavailableError: There is no such file.
         WeightsMismatchError, IntegrityError, UnsafeCheckpointError, CheckpointError: As `create_model`.
     """

@@ -224,7 +224,7 @@ def _run_here(command: str) -> tuple[int, str]:
     if called is None:
         return _run_in_shell(command)
     program, arguments = called
-    manifest_module._read_once.cache_clear()  # a process of its own would read it anew
+    manifest_module._read_once.cache_clear()  # a process of its own would read it again
     variables = dict(re.findall(r"([A-Z_]+)=(\S*) ", command.partition(words[0])[0]))
     before = dict(os.environ)
     try:

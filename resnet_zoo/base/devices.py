@@ -18,7 +18,7 @@ def resolve_device(device: torch.device | str) -> torch.device:
     """Turn ``auto`` or a device's name into a device that is there.
 
     Raises:
-        ArgumentError: It is no device, or not on this machine.
+        ArgumentError: It is not a device, or not on this machine.
     """
     if device == "auto":
         return torch.device(

@@ -203,7 +203,7 @@ def join_processes(device: torch.device | str) -> Iterator[Processes]:
 def _keep_freed_memory() -> None:
     """Tell glibc's malloc to keep what is freed instead of giving it back to the system.
 
-    Given back, every large activation is mapped and cleared anew, page by page, at each step: measured, 63,000 page
+    Given back, every large activation is mapped and cleared again, page by page, at each step: measured, 63,000 page
     faults and 12% of a step of ResNet-18 on CIFAR-10. Without glibc nothing is done.
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):

@@ -43,7 +43,7 @@ class LayerShape:
 
     Attributes:
         name: As `create_feature_extractor` calls it.
-        shape: (C, H, W), or (C,) where there is no map any more.
+        shape: (C, H, W), or (C,) where there is no longer a map.
         params: Parameters of the modules between this layer and the one before.
     """
 

@@ -102,7 +102,7 @@ def get_entry(name: str, *, manifest: str | os.PathLike[str] | None = None) -> E
         manifest: The manifest file of a private zoo; ``None`` means the one in use.
 
     Raises:
-        UnknownModelError: No row is called so; the message carries near matches.
+        UnknownModelError: No row has this name; the message carries near matches.
         ManifestError: The manifest is broken.
     """
     with use_manifest(manifest):

@@ -225,7 +225,7 @@ def override(recipe: Recipe, values: Mapping[str, str]) -> Recipe:
         values: Text by field: ``"12"``, ``"0.2"``, ``"true"``, ``"none"``, ``"3,7"`` for a list of numbers.
 
     Raises:
-        ArgumentError: A field is not one of a recipe's, or its text is no value of its type.
+        ArgumentError: A field is not one of a recipe's, or its text is not a value of its type.
     """
     hints = get_type_hints(Recipe)
     for field in values:

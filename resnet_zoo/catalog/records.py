@@ -272,7 +272,7 @@ class Manifest:
         """Return the row with this name or alias.
 
         Raises:
-            UnknownModelError: No row is called so.
+            UnknownModelError: No row has this name.
         """
         for entry in self.models:
             if name == entry.name or name in entry.aliases:

@@ -62,7 +62,7 @@ def pin_fetched(names: Sequence[str], *, dry_run: bool = False) -> Pinning:
         dry_run: Check and compare; do not write.
 
     Raises:
-        UnknownModelError: No row is called so.
+        UnknownModelError: No row has this name.
         IntegrityError, CheckpointError: A file or record of the cache is damaged, or they contradict each other.
         ManifestError: The manifest is broken.
         ArgumentError: The manifest was changed meanwhile; or a file came from a mirror, and only a part of its hash was

@@ -109,9 +109,9 @@ def publish(
     Raises:
         ArgumentError: ``repository`` has another form, ``data`` has no folder of a data set, the Hub's address is not
             https, or the manifest was changed meanwhile.
-        UnknownModelError: No row is called so.
+        UnknownModelError: No row has this name.
         WeightsUnavailableError, DownloadError, IntegrityError, UnsafeCheckpointError, CheckpointError,
-            WeightsMismatchError: Weights cannot be had, or are not what they should be.
+            WeightsMismatchError: Weights are unavailable, or are not what they should be.
         DatasetError: Test images are incomplete or unreadable.
         PublishError: The Hub refused, or cannot be reached.
         ManifestError: The manifest is broken.
@@ -140,7 +140,7 @@ def publish(
 
 
 def _tags_with_source(entry: Entry) -> list[str]:
-    """Return the weight sets that can be had: published before, or upstream. Those of others stay where they are."""
+    """Return the weight sets that are available: published before, or upstream. Those of others stay where they are."""
     return [
         tag
         for tag, found in entry.weights.items()

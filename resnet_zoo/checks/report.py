@@ -25,7 +25,7 @@ who re-measured the same files found 0.01 (CIFAR-10) and 0.06 (ImageNet) points 
 """
 
 REPRODUCTION_TOLERANCE_PCT = 0.3
-"""How far below the published accuracy a retrained network may stay, in points; more is no fault.
+"""How far below the published accuracy a retrained network may stay, in points; more is not a fault.
 
 A choice, not a measurement: room for another seed and other hardware. ``--seeds`` gives the spread itself.
 """

@@ -61,9 +61,9 @@ def verify(
         One report per row, in the order of ``names``; a row named twice is checked once.
 
     Raises:
-        UnknownModelError: No row is called so.
+        UnknownModelError: No row has this name.
         UnknownWeightsError: ``weights`` is neither a tag of a row nor a file.
-        WeightsUnavailableError: Weights were asked for and cannot be had.
+        WeightsUnavailableError: Weights were asked for and are unavailable.
         ArgumentError: ``size`` is not one that the weights were tested at.
         DatasetError: Data was given and cannot be used.
     """

@@ -62,7 +62,7 @@ def verify(
 
     Exit code 1 if a number is wrong, 3 if one that was asked for could not be checked.
     """
-    for entry in map(get_entry, names):  # what is misspelt is told before torch is imported
+    for entry in map(get_entry, names):  # what is misspelt is reported before torch is imported
         used_with(entry, weights or entry.default_weights, size=size)
     options: dict[str, Any] = {"data": data, "device": device, "batch_size": batch_size, "num_workers": num_workers}
     if run is not None:

@@ -55,7 +55,7 @@ def embed(
     OUT.bad.jsonl. The paths stand in OUT.paths.json (.npy), or in OUT itself. A run that was interrupted goes on when
     the same command is given again; under torchrun the processes share the work.
     """
-    kind_of(name)  # a misspelt name is told before torch is imported
+    kind_of(name)  # a misspelt name is reported before torch is imported
     from resnet_zoo.inference.embedding_files import embed_files
 
     with progress_bar() as progress:

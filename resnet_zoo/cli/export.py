@@ -43,7 +43,7 @@ def export(
     Preprocessing, class names and the weights' hashes are in the file's metadata. The file is compared with the network
     before it is moved into place.
     """
-    kind_of(name)  # a misspelt name is told before torch is imported
+    kind_of(name)  # a misspelt name is reported before torch is imported
     if untrained and weights is not None:
         raise click.UsageError("Pass --weights or --untrained, not both.")
     from resnet_zoo.inference.export import export_model

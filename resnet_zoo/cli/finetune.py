@@ -85,7 +85,7 @@ def finetune(
     stands for a NAME in predict, embed and export. Progress is on stderr. A training that was interrupted goes on when
     the same command is given again.
     """
-    kind_of(name)  # a misspelt name is told before torch is imported
+    kind_of(name)  # a misspelt name is reported before torch is imported
     given = {field: value for field, value in tuning.items() if value is not None}
     chosen = replace(FRESH if from_scratch else TUNING, **given)
     from resnet_zoo.training.display import console

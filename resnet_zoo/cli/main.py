@@ -21,7 +21,7 @@ Exit codes:
   0 all good
   1 checked and wrong: a number, a hash or a file is not what it should be
   2 wrong usage, or a name that does not exist
-  3 could not be checked: weights, images or the network were not to be had
+  3 could not be checked: weights, images or the network were unavailable
   130 stopped by Ctrl-C
   141 whoever read the output has closed the pipe
 

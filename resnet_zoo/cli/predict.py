@@ -64,7 +64,7 @@ def predict(
     -, or without images, paths are read from standard input, one a line. jsonl and csv are written as the images are
     done, for any number of them.
     """
-    kind_of(name)  # a misspelt name is told before torch is imported
+    kind_of(name)  # a misspelt name is reported before torch is imported
     if not images and (sys.stdin is None or sys.stdin.isatty()):
         raise click.UsageError("Name images or folders, or send their paths to standard input, one a line.")
     from resnet_zoo.images.folders import check_there, find_images
@@ -73,7 +73,7 @@ def predict(
     if not skip_bad:
         check_there(path for path in images if path != _STDIN)
     found = find_images(_paths(images or (_STDIN,)))
-    first = next(found)  # that there is none is told before weights are fetched
+    first = next(found)  # that there is none is reported before weights are fetched
     predictions = stream_predictions(
         name,
         itertools.chain([first], found),

@@ -1,6 +1,6 @@
 """Labelled images: CIFAR from the official archives or a class tree, ImageNet from class folders or val.txt.
 
-Labels are positions in the row's list of class names. That order is checked, not assumed: a folder that is no class,
+Labels are positions in the row's list of class names. That order is checked, not assumed: a folder that is not a class,
 a class without images, or a list in another order is an error.
 """
 

@@ -111,7 +111,7 @@ def create_transform(
         any_size: Let a CIFAR row take images of other sizes than 32x32, see `Transform`.
 
     Raises:
-        UnknownModelError: No row is called so.
+        UnknownModelError: No row has this name.
         UnknownWeightsError: ``weights`` is neither a tag of the row nor a path.
         ArgumentError: The weight set was not tested at this size.
     """

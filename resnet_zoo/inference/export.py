@@ -260,7 +260,7 @@ def _checked(run: Runner, run_eager: Runner, network: Network, target: Path) -> 
         actual, expected = run(images), run_eager(images)
         for output, value in expected.items():
             difference = float(np.abs(actual[output] - value).max())
-            if not difference <= TOLERANCE * max(1.0, float(np.abs(value).max())):  # also where it is no number
+            if not difference <= TOLERANCE * max(1.0, float(np.abs(value).max())):  # also where it is not a number
                 raise ExportError(target, output, batch_size, difference, TOLERANCE)
             largest = max(largest, difference)
     return largest

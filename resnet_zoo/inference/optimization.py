@@ -96,7 +96,7 @@ class OptimizedModel(nn.Module):
             x: Normalised images (N, C, H, W) of any floating type and memory format.
 
         Raises:
-            ArgumentError: ``x`` is no such batch.
+            ArgumentError: ``x`` is not such a batch.
         """
         if not _is_batch(x, self.in_channels):
             raise ArgumentError(

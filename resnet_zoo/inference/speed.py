@@ -105,7 +105,7 @@ def measure_speed(
         progress: Called with (row, measurements done, measurements in all).
 
     Raises:
-        UnknownModelError: No row is called so.
+        UnknownModelError: No row has this name.
         ArgumentError: A batch size, dtype, device or time that cannot be, or a batch that does not fit into memory.
     """
     names = [names] if isinstance(names, str) else list_models() if names is None else names

@@ -135,7 +135,7 @@ class PartialRun:
             )
             raise ArgumentError(
                 f"{self.folder} holds an unfinished run of another kind ({changes}). Run that command again to finish "
-                "it, or start anew (--force)."
+                "it, or start again (--force)."
             )
         self._facts_path.unlink(missing_ok=True)  # first: without it nothing else counts
         for path in (*self.folder.glob("rank*.f32"), *self.folder.glob("rank*.jsonl")):

@@ -29,7 +29,7 @@ class VectorSource:
     Attributes:
         num_rows: N.
         channels: C.
-        rows: Gives the stream of paths and float32 rows (n, C), anew at every call.
+        rows: Gives the stream of paths and float32 rows (n, C), from the start at every call.
         paths_json: A file with the JSON list of the N paths.
         metadata: Where the vectors come from; formats that hold text keep it.
     """

@@ -108,14 +108,14 @@ class Trunk(nn.Module):
 
         It lasts through later calls of ``train()``, on this network or on what contains it. What takes the modules out
         of the network (``BackboneWithFPN``, torch.fx) keeps the parameters frozen but puts batch-norm back in training
-        mode: call this network's ``train()`` after theirs. An optimizer must be given the parameters anew, or those
+        mode: call this network's ``train()`` after theirs. An optimizer must be given the parameters again, or those
         that require a gradient.
 
         Args:
             up_to: The last layer to freeze, ``stem`` or a stage; layers after it are thawed. ``None`` thaws all.
 
         Raises:
-            UnknownLayerError: ``up_to`` is no stem or stage.
+            UnknownLayerError: ``up_to`` is neither the stem nor a stage.
         """
         if up_to is not None and up_to not in _FREEZABLE:
             raise UnknownLayerError(up_to, _FREEZABLE)

@@ -104,7 +104,9 @@ def _format_of(file: Path) -> LogFormat:
             return "openmmlab 0.x"
         if "step" in record:
             return "mmengine"
-    raise RunError(file, "", "is no training log: expected our log.jsonl, OpenMMLab's .log.json or mmengine's vis_data")
+    raise RunError(
+        file, "", "is not a training log: expected our log.jsonl, OpenMMLab's .log.json or mmengine's vis_data"
+    )
 
 
 def _records(file: Path) -> Iterable[dict[str, Any]]:

@@ -50,7 +50,7 @@ def draw_curves(curves: Curve | Sequence[Curve], target: str | os.PathLike[str])
         target: The file to write.
 
     Raises:
-        ArgumentError: matplotlib is not installed, there is no curve, or the suffix is of no known format.
+        ArgumentError: matplotlib is not installed, there is no curve, or the suffix is of an unknown format.
         OSError: The file cannot be written.
     """
     curves = [curves] if isinstance(curves, Curve) else list(curves)

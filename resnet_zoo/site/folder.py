@@ -24,7 +24,7 @@ def write_site(target: Path, files: Mapping[str, bytes], *, force: bool = False)
         force: Write also beside other files. They stay, unless they carry the name of a page.
 
     Raises:
-        ArgumentError: The folder holds other files, or the place is no folder.
+        ArgumentError: The folder holds other files, or the place is not a folder.
         OSError: It cannot be written; what was there is as it was.
     """
     check_target(target, force=force)
@@ -46,7 +46,7 @@ def check_target(target: Path, *, force: bool = False) -> None:
     """Raise if a site may not be written there.
 
     Raises:
-        ArgumentError: The folder holds other files, or the place is no folder.
+        ArgumentError: The folder holds other files, or the place is not a folder.
     """
     if target.exists() and not target.is_dir():
         raise ArgumentError(f"{target} is a file. Pass a folder that is empty or not there yet.")

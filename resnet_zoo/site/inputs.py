@@ -119,7 +119,7 @@ def read_reports(path: Path) -> dict[str, Report]:
     """Read what ``resnet-zoo verify --format json`` wrote, by row.
 
     Raises:
-        ArgumentError: The file is missing, or is no such report.
+        ArgumentError: The file is missing, or is not such a report.
     """
     form = "resnet-zoo verify --format json"
     content = _read_object(path, "reports", form)
@@ -139,7 +139,7 @@ def read_speeds(path: Path) -> Speeds:
     Numbers of different settings cannot be compared: of several, that of most rows is taken, and of these the fastest.
 
     Raises:
-        ArgumentError: The file is missing, or is no such benchmark.
+        ArgumentError: The file is missing, or is not such a benchmark.
     """
     form = "resnet-zoo benchmark --format json"
     content = _read_object(path, "speeds", form)
@@ -168,7 +168,7 @@ def unknown_rows(names: Iterable[str], known: Iterable[str], source: str) -> lis
     """Return a sentence for each row that a file speaks of and the manifest lacks."""
     known = set(known)
     found = Counter(name for name in names if name not in known)
-    return [f"{source}: {name} is no row of the manifest" for name in found]
+    return [f"{source}: {name} is not a row of the manifest" for name in found]
 
 
 def _read_object(path: Path, key: str, form: str) -> Any:

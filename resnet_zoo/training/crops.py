@@ -212,7 +212,7 @@ class CropImages:
 
 
 class _Plan:
-    """The batches of the pass in progress, as lists of (epoch, index): all that the workers are told."""
+    """The batches of the pass in progress, as lists of (epoch, index): all that the workers need."""
 
     def __init__(self) -> None:
         self.indices = np.empty(0, np.int64)

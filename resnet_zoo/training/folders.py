@@ -79,7 +79,7 @@ def open_folder(
         if changes and not allow_changed:
             raise TrainingError(
                 f"{folder} is unfinished and began otherwise: {'; '.join(changes)}. Pass --allow-changed to go on with "
-                "it all the same, or --new to begin anew."
+                "it all the same, or --new to begin again."
             )
         return hold_folder(folder)
     return None
@@ -228,7 +228,7 @@ def _begin_or_go_on(folder: Path, plan: Plan, *, overwrite: bool) -> None:
     if changes and not overwrite:
         raise TrainingError(
             f"{folder} is unfinished and began otherwise: {'; '.join(changes)}. Pass what it began with to go on, or "
-            "begin anew (--force)."
+            "begin again (--force)."
         )
     for phase in folder.glob(f"*/{CHECKPOINTS}"):
         shutil.rmtree(phase.parent)

@@ -21,7 +21,7 @@ _DECODE_BATCH = 1000
 
 
 class TrainingImages(Protocol):
-    """A training set that yields augmented batches in the order it is told.
+    """A training set that yields augmented batches in the order it is given.
 
     Attributes:
         variant: What the images are, as `LabelledImages.variant`.

@@ -36,7 +36,7 @@ _FLUSH_STEPS = {"cpu": 1}
 
 @dataclass(frozen=True)
 class Progress:
-    """What a watcher is told while training goes on.
+    """What a watcher learns while training goes on.
 
     Attributes:
         epoch: From 0.
@@ -109,7 +109,7 @@ class Loop:
 
         Raises:
             TrainingStopped: Ctrl-C or SIGTERM; a checkpoint was written.
-            NonFiniteLossError: The loss is no finite number any more.
+            NonFiniteLossError: The loss is no longer a finite number.
             TrainingError: The disk is full or cannot be written; the checkpoints are as they were.
         """
         with writing(self.folder), _stop_requests(self.say) as stop:

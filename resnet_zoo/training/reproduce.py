@@ -60,7 +60,7 @@ def reproduce(
         settings: How it runs; ``None`` means as `Settings` says by itself.
 
     Raises:
-        UnknownModelError: No row is called so.
+        UnknownModelError: No row has this name.
         ArgumentError: A recipe, field, device or number of devices that cannot be.
         DatasetError: The images are missing, incomplete or unreadable, or the same for training and testing.
         TrainingError: It cannot begin, was stopped (`TrainingStopped`), or diverged (`NonFiniteLossError`).
@@ -135,7 +135,7 @@ class Settings:
         num_workers: Processes that decode ImageNet's images; ``None``: one per core, shared among the devices.
         partial: Accept ImageNet folders in which classes are missing.
         hold_out: Training images of CIFAR to measure on instead of the test images, which are not opened then; 0 for
-            none. For choosing a recipe: such a run is no result of its row.
+            none. For choosing a recipe: such a run is not a result of its row.
         evaluate_every: Epochs between two looks at the test images; 0 for none before the end.
         checkpoint_s: Seconds between two checkpoints within an epoch.
         allow_changed: Go on with a run although code, recipe, data or versions are others than at its beginning.
@@ -314,7 +314,7 @@ class Trainer:
         )
 
     def _listener(self, folder: Path) -> Callable[[LogLine], None]:
-        """Return what is told about every line of the log."""
+        """Return what is called with every line of the log."""
         if not (self.settings.tensorboard and self.processes.is_first):
             return self.screen.on_line
         write = tensorboard_writer(folder)

@@ -76,7 +76,7 @@ def part_path(key: str, name: str) -> Path:
 
 
 def drop_part(part: Path) -> None:
-    """Remove a transfer that is finished or worthless; a file that is no transfer stays."""
+    """Remove a transfer that is finished or worthless; a file that is not a transfer stays."""
     if part.parent.parent == cache_path() / "partial":
         shutil.rmtree(part.parent, ignore_errors=True)
 
@@ -95,7 +95,7 @@ def add_object(source: Path, sha256: str) -> Path:
 def quarantine(sha256: str) -> Path | None:
     """Put a damaged object aside and return where it is; ``None`` if it is gone or was repaired meanwhile.
 
-    Judged anew under a lock, because several processes may meet the same damage.
+    Judged again under a lock, because several processes may meet the same damage.
 
     Raises:
         OSError: The cache cannot be written.
@@ -120,7 +120,9 @@ def read_pin(source_name: str) -> Pin | None:
         return None
     except (ValueError, WrongValueError) as error:
         path = _pin_path(source_name)
-        raise CheckpointError(path, f"it is no record of a download ({error}). Remove it to fetch anew.") from error
+        raise CheckpointError(
+            path, f"it is not a record of a download ({error}). Remove it to fetch it again."
+        ) from error
     return pin
 
 

@@ -208,7 +208,7 @@ def select_files(names: Iterable[str]) -> list[CachedFile]:
     """Return the cached files of rows (or of ``row/tag``).
 
     Raises:
-        UnknownModelError: No row is called so.
+        UnknownModelError: No row has this name.
         ArgumentError: Nothing of a row is in the cache.
     """
     files = list_cache()

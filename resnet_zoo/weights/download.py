@@ -114,7 +114,7 @@ def next_step(entry: Entry, tag: str) -> str:
         here = f"Weights of {entry.name} on this machine: {', '.join(others)} (--weights {others[0]}). "
     elsewhere = ""
     if len(entry.weights) > 1 + len(others):
-        elsewhere = f"`resnet-zoo list {entry.name} --weights` shows what can be had from other hosts. "
+        elsewhere = f"`resnet-zoo list {entry.name} --weights` shows what other hosts have. "
     how = "Leave offline mode, or pass" if is_offline() else "Check the network, or pass"
     if not address_of(entry.weights[tag]):
         how = "This package names no address of the file: it is in the project's checkout and with its releases. Pass"

@@ -73,7 +73,7 @@ def open_repository(address: str) -> HubRepository:
     Raises:
         ArgumentError: The address has another form.
         DownloadError: There is no such repository, revision or file, the Hub refuses, or cannot be reached.
-        IntegrityError: The weights do not have their hash, also when fetched anew.
+        IntegrityError: The weights do not have their hash, also when fetched again.
         CheckpointError: The configuration makes no sense, or the weights are no safetensors.
     """
     match = _ADDRESS.fullmatch(address)

@@ -58,7 +58,7 @@ class HubConfig:
         """Read a configuration of ours or of timm.
 
         Raises:
-            CheckpointError: It is no configuration of a network in the table.
+            CheckpointError: It is not a configuration of a network in the table.
         """
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
@@ -87,7 +87,7 @@ class HubConfig:
             why = f"{error.args[0]!r} is missing, or no architecture of this zoo (known from timm: {known})."
             raise CheckpointError(path, why) from error
         except (ValueError, TypeError, AttributeError, IndexError, RecursionError) as error:
-            raise CheckpointError(path, f"it is no configuration of a network ({error}).") from error
+            raise CheckpointError(path, f"it is not a configuration of a network ({error}).") from error
         if config.sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", str(config.sha256)):
             raise CheckpointError(path, f"expected a sha256 of 64 hex digits, got {config.sha256!r}.")
         return config

@@ -89,7 +89,7 @@ class NetworkHeader:
             path: The file, for errors.
 
         Raises:
-            CheckpointError: It is no header of a network file, or one that makes no sense.
+            CheckpointError: It is not a header of a network file, or makes no sense.
         """
         if not {"num_classes", "class_names"} & texts.keys():
             row = texts.get("model", "NAME")

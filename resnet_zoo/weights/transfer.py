@@ -306,7 +306,7 @@ def _followed(
         if urlsplit(target).scheme != "https" and urlsplit(url).scheme == "https":
             raise _FinalError(f"the server redirects to {shown_address(target)}, which is not https")
         if urlsplit(target).scheme not in ("http", "https"):
-            raise _FinalError(f"the server redirects to {shown_address(target)}, which is no web address")
+            raise _FinalError(f"the server redirects to {shown_address(target)}, which is not a web address")
         url = target
     raise _FinalError(f"the server redirects more than {_MAX_REDIRECTS} times")
 

@@ -23,7 +23,7 @@ def measure(options: Options) -> None:
 
 
 def reader_contestants(folder: Path, batch_size: int = 64) -> tuple[Contestants, int]:
-    """The same files in the same order through both readers, in this process; crops are drawn anew in every round."""
+    """The same files in the same order through both readers, in this process; crops are drawn afresh in every round."""
     import torch
     from torchvision import datasets, transforms
 

@@ -123,8 +123,8 @@ def test_the_data_set_is_read_from_the_files_name(name: str, dataset: str | None
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "is no training log"),
-        ('{"a": 1}\n', "is no training log: expected our log.jsonl, OpenMMLab's .log.json or mmengine's vis_data"),
+        ("", "is not a training log"),
+        ('{"a": 1}\n', "is not a training log: expected our log.jsonl, OpenMMLab's .log.json or mmengine's vis_data"),
         ("{}\nx\n", "line 2: is not valid JSON"),
         ("[]\n", "line 1: expected an object, got '[]'"),
         ('{"env_info": "x"}\n', "has no finished epoch yet"),

@@ -332,7 +332,7 @@ def test_an_architecture_that_is_none_of_ours_has_no_sketch(tmp_path: Path) -> N
 
     with use_manifest(write_manifest(tmp_path / "zoo.json", change)):
         build_site(tmp_path / "out")
-    assert "convnet is no architecture of this package" in pages_of(tmp_path / "out")[f"models/{NAME}.html"].text
+    assert "convnet is not an architecture of this package" in pages_of(tmp_path / "out")[f"models/{NAME}.html"].text
 
 
 # --- size, speed, sameness ----------------------------------------------------------------------------------------
@@ -456,7 +456,7 @@ def test_the_command_says_where_to_look_and_what_is_left_out(tmp_path: Path) -> 
     assert (done.exit_code, done.stdout.split(",")[0]) == (0, "17 pages")
     assert done.stdout.rstrip().endswith("index.html")
     assert f"Left out: {tmp_path / 'runs' / 'begun'}: no epoch is finished yet" in done.stderr
-    assert f"Left out: {report}: another is no row of the manifest" in done.stderr
+    assert f"Left out: {report}: another is not a row of the manifest" in done.stderr
 
 
 def test_a_place_that_is_a_file_is_refused(tmp_path: Path) -> None:

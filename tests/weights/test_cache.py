@@ -273,7 +273,7 @@ def test_a_damaged_pin_is_an_error_that_names_the_file(home: Path, name: str) ->
     path = home / "pins" / "a.json"
     path.parent.mkdir(parents=True)
     path.write_bytes(DAMAGED[name])
-    with pytest.raises(CheckpointError, match=re.escape(str(path)) + ".*no record of a download.*Remove it"):
+    with pytest.raises(CheckpointError, match=re.escape(str(path)) + ".*not a record of a download.*Remove it"):
         cache.read_pin("a")
 
 

@@ -271,8 +271,8 @@ def test_a_token_is_needed_sent_and_not_passed_on(tmp_path: Path) -> None:
 
 
 CONFIGS: dict[str, tuple[Any, str]] = {
-    "no JSON": (None, "no configuration"),
-    "a list": ([1], "no configuration"),
+    "no JSON": (None, "not a configuration"),
+    "a list": ([1], "not a configuration"),
     "empty": ({}, "'architecture' is missing"),
     "unknown architecture": ({"architecture": "vit_base"}, "'vit_base' is missing, or no architecture"),
     "unknown row": ({"resnet_zoo": {"name": "resnet19"}}, "'resnet19'"),
