@@ -30,7 +30,7 @@ class _Completed(StringParamType):
         self.complete = complete
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002  # click's form
-        """Return what the text may become; nothing where the manifest is broken , which a prompt cannot say."""
+        """Return what the text may become; nothing where the manifest is broken, which a prompt cannot say."""
         with contextlib.suppress(ZooError), use_manifest(ctx.find_root().params.get("manifest")):
             return self.complete(ctx, incomplete)
         return []
