@@ -312,8 +312,12 @@ def test_a_place_that_cannot_be_written_is_told_first(cifar: Path, tmp_path: Pat
 
 def script(arguments: Sequence[str], *, launcher: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *launcher, str(SCRIPT), *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment = script_environment()
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600, env=environment)
+
+
+def script_environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
 def quick_fields(**fields: str) -> list[str]:
@@ -407,7 +411,8 @@ def test_killed_at_any_moment_the_same_command_ends_with_the_same_weights(
     expected = script([*common, "--runs", str(tmp_path / "whole")])
     whole_s = time.monotonic() - start
     command = [sys.executable, str(SCRIPT), *common, "--runs", str(tmp_path / "killed")]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as victim:
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, **quiet, env=script_environment()) as victim:
         time.sleep(share * whole_s)
         victim.kill()
     found = script([*common, "--runs", str(tmp_path / "killed")])
@@ -425,9 +430,8 @@ def test_a_killed_process_is_restarted_by_torchrun_and_the_weights_are_the_same(
     assert expected.returncode == 0, expected.stderr
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
     command = [sys.executable, *launcher, str(SCRIPT), *common, "--runs", str(tmp_path / "killed")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=script_environment()
     ) as running:
         checkpoints = (tmp_path / "killed").glob("*/*/checkpoints/step-*")
         deadline = time.monotonic() + 300
