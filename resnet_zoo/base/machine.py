@@ -9,12 +9,8 @@ import shutil
 import subprocess
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from resnet_zoo.base.files import sha256_of
-
-if TYPE_CHECKING:
-    pass
 
 _PACKAGES = ("resnet_zoo", "torch", "torchvision", "numpy", "pillow", "safetensors", "huggingface_hub", "requests")
 

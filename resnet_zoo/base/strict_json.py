@@ -101,13 +101,18 @@ def expect(fact: bool, expected: str, value: Any, where: Place) -> None:
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
+def is_sha256(text: str) -> bool:
+    """Tell whether a text is a whole sha256: 64 lower-case hex digits."""
+    return bool(_SHA256.fullmatch(text))
+
+
 def expect_sha256(digest: str, where: Place) -> None:
     """Raise unless a text is a whole sha256.
 
     Raises:
         WrongValueError: It is not 64 lower-case hex digits.
     """
-    expect(bool(_SHA256.fullmatch(digest)), "64 hex digits", digest, where)
+    expect(is_sha256(digest), "64 hex digits", digest, where)
 
 
 def short(value: Any) -> str:

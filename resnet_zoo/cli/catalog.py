@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import click
 
@@ -106,7 +105,7 @@ def show(name: str, chain: bool, weights: str | None, form: str) -> None:
     if weights is not None and not chain:
         if not is_tag(weights):
             raise click.UsageError("A file is shown with --chain; without it, --weights takes a tag of the row.")
-        entry = dataclasses.replace(used_with(entry, weights), weights={weights: entry.weight_set(weights)})
+        entry = replace(used_with(entry, weights), weights={weights: entry.weight_set(weights)})
     if chain:
         from resnet_zoo.weights.loading import open_weights
         from resnet_zoo.weights.provenance import chain_of

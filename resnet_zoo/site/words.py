@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from resnet_zoo.catalog.recipes import Recipe, recipes_of
-from resnet_zoo.catalog.records import HUB_SCHEME, Entry, PageOrigin, UpstreamOrigin, WeightSet, WeightsFile
+from resnet_zoo.catalog.records import Entry, PageOrigin, UpstreamOrigin, WeightSet, WeightsFile
 from resnet_zoo.checks.report import Report
 from resnet_zoo.site.inputs import Training
+from resnet_zoo.weights.hub_files import HubFile
 from resnet_zoo.weights.places import FULL_SHA256_DIGITS
 
 _RESIZES = {
@@ -222,9 +223,8 @@ def _page_on_hub(file: WeightsFile) -> str:
     """Return the page of a file on the Hub; empty for others."""
     if not file.is_on_hub:
         return ""
-    repository, _, rest = file.path.removeprefix(HUB_SCHEME).partition("@")
-    commit, _, name = rest.partition("/")
-    return f"https://huggingface.co/{repository}/blob/{commit}/{name}"
+    found = HubFile.at(file.path)
+    return f"https://huggingface.co/{found.repository}/blob/{found.revision}/{found.name}"
 
 
 def _loaded_links(weights: WeightSet, report: Report | None) -> Iterator[Link]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import shutil
 import sys
 import time
@@ -23,10 +22,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from resnet_zoo.base.files import sha256_of, write_atomically
-from resnet_zoo.base.strict_json import WrongValueError, decode, expect
+from resnet_zoo.base.strict_json import WrongValueError, decode, expect_sha256
 from resnet_zoo.errors import CheckpointError, DownloadError
-
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 _LOCK_TIMEOUT_S = 3600.0
 """Longest wait for another process that downloads the same file; its lock ends with it, even if it is killed."""
@@ -115,7 +112,7 @@ def read_pin(source_name: str) -> Pin | None:
     try:
         pin: Pin = decode(Pin, json.loads(_pin_path(source_name).read_text(encoding="utf-8")), ())
         for digest in (pin.sha256, pin.object_sha256):
-            expect(bool(_SHA256.fullmatch(digest)), "64 hex digits", digest, ("sha256",))
+            expect_sha256(digest, ("sha256",))
     except FileNotFoundError:
         return None
     except (ValueError, WrongValueError) as error:

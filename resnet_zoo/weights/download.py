@@ -30,9 +30,10 @@ from resnet_zoo.weights.places import (
     cached_weights,
     checked_by,
     is_here,
+    pin_name,
     pinned_weights,
-    shipped_weights,
     sources_of,
+    weights_here,
 )
 from resnet_zoo.weights.transfer import Patience, fetch, shown_address
 
@@ -75,7 +76,7 @@ def obtain_weights(
         OSError: The cache cannot be written.
     """
     weights = entry.weight_set(tag)
-    found = _intact(entry, tag, damaged)
+    found = weights_here(entry, tag, damaged=damaged)
     if found is not None:
         return found
     sources = list(sources_of(weights))
@@ -98,12 +99,6 @@ def obtain_weights(
         except ZooError as error:  # a checkpoint that was refused, or fits another row
             attempts[address] = str(error)
     raise DownloadError(attempts, next_step(entry, tag), has_wrong_bytes=has_wrong_bytes)
-
-
-def _intact(entry: Entry, tag: str, damaged: Path | None) -> LocalWeights | None:
-    """Return a weight set's file that is here already, but not the one that is known to be damaged."""
-    places = (shipped_weights(entry, tag), cached_weights(entry, tag))
-    return next((found for found in places if found is not None and found.path != damaged), None)
 
 
 def next_step(entry: Entry, tag: str) -> str:
@@ -230,7 +225,7 @@ def _convert_and_pin(weights: WeightSet, source: Source, part: Path, digest: str
     In this order, so that whoever is killed on the way leaves nothing that the next call does not continue, or
     ``cache prune`` remove.
     """
-    name = f"{source.key}-{source.name}"
+    name = pin_name(source.key, source.name)
     target = part.with_name(f"{digest}.safetensors")
     for stray in (target, *cache.cache_path().glob(f"pins/.{glob.escape(name)}.*.part")):
         stray.unlink(missing_ok=True)  # of a process that was killed before it could move it

@@ -12,7 +12,6 @@ import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from resnet_zoo.catalog.records import Entry
 from resnet_zoo.errors import (
@@ -24,9 +23,6 @@ from resnet_zoo.errors import (
 from resnet_zoo.weights.checkpoint import Checkpoint, load_checkpoint
 from resnet_zoo.weights.hub_config import CONFIG_NAME, WEIGHTS_NAME, HubConfig
 from resnet_zoo.weights.hub_files import HubFile, announced_hash, fetch_hub_file
-
-if TYPE_CHECKING:
-    pass
 
 _ADDRESS = re.compile(r"hf-hub:(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^@\s]+))?")
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnet_zoo.base.strict_json import WrongValueError, decode, expect
+from resnet_zoo.base.strict_json import WrongValueError, decode, expect, is_sha256
 from resnet_zoo.catalog.classes import check_class_names
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.records import Entry, Preprocess, ResizeBackend, to_json
@@ -88,7 +87,7 @@ class HubConfig:
             raise CheckpointError(path, why) from error
         except (ValueError, TypeError, AttributeError, IndexError, RecursionError) as error:
             raise CheckpointError(path, f"it is not a configuration of a network ({error}).") from error
-        if config.sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", str(config.sha256)):
+        if config.sha256 is not None and not is_sha256(str(config.sha256)):
             raise CheckpointError(path, f"expected a sha256 of 64 hex digits, got {config.sha256!r}.")
         return config
 

@@ -7,19 +7,20 @@ before the first byte is fetched; and whoever reads the file must hash it.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from resnet_zoo.base.machine import is_offline
+from resnet_zoo.base.strict_json import is_sha256
 from resnet_zoo.catalog.records import HUB_SCHEME, WeightsFile
 from resnet_zoo.errors import DownloadError, IntegrityError
 from resnet_zoo.weights.transfer import shown_address
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _BLOB_NAME = re.compile(r"\w[\w.-]*")
 """What an ETag must be like: the client names a file of its cache by it."""
 
@@ -82,7 +83,7 @@ def fetch_hub_file(
     """
     if is_offline() and again:
         raise DownloadError({file.address: "not fetched again, because offline mode is on"})
-    try:
+    with _client_errors_as_download_errors(file):
         from huggingface_hub import hf_hub_download
 
         if not is_offline() and (again or find_hub_file(file) is None):
@@ -98,10 +99,6 @@ def fetch_hub_file(
                 **options,
             )
         )
-    except DownloadError:
-        raise
-    except Exception as error:  # the client may be missing, and raises errors of a dozen families
-        raise DownloadError({file.address: reason(error)}) from error
 
 
 def forget_hub_file(path: Path) -> None:
@@ -120,11 +117,18 @@ def announced_hash(file: HubFile) -> str:
     """
     if is_offline():
         raise DownloadError({file.address: "its hash is not in the cache, and the Hub was not asked (offline mode)"})
-    try:
+    with _client_errors_as_download_errors(file):
         return _check_announced(file, None)
+
+
+@contextlib.contextmanager
+def _client_errors_as_download_errors(file: HubFile) -> Iterator[None]:
+    """Turn whatever the client raises into a `DownloadError`; our own pass."""
+    try:
+        yield
     except DownloadError:
         raise
-    except Exception as error:  # as above
+    except Exception as error:  # the client may be missing, and raises errors of a dozen families
         raise DownloadError({file.address: reason(error)}) from error
 
 
@@ -137,7 +141,7 @@ def _check_announced(file: HubFile, expected: WeightsFile | None) -> str:
         raise DownloadError({file.address: "the Hub announces no hash for it"})
     if not _BLOB_NAME.fullmatch(found.etag):
         raise DownloadError({file.address: "the server announces a hash (ETag) that cannot be one"})
-    if expected is not None and _SHA256.fullmatch(found.etag) and found.etag != expected.sha256:
+    if expected is not None and is_sha256(found.etag) and found.etag != expected.sha256:
         raise IntegrityError(file.address, expected.sha256, found.etag)
     if expected is not None and found.size not in (None, expected.size_bytes):
         why = f"expected {expected.size_bytes} bytes, the server announces {found.size}"

@@ -21,7 +21,7 @@ from resnet_zoo.weights.checkpoint import Checkpoint, load_checkpoint
 from resnet_zoo.weights.convert import convert_checkpoint
 from resnet_zoo.weights.download import Progress, next_step, obtain_weights
 from resnet_zoo.weights.fit import check_fit
-from resnet_zoo.weights.places import LocalWeights, cached_weights, shipped_weights
+from resnet_zoo.weights.places import LocalWeights, weights_here
 
 _LOG = logging.getLogger("resnet_zoo")
 
@@ -99,8 +99,7 @@ def _local_weights(
 ) -> LocalWeights:
     if download:
         return obtain_weights(entry, tag, partial(_convert, entry), damaged=damaged, progress=progress)
-    places = (shipped_weights(entry, tag), cached_weights(entry, tag))
-    local = next((found for found in places if found is not None and found.path != damaged), None)
+    local = weights_here(entry, tag, damaged=damaged)
     if local is None:
         fetch = f"`resnet-zoo download {entry.name} --weights {tag}` fetches them"
         raise WeightsUnavailableError(entry.name, tag, f"not on this machine. {fetch}. {next_step(entry, tag)}")

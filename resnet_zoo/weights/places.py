@@ -6,7 +6,6 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from resnet_zoo.catalog.manifest import current_manifest, manifest_path
@@ -71,16 +70,15 @@ def sources_of(weights: WeightSet) -> Iterator[Source]:
     mirror, file, origin = os.environ.get("RESNET_ZOO_MIRROR"), weights.file, weights.origin
     if mirror and "://" not in mirror:
         mirror = str(Path(mirror).expanduser().absolute())
-    published = partial(_published_source, file) if file is not None else None
-    upstream = partial(_upstream_source, origin) if isinstance(origin, UpstreamOrigin) else None
-    if mirror and published and file:
-        yield published(_joined(mirror, file.name))
-    if mirror and upstream and isinstance(origin, UpstreamOrigin):
-        yield upstream(_joined(mirror, origin.file_name))
-    if published and file:
-        yield from map(published, _published_addresses(file))
-    if upstream and isinstance(origin, UpstreamOrigin):
-        yield upstream(origin.url)
+    upstream = origin if isinstance(origin, UpstreamOrigin) else None
+    if mirror and file:
+        yield _published_source(file, _joined(mirror, file.name))
+    if mirror and upstream:
+        yield _upstream_source(upstream, _joined(mirror, upstream.file_name))
+    if file:
+        yield from (_published_source(file, address) for address in _published_addresses(file))
+    if upstream:
+        yield _upstream_source(upstream, upstream.url)
 
 
 def _published_source(file: WeightsFile, address: str) -> Source:
@@ -143,10 +141,26 @@ def cached_weights(entry: Entry, tag: str) -> LocalWeights | None:
     return None
 
 
+def weights_here(entry: Entry, tag: str, *, damaged: Path | None = None) -> LocalWeights | None:
+    """Return a weight set's file if it ships, else if it is in a cache; its bytes are not read.
+
+    Args:
+        entry: The row.
+        tag: The weight set.
+        damaged: A file that is not what it should be, and is passed over.
+
+    Raises:
+        UnknownWeightsError: The row has no such tag.
+        CheckpointError: The record of the cache is damaged.
+    """
+    places = (find(entry, tag) for find in (shipped_weights, cached_weights))
+    return next((found for found in places if found is not None and found.path != damaged), None)
+
+
 def is_here(entry: Entry, tag: str) -> bool:
     """Tell whether a weight set can be used without a download: it ships, or is in a cache."""
     with contextlib.suppress(ZooError):  # a damaged record counts as absent
-        return shipped_weights(entry, tag) is not None or cached_weights(entry, tag) is not None
+        return weights_here(entry, tag) is not None
     return False
 
 
@@ -192,10 +206,10 @@ def _pin_of(origin: UpstreamOrigin | PageOrigin | RunOrigin) -> Pin | None:
     """Return what is known of the upstream checkpoint, if it does not contradict the manifest."""
     if not isinstance(origin, UpstreamOrigin):
         return None
-    pin = cache.read_pin(_pin_name(origin))
+    pin = cache.read_pin(pin_name(origin.sha256_prefix[:8], origin.file_name))
     return pin if pin is not None and pin.sha256.startswith(origin.sha256_prefix) else None
 
 
-def _pin_name(origin: UpstreamOrigin) -> str:
+def pin_name(key: str, file_name: str) -> str:
     """Return what a pin is filed under: another zoo may have another file of the same name."""
-    return f"{origin.sha256_prefix[:8]}-{origin.file_name}"
+    return f"{key}-{file_name}"

@@ -166,10 +166,7 @@ def test_a_set_on_the_hub_is_used_where_the_client_keeps_it(
 
 def test_a_damaged_file_in_the_clients_cache_is_fetched_again(ask: Ask, zoo: Path, weights: bytes) -> None:
     path = Path(ask(load, zoo)["path"]).resolve()
-    path.chmod(0o644)
-    with path.open("r+b") as file:
-        file.seek(-5, 2)
-        file.write(b"\0\1\2\3")
+    damage(path)
     assert sha256_of(path) != sha256(weights)
     assert ask(load, zoo)["sha256"] == sha256(weights)
 
@@ -188,7 +185,7 @@ def test_a_file_replaced_under_the_same_commit_is_refused_with_both_hashes(
     assert ask(is_cached, other) is False  # nothing of it stays
 
 
-def flip_a_bit(path: Path) -> None:
+def damage(path: Path) -> None:
     path.chmod(0o644)
     with path.open("r+b") as file:
         file.seek(-5, 2)
@@ -198,7 +195,7 @@ def flip_a_bit(path: Path) -> None:
 def test_a_damaged_file_in_the_clients_cache_is_replaced_by_a_mirrors(
     ask: Ask, zoo: Path, weights: bytes, tmp_path: Path, own_cache: Path
 ) -> None:
-    flip_a_bit(Path(ask(load, zoo)["path"]).resolve())
+    damage(Path(ask(load, zoo)["path"]).resolve())
     (tmp_path / "mirror").mkdir()
     (tmp_path / "mirror" / "resnet18.a1_in1k.safetensors").write_bytes(weights)
     found = ask(load, zoo, RESNET_ZOO_MIRROR=str(tmp_path / "mirror"), HF_HUB_OFFLINE="1")
@@ -210,7 +207,7 @@ def test_a_damaged_file_in_the_clients_cache_is_named_where_nothing_can_be_fetch
     ask: Ask, zoo: Path, weights: bytes
 ) -> None:
     path = Path(ask(load, zoo)["path"])
-    flip_a_bit(path.resolve())
+    damage(path.resolve())
     with pytest.raises(IntegrityError, match=f"expected sha256 {sha256(weights)}, got {sha256_of(path)}") as caught:
         ask(load, zoo, HF_HUB_OFFLINE="1")
     assert "offline mode is on" in str(caught.value)
