@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from resnet_zoo.base.processes import Processes
+from resnet_zoo.catalog.architectures import Architecture
 from resnet_zoo.catalog.recipes import RECIPES, Recipe
 from resnet_zoo.images.test_sets import Batch
-from resnet_zoo.network.resnet import Architecture, BasicBlock, ResNet
+from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.training.learner import Learner
 from resnet_zoo.training.loop import Loop
 
@@ -30,7 +31,7 @@ def small_network(seed: int = 0) -> ResNet:
     """Return a ResNet of one block per stage with 10 classes."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return ResNet(Architecture(BasicBlock, (1, 1, 1, 1)), stem="cifar", num_classes=10)
+        return ResNet(Architecture("basic", (1, 1, 1, 1)), stem="cifar", num_classes=10)
 
 
 def normalise(pixels: Tensor) -> Tensor:

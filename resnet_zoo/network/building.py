@@ -7,10 +7,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from resnet_zoo.catalog.architectures import ARCHITECTURES, Architecture
 from resnet_zoo.catalog.manifest import manifest_path
 from resnet_zoo.catalog.records import Entry
 from resnet_zoo.errors import ManifestError
-from resnet_zoo.network.resnet import ARCHITECTURES, Architecture, ResNet
+from resnet_zoo.network.resnet import ResNet
 
 Shapes = dict[str, tuple[int, ...]]
 """Key and shape of every tensor."""

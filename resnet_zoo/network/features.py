@@ -40,15 +40,16 @@ Shapes: N batch, C channels, H W height and width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from resnet_zoo.errors import ArgumentError, UnknownLayerError
 from resnet_zoo.network.counting import dry_run
 from resnet_zoo.network.resnet import ResNet
-from resnet_zoo.network.trunk import LAYERS, Trunk, modules_of
+from resnet_zoo.network.trunk import LAYERS, Trunk
 
 STAGES = tuple(layer for layer in LAYERS if layer.startswith("stage"))
 
@@ -68,9 +69,6 @@ class FeatureExtractor(Trunk):
 
     Attributes:
         layers: The layers returned, in the order asked for.
-        channels: C of each layer, for ``logits`` the number of classes.
-        reductions: How many times smaller than the image each layer's map is; ``pool`` and ``logits`` are no maps and
-            not in it. Sizes that cannot be divided are rounded up.
 
     Raises:
         UnknownLayerError, ArgumentError: As `create_feature_extractor`.
@@ -78,43 +76,78 @@ class FeatureExtractor(Trunk):
 
     def __init__(self, model: ResNet, *, layers: Sequence[str] = STAGES) -> None:
         super().__init__()
-        depths = [len(module) for module in _stage_modules(model)]
+        depths = [len(cast("nn.Sequential", model.get_submodule(LAYERS[stage][0]))) for stage in STAGES]
         check_layers(layers, depths)
         self.layers = tuple(layers)
-        self._sources, self._chain = _plan(self.layers, _blocks_of(depths))
-        for name, module in _modules_used(model, self._chain):
-            self.add_module(name, module)
+        blocks = _blocks_of(depths)
+        last = max(layers, key=_in_order(blocks).index)
+        self._after_stem: list[tuple[str, str, bool]] = []
+        """Each layer after the stem's first maps, its module, and whether one of its blocks is wanted."""
+        for layer, names in LAYERS.items():
+            for name in names:
+                self.add_module(name, model.get_submodule(name))
+            if layer != "stem.relu":
+                self._after_stem.append((layer, names[0], bool(set(blocks[layer]) & set(layers))))
+            if last == layer:
+                break
+            if last in blocks[layer]:
+                stage = cast("nn.Sequential", model.get_submodule(names[0]))
+                self.add_module(names[0], stage[: 1 + blocks[layer].index(last)])
+                break
         self.frozen_up_to = model.frozen_up_to
         self.training = model.training
-        self.channels, self.reductions = self._measure()
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return the maps (N, C', H', W') of each layer, in the order asked for; ``pool`` and ``logits`` are (N, C').
 
         Raises:
-            ArgumentError: The images have another shape or type than the network takes, or there are none.
+            ArgumentError: The images have another shape or type than the network takes.
         """
-        found = self.compute_images(images, self._chain, tuple(self._sources.values()))
-        return {layer: found[source] for layer, source in self._sources.items()}
+        x = self.forward_stem(images)
+        maps = {"stem.relu": x} if "stem.relu" in self.layers else {}
+        for layer, name, by_block in self._after_stem:
+            module = getattr(self, name)
+            if by_block:
+                for index, block in enumerate(module):
+                    x = block(x)
+                    if f"{layer}.{index}" in self.layers:
+                        maps[f"{layer}.{index}"] = x
+            else:
+                x = module(x)
+            if layer == "pool":
+                x = torch.flatten(x, 1)
+            if layer in self.layers:
+                maps[layer] = x
+        return {layer: maps[layer] for layer in self.layers}
 
-    def _measure(self) -> tuple[dict[str, int], dict[str, int]]:
-        """Return the channels and the reduction of each layer, taken from the shapes of its map."""
+    @property
+    def channels(self) -> dict[str, int]:
+        """C of each layer, for ``logits`` the number of classes; measured from the network as it is now."""
+        return {layer: maps.shape[1] for layer, maps in self._dry_run().items()}
+
+    @property
+    def reductions(self) -> dict[str, int]:
+        """How many times smaller than the image each layer's map is; measured from the network as it is now.
+
+        ``pool`` and ``logits`` are not maps and not in it. Sizes that cannot be divided are rounded up.
+        """
+        return {layer: _PROBE_SIZE // maps.shape[2] for layer, maps in self._dry_run().items() if maps.ndim == 4}
+
+    def _dry_run(self) -> dict[str, Tensor]:
         in_channels = next(self.parameters()).shape[1]
         maps: dict[str, Tensor] = dry_run(self, (in_channels, _PROBE_SIZE, _PROBE_SIZE))
-        channels = {layer: value.shape[1] for layer, value in maps.items()}
-        return channels, {layer: _PROBE_SIZE // value.shape[2] for layer, value in maps.items() if value.ndim == 4}
-
-
-def _stage_modules(model: ResNet) -> Iterator[nn.Sequential]:
-    for stage in STAGES:
-        for path in modules_of(stage):
-            yield cast("nn.Sequential", model.get_submodule(path))
+        return maps
 
 
 def _blocks_of(depths: Sequence[int]) -> dict[str, list[str]]:
-    """Return every layer in order of computation, each with the names of its blocks (none unless it is a stage)."""
+    """Return the names of each layer's blocks, in order of computation; only stages have any."""
     depth_of = dict(zip(STAGES, depths, strict=True))
     return {layer: [f"{layer}.{index}" for index in range(depth_of.get(layer, 0))] for layer in LAYERS}
+
+
+def _in_order(blocks: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return all names in order of computation, a stage after its blocks."""
+    return [name for layer, parts in blocks.items() for name in (*parts, layer)]
 
 
 def check_layers(layers: Sequence[str], depths: Sequence[int]) -> None:
@@ -122,13 +155,13 @@ def check_layers(layers: Sequence[str], depths: Sequence[int]) -> None:
 
     Raises:
         UnknownLayerError: One is not there.
-        ArgumentError: There are none, one is named twice, or they are no sequence of names.
+        ArgumentError: There are none, one is named twice, or they are not a sequence of names.
     """
     if isinstance(layers, str) or not isinstance(layers, Sequence):
         raise ArgumentError(f"Expected a sequence of layer names such as ('stage4',), got {layers!r}.")
     if not layers:
         raise ArgumentError(f"Expected at least one layer, got none. A network has {', '.join(LAYERS)}.")
-    known = [name for layer, blocks in _blocks_of(depths).items() for name in (*blocks, layer)]
+    known = _in_order(_blocks_of(depths))
     for layer in layers:
         if not isinstance(layer, str):
             raise ArgumentError(
@@ -139,29 +172,3 @@ def check_layers(layers: Sequence[str], depths: Sequence[int]) -> None:
             raise UnknownLayerError(layer, known)
         if layers.count(layer) > 1:
             raise ArgumentError(f"Expected each layer once, got {layer!r} twice in {', '.join(layers)}.")
-
-
-def _plan(layers: Sequence[str], blocks: Mapping[str, Sequence[str]]) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Return which computed layer gives each wanted layer, and the layers to compute, in order.
-
-    A stage is computed block by block where a block of it is wanted, and is then its last block.
-    """
-    chain: list[str] = []
-    source: dict[str, str] = {}
-    for layer, parts in blocks.items():
-        steps = parts if set(parts) & set(layers) else (layer,)
-        chain += steps
-        source |= {**dict(zip(steps, steps, strict=True)), layer: steps[-1]}
-    sources = {layer: source[layer] for layer in layers}
-    return sources, tuple(chain[: 1 + max(map(chain.index, sources.values()))])
-
-
-def _modules_used(model: ResNet, chain: Sequence[str]) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the children of the network that the layers need; the last may be only the first blocks of a stage."""
-    paths = [path for layer in chain for path in modules_of(layer)]
-    for name, module in model.named_children():
-        num_blocks = sum(path.startswith(f"{name}.") for path in paths)
-        if isinstance(module, nn.Sequential) and num_blocks:
-            yield name, module[:num_blocks]
-        elif name in paths:
-            yield name, module

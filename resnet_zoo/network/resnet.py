@@ -11,20 +11,20 @@ Shapes: N batch, C channels, H W height and width, K classes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator
 
+import torch
 from torch import Tensor, nn
 
-from resnet_zoo.catalog.architectures import EXPANSIONS, PLANS, STAGE_WIDTHS
+from resnet_zoo.catalog.architectures import STAGE_WIDTHS, Architecture
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.network.trunk import BODY, HEAD, Block, Trunk
+from resnet_zoo.network.trunk import Block, Trunk
 
 
 class BasicBlock(Block):
     """Two 3x3 convolutions; the first strides. (N, C, H, W) to (N, width, H/stride, W/stride)."""
 
-    expansion = EXPANSIONS["basic"]
+    expansion = 1
 
     def __init__(self, in_channels: int, width: int, stride: int, shortcut: nn.Module | None) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class BasicBlock(Block):
         """The batch-norm before the addition, whose weight starts at zero."""
         return self.bn2
 
-    def transform(self, x: Tensor) -> Tensor:
+    def compute(self, x: Tensor) -> Tensor:
         """Return the block's maps for maps ``x``, shapes as the class says."""
         identity = x if self.downsample is None else self.downsample(x)
         out: Tensor = self.relu(self.bn1(self.conv1(x)))
@@ -53,7 +53,7 @@ class BasicBlock(Block):
 class Bottleneck(Block):
     """1x1 down, 3x3 with the stride, 1x1 up. (N, C, H, W) to (N, 4 * width, H/stride, W/stride)."""
 
-    expansion = EXPANSIONS["bottleneck"]
+    expansion = 4
 
     def __init__(self, in_channels: int, width: int, stride: int, shortcut: nn.Module | None) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Bottleneck(Block):
         """The batch-norm before the addition, whose weight starts at zero."""
         return self.bn3
 
-    def transform(self, x: Tensor) -> Tensor:
+    def compute(self, x: Tensor) -> Tensor:
         """Return the block's maps for maps ``x``, shapes as the class says."""
         identity = x if self.downsample is None else self.downsample(x)
         out: Tensor = self.relu(self.bn1(self.conv1(x)))
@@ -97,18 +97,7 @@ def pooled_shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequ
     return nn.Sequential(pool, conv1x1(in_channels, out_channels), nn.BatchNorm2d(out_channels))
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """A network without its stem and classifier: the block, how many per stage, and the shortcut."""
-
-    block: type[BasicBlock | Bottleneck]
-    depths: tuple[int, int, int, int]
-    shortcut: Literal["plain", "pooled"] = "plain"
-
-
 BLOCKS: dict[str, type[BasicBlock | Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
-
-ARCHITECTURES = {name: Architecture(BLOCKS[plan.block], plan.depths, plan.shortcut) for name, plan in PLANS.items()}
 
 
 def stem_convolutions(stem: str, in_channels: int) -> nn.Module:
@@ -153,13 +142,9 @@ class ResNet(Trunk):
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.Identity() if stem == "cifar" else nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
-        channels = 64
-        for stage, (width, depth) in enumerate(zip(STAGE_WIDTHS, architecture.depths, strict=True), start=1):
-            blocks = build_stage(architecture, channels, width, depth, stride=1 if stage == 1 else 2)
-            self.add_module(f"layer{stage}", blocks)
-            channels = width * architecture.block.expansion
+        self.layer1, self.layer2, self.layer3, self.layer4 = build_stages(architecture)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(channels, num_classes)
+        self.fc = nn.Linear(STAGE_WIDTHS[-1] * BLOCKS[architecture.block].expansion, num_classes)
         self.initialise()
 
     def initialise(self) -> None:
@@ -187,6 +172,14 @@ class ResNet(Trunk):
             if isinstance(module, (nn.Conv2d, nn.BatchNorm2d, nn.Linear)):
                 module.reset_parameters()
 
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (N, K) for normalised images (N, C, H, W); raises as `stages`."""
+        return self.forward_head(self.forward_features(x))
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Return the maps of the last stage (N, C', H', W') for normalised images; raises as `stages`."""
+        return self.stages(x)["stage4"]
+
     def stages(self, x: Tensor) -> dict[str, Tensor]:
         """Return the feature maps of the stem and of each stage.
 
@@ -197,22 +190,20 @@ class ResNet(Trunk):
             ``stem`` and ``stage1`` to ``stage4``, each (N, C', H', W').
 
         Raises:
-            ArgumentError: The images have another shape or type than the network takes, or there are none.
+            ArgumentError: The images have another shape or type than the network takes.
         """
-        return self.compute_images(x, BODY, BODY[1:])
+        maps: dict[str, Tensor] = {}
+        maps["stem"] = x = self.maxpool(self.forward_stem(x))
+        maps["stage1"] = x = self.layer1(x)
+        maps["stage2"] = x = self.layer2(x)
+        maps["stage3"] = x = self.layer3(x)
+        maps["stage4"] = self.layer4(x)
+        return maps
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        """Return the maps of the last stage (N, C', H', W') for normalised images; raises as `stages`."""
-        return self.compute_images(x, BODY, BODY[-1:])[BODY[-1]]
-
-    def forward_head(self, x: Tensor, *, pre_logits: bool = False) -> Tensor:
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Return logits (N, K), or pooled vectors (N, C') before the classifier, for maps of the last stage."""
-        last = "pool" if pre_logits else "logits"
-        return self.compute(x, HEAD[:1] if pre_logits else HEAD, (last,))[last]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits (N, K) for normalised images (N, C, H, W); raises as `stages`."""
-        return self.forward_head(self.forward_features(x))
+        x = torch.flatten(self.avgpool(x), 1)
+        return x if pre_logits else self.fc(x)
 
     def reset_classifier(self, num_classes: int) -> None:
         """Replace the classifier by a fresh one, on the device and of the type of the old one.
@@ -230,14 +221,17 @@ class ResNet(Trunk):
         initialise_classifier(self.fc)
 
 
-def build_stage(architecture: Architecture, in_channels: int, width: int, depth: int, *, stride: int) -> nn.Sequential:
-    """Return the blocks of one stage; the first changes stride and channels, and has a shortcut where it does."""
-    block = architecture.block
-    out_channels = width * block.expansion
+def build_stages(architecture: Architecture) -> Iterator[nn.Sequential]:
+    """Yield the blocks of each stage; the first block changes stride and channels, and has a shortcut where it does."""
+    block = BLOCKS[architecture.block]
     project = pooled_shortcut if architecture.shortcut == "pooled" else plain_shortcut
-    needs_shortcut = stride != 1 or in_channels != out_channels
-    first = block(in_channels, width, stride, project(in_channels, out_channels, stride) if needs_shortcut else None)
-    return nn.Sequential(first, *(block(out_channels, width, 1, None) for _ in range(depth - 1)))
+    in_channels, stride = 64, 1
+    for width, depth in zip(STAGE_WIDTHS, architecture.depths, strict=True):
+        out_channels = width * block.expansion
+        shortcut = project(in_channels, out_channels, stride) if stride > 1 or in_channels != out_channels else None
+        first = block(in_channels, width, stride, shortcut)
+        yield nn.Sequential(first, *(block(out_channels, width, 1, None) for _ in range(depth - 1)))
+        in_channels, stride = out_channels, 2
 
 
 def initialise_classifier(classifier: nn.Linear) -> None:

@@ -6,7 +6,7 @@ Shapes: N batch, C channels, H W height and width.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -30,12 +30,10 @@ LAYERS = {
     "pool": ("avgpool",),
     "logits": ("fc",),
 }
-"""The layers in the order in which they are computed, and the modules of each: the forward pass as a table."""
+"""The layers in the order in which they are computed, and the modules that each adds to the one before."""
 
-BODY, HEAD = tuple(LAYERS)[:-2], tuple(LAYERS)[-2:]
-"""What turns images into maps of the last stage, and what turns those into logits."""
-
-_FREEZABLE = BODY[1:]
+FREEZABLE = tuple(LAYERS)[1:-2]
+"""The layers up to which a network can be frozen: the stem and the stages."""
 
 
 class Block(nn.Module):
@@ -44,64 +42,43 @@ class Block(nn.Module):
     recomputed = False
     """Keep only the input for the backward pass (see `Trunk.set_grad_checkpointing`)."""
 
-    def transform(self, x: Tensor) -> Tensor:
+    def compute(self, x: Tensor) -> Tensor:
         """Return the block's maps for maps ``x``."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the block's maps for maps ``x``, shapes as the class says."""
-        return _recomputable(self, x) if self.recomputed and torch.is_grad_enabled() else self.transform(x)
-
-
-def _module_at(module: nn.Module, path: str) -> nn.Module:
-    """Return ``module.get_submodule(path)``, which torch 2.6 can neither export strictly nor compile in one graph."""
-    for name in path.split("."):
-        module = getattr(module, name)
-    return module
+        return _recomputable(self, x) if self.recomputed and torch.is_grad_enabled() else self.compute(x)
 
 
 class Trunk(nn.Module):
-    """A network, or the first part of one, whose modules are called as in `LAYERS`."""
+    """A network, or the first part of one, with the modules of `LAYERS`."""
+
+    conv1: nn.Module
+    bn1: nn.BatchNorm2d
+    relu: nn.Module
+    maxpool: nn.Module
 
     frozen_up_to: str | None = None
     """The last frozen layer (see `freeze`)."""
 
-    def compute(self, x: Tensor, layers: Iterable[str], wanted: Collection[str]) -> dict[str, Tensor]:
-        """Compute consecutive layers and return the maps of those that are wanted.
+    def forward_stem(self, images: Tensor) -> Tensor:
+        """Return the maps (N, 64, H', W') of the stem before its max-pooling, for normalised images (N, C, H, W).
 
-        Args:
-            x: What the first of the layers takes.
-            layers: Names of `LAYERS`; the blocks of a stage (``stage3.0``, ``stage3.1``, ...) may stand for it.
-            wanted: Which of them to return.
-        """
-        maps = {}
-        for layer in layers:
-            for module in modules_of(layer):
-                x = _module_at(self, module)(x)
-            if layer == "pool":
-                x = torch.flatten(x, 1)
-            if layer in wanted:
-                maps[layer] = x
-        return maps
-
-    def compute_images(self, images: Tensor, layers: Iterable[str], wanted: Collection[str]) -> dict[str, Tensor]:
-        """Compute layers from the first one, for normalised images (N, C, H, W).
-
-        The images are looked at only when something failed: checks before it would cost every call a little, and a
-        traced or compiled network cannot ask.
+        The images are looked at only after a failure: checking first would cost every call a little, and a traced or
+        compiled network cannot check.
 
         Raises:
-            ArgumentError: The images have another shape or type than the network takes, or there are none.
+            ArgumentError: The images have another shape or type than the network takes.
         """
-        if _is_empty(images):
-            raise ArgumentError(f"Expected at least one image, got an empty batch of shape {tuple(images.shape)}.")
         try:
-            return self.compute(images, layers, wanted)
+            maps: Tensor = self.relu(self.bn1(self.conv1(images)))
         except (RuntimeError, TypeError, ValueError) as error:
-            fault = _fault_of(images, next(self.get_submodule("conv1").parameters()))
+            fault = _fault_of(images, next(self.conv1.parameters()))
             if fault is None:
                 raise
             raise ArgumentError(fault) from error
+        return maps
 
     def freeze(self, up_to: str | None = "stage2") -> None:
         """Freeze the first layers: their parameters get no gradient, and batch-norm uses and keeps its statistics.
@@ -117,8 +94,8 @@ class Trunk(nn.Module):
         Raises:
             UnknownLayerError: ``up_to`` is neither the stem nor a stage.
         """
-        if up_to is not None and up_to not in _FREEZABLE:
-            raise UnknownLayerError(up_to, _FREEZABLE)
+        if up_to is not None and up_to not in FREEZABLE:
+            raise UnknownLayerError(up_to, FREEZABLE)
         for module in self._frozen_modules():
             module.requires_grad_(True).train(self.training)
         self.frozen_up_to = up_to
@@ -142,23 +119,12 @@ class Trunk(nn.Module):
             if isinstance(module, Block):
                 module.recomputed = enable
 
-    def _frozen_modules(self) -> list[nn.Module]:
-        if self.frozen_up_to is None:
-            return []
-        layers = BODY[: BODY.index(self.frozen_up_to) + 1]
+    def _frozen_modules(self) -> Iterator[nn.Module]:
         children = dict(self.named_children())
-        return [children[name] for layer in layers for name in LAYERS[layer] if name in children]
-
-
-def modules_of(layer: str) -> tuple[str, ...]:
-    """Return the paths of the modules that a layer calls, in order."""
-    return LAYERS[layer] if layer in LAYERS else (layer.replace("stage", "layer"),)
-
-
-def _is_empty(images: Tensor) -> bool:
-    """Tell whether there is no image; a tracer is not asked, because its answer would become part of the network."""
-    is_traced = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
-    return not is_traced and isinstance(images, Tensor) and images.numel() == 0
+        for layer in LAYERS if self.frozen_up_to else ():
+            yield from (children[name] for name in LAYERS[layer] if name in children)
+            if layer == self.frozen_up_to:
+                return
 
 
 def _fault_of(images: Any, weight: Tensor) -> str | None:
@@ -175,6 +141,8 @@ def _fault_of(images: Any, weight: Tensor) -> str | None:
         return f"{wanted}, got {shape}. A single image needs images.unsqueeze(0)."
     if shape[1] != channels:
         return f"{wanted}, got {shape}. Create the network with in_channels={shape[1]}, or convert the images."
+    if not all(shape[2:]):
+        return f"{wanted}, got {shape}: there are no pixels."
     if images.dtype != weight.dtype:
         wanted_type = str(weight.dtype).removeprefix("torch.")
         return (
@@ -187,7 +155,7 @@ def _fault_of(images: Any, weight: Tensor) -> str | None:
 def _recomputable(block: Block, x: Tensor) -> Tensor:
     # The compiler takes no context, and needs none: it moves the update of buffers out of what it computes again.
     contexts: dict[str, Any] = {} if torch.compiler.is_compiling() else {"context_fn": partial(_contexts, block)}
-    maps: Tensor = checkpoint(block.transform, x, use_reentrant=False, preserve_rng_state=False, **contexts)
+    maps: Tensor = checkpoint(block.compute, x, use_reentrant=False, preserve_rng_state=False, **contexts)
     return maps
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from resnet_zoo.catalog.architectures import PLANS, LayerShape, layer_shapes
+from resnet_zoo.catalog.architectures import ARCHITECTURES
 from resnet_zoo.catalog.records import Entry
 
 HEIGHT_PX = 232
@@ -14,6 +14,21 @@ HEIGHT_PX = 232
 
 _BASE_PX, _TALLEST_PX, _SHORTEST_PX = 168, 136, 16
 _COLUMN_PX, _GAP_PX = 78, 22
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """What a layer gives for one image.
+
+    Attributes:
+        name: As `create_feature_extractor` names it.
+        shape: (C, H, W), or (C,) after the pooling.
+        params: Parameters of the modules between this layer and the one before.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    params: int
 
 
 @dataclass(frozen=True)
@@ -40,8 +55,8 @@ class Layer:
     """A line of the table below the drawing.
 
     Attributes:
-        name: As `create_feature_extractor` calls it.
-        title: What it is called here.
+        name: As `create_feature_extractor` names it.
+        title: Its name here.
         what: Its modules in words.
         shape: C x H x W.
         params: Parameters.
@@ -56,9 +71,28 @@ class Layer:
     share: float
 
 
-def layers_of(entry: Entry) -> tuple[Layer, ...]:
-    """Return the layers of a row's network; none if its architecture is not one of `PLANS`."""
-    shapes = _shapes(entry)
+def measure_layers(entry: Entry) -> tuple[LayerShape, ...]:
+    """Return the layers of a row's network, measured without computing; none if its architecture is unknown."""
+    if entry.architecture not in ARCHITECTURES:
+        return ()
+    from resnet_zoo.network.building import build_on_meta
+    from resnet_zoo.network.counting import count_params, dry_run
+    from resnet_zoo.network.features import FeatureExtractor
+    from resnet_zoo.network.trunk import LAYERS
+
+    model = build_on_meta(entry)
+    maps = dry_run(FeatureExtractor(model, layers=tuple(LAYERS)), entry.input_size)
+    return tuple(
+        LayerShape(
+            layer, tuple(maps[layer].shape[1:]), sum(count_params(model.get_submodule(module)) for module in modules)
+        )
+        for layer, modules in LAYERS.items()
+        if layer != "stem" or entry.stem != "cifar"  # which does not pool: the layer before is the stem
+    )
+
+
+def layers_of(entry: Entry, shapes: Sequence[LayerShape]) -> tuple[Layer, ...]:
+    """Return the lines of the table below the drawing."""
     total = sum(layer.params for layer in shapes)
     return tuple(
         Layer(
@@ -73,9 +107,9 @@ def layers_of(entry: Entry) -> tuple[Layer, ...]:
     )
 
 
-def boxes_of(entry: Entry) -> tuple[Box, ...]:
+def boxes_of(entry: Entry, shapes: Sequence[LayerShape]) -> tuple[Box, ...]:
     """Return the boxes of the drawing from left to right, the image first."""
-    layers = [LayerShape("image", entry.input_size, 0), *_shapes(entry)]
+    layers = [LayerShape("image", entry.input_size, 0), *shapes]
     largest = max(entry.input_size[1:])
     boxes: list[Box] = []
     for index, layer in enumerate(layers):
@@ -101,15 +135,6 @@ def drawing_width(boxes: Sequence[Box]) -> int:
     return len(boxes) * (_COLUMN_PX + _GAP_PX) + _GAP_PX
 
 
-def _shapes(entry: Entry) -> tuple[LayerShape, ...]:
-    plan = PLANS.get(entry.architecture)
-    if plan is None:
-        return ()
-    shapes = layer_shapes(plan, stem=entry.stem, input_size=entry.input_size, num_classes=entry.num_classes)
-    pools = entry.stem != "cifar"  # where it does not, the layer before is the stem
-    return tuple(layer for layer in shapes if pools or layer.name != "stem")
-
-
 def _height(shape: Sequence[int], largest: int) -> float:
     """Return a box's height: the root of the maps' size, so that 7 pixels can be seen beside 224."""
     if len(shape) == 1:
@@ -129,7 +154,7 @@ def _title(name: str) -> str:
 
 
 def _blocks(entry: Entry, name: str) -> str:
-    return f"{PLANS[entry.architecture].depths[int(name[-1]) - 1]} blocks" if name.startswith("stage") else ""
+    return f"{ARCHITECTURES[entry.architecture].depths[int(name[-1]) - 1]} blocks" if name.startswith("stage") else ""
 
 
 _STEM_WORDS = {
@@ -145,8 +170,10 @@ def _words(entry: Entry, name: str) -> str:
     if not name.startswith("stage"):
         rest = {"stem": "3×3, stride 2", "pool": "global mean of each map", "logits": "linear, with bias"}
         return _STEM_WORDS[entry.stem] if name == "stem.relu" else rest[name]
-    plan, stage = PLANS[entry.architecture], int(name[-1])
+    architecture, stage = ARCHITECTURES[entry.architecture], int(name[-1])
     strides = (
-        f"; the first strides, {'pooled' if plan.shortcut == 'pooled' else 'projected'} shortcut" if stage > 1 else ""
+        f"; the first strides, {'pooled' if architecture.shortcut == 'pooled' else 'projected'} shortcut"
+        if stage > 1
+        else ""
     )
-    return f"{plan.depths[stage - 1]} × ({_BLOCK_WORDS[plan.block]}){strides}"
+    return f"{architecture.depths[stage - 1]} × ({_BLOCK_WORDS[architecture.block]}){strides}"

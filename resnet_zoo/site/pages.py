@@ -15,7 +15,7 @@ from resnet_zoo.catalog.listing import DATASET_TITLES
 from resnet_zoo.catalog.records import Entry, Manifest
 from resnet_zoo.checks.report import ACCURACY_TOLERANCE_PCT, Report
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.site.drawing import HEIGHT_PX, boxes_of, drawing_width, layers_of
+from resnet_zoo.site.drawing import HEIGHT_PX, boxes_of, drawing_width, layers_of, measure_layers
 from resnet_zoo.site.errata import errata_of
 from resnet_zoo.site.inputs import Speeds, Training
 from resnet_zoo.site.numbers import Number, OtherAccuracy, count_states, is_of_run, numbers_of, other_accuracies
@@ -176,9 +176,10 @@ def _example(content: Content) -> Model:
 
 def _sections(model: Model, content: Content) -> dict[str, Any]:
     entry = model.entry
-    boxes = boxes_of(entry)
+    shapes = measure_layers(entry)
+    boxes = boxes_of(entry, shapes)
     return {
-        "layers": layers_of(entry),
+        "layers": layers_of(entry, shapes),
         "drawing": {"boxes": boxes, "width": drawing_width(boxes), "height": HEIGHT_PX},
         "preprocessing": preprocess_lines(entry),
         "snippets": snippets_of(entry),

@@ -26,7 +26,6 @@ from resnet_zoo.images.test_sets import LabelledImages
 from resnet_zoo.inference.evaluation import wilson_interval
 from resnet_zoo.network.building import build
 from resnet_zoo.network.resnet import ResNet
-from resnet_zoo.network.trunk import BODY
 from resnet_zoo.training.crops import CropImages
 from resnet_zoo.training.display import Console, Silent
 from resnet_zoo.training.folders import Plan, work_folder
@@ -313,7 +312,7 @@ class Tuner:
     ) -> Position:
         """Train one phase, from its last checkpoint if there is one, and return where it ended."""
         is_head = phase == "head"
-        model.freeze(BODY[-1] if is_head else None)
+        model.freeze("stage4" if is_head else None)
         learner = Learner(model, recipe, self.network.transform.normalise, self.processes)
         self.screen.say(f"The {'classifier' if is_head else 'whole network'}: {recipe.epochs} epochs")
         loop = Loop(

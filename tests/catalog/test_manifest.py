@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from resnet_zoo.catalog import recipes
+from resnet_zoo.catalog.architectures import ARCHITECTURES
 from resnet_zoo.catalog.classes import class_folders, class_names
 from resnet_zoo.catalog.manifest import (
     PACKAGE,
@@ -25,7 +26,6 @@ from resnet_zoo.catalog.manifest import (
 )
 from resnet_zoo.catalog.records import Entry, to_json
 from resnet_zoo.errors import ManifestError, UnknownModelError
-from resnet_zoo.network.resnet import ARCHITECTURES
 from tests.conftest import ENTRIES, NAMES
 
 TEXT = manifest_path().read_text(encoding="utf-8")

@@ -131,7 +131,7 @@ def test_what_cannot_be_folded_is_refused(module: nn.Module, fact: str) -> None:
 
 def test_the_network_given_is_left_as_it_was() -> None:
     model = random_network(ROW).train()
-    model.layer1.eval()  # type: ignore[union-attr]
+    model.layer1.eval()
     before = copy.deepcopy(model)
     optimize_for_inference(model)
     assert all(torch.equal(value, before.state_dict()[key]) for key, value in model.state_dict().items())

@@ -27,11 +27,12 @@ from resnet_zoo import (
     UnknownModelError,
     create_feature_extractor,
 )
+from resnet_zoo.catalog.architectures import ARCHITECTURES
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.records import Entry
 from resnet_zoo.network import features
 from resnet_zoo.network.building import build, build_on_meta
-from resnet_zoo.network.resnet import ARCHITECTURES, ResNet
+from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.network.trunk import LAYERS
 from tests.conftest import ENTRIES, NAMES, randomise
 

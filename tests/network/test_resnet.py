@@ -8,11 +8,12 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from resnet_zoo.catalog.architectures import ARCHITECTURES
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.records import Entry
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.network.building import build, build_on_meta
-from resnet_zoo.network.resnet import ARCHITECTURES, BasicBlock, Bottleneck, ResNet, stem_convolutions
+from resnet_zoo.network.resnet import BLOCKS, BasicBlock, Bottleneck, ResNet, stem_convolutions
 from tests.conftest import ENTRIES, NAMES, randomise
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -85,7 +86,7 @@ def test_cifar_stem_differs_from_the_imagenet_stem_in_the_first_convolution_only
 @pytest.mark.parametrize("entry", ENTRIES, ids=NAMES)
 def test_stages_shrink_by_two_at_the_size_of_the_row(entry: Entry) -> None:
     size = entry.input_size[1] // (1 if entry.stem == "cifar" else 4)
-    widths = [64 * 2**stage * ARCHITECTURES[entry.architecture].block.expansion for stage in range(4)]
+    widths = [64 * 2**stage * BLOCKS[ARCHITECTURES[entry.architecture].block].expansion for stage in range(4)]
     maps = build_on_meta(entry).eval().stages(torch.empty(2, *entry.input_size, device="meta"))
     assert {name: tuple(value.shape) for name, value in maps.items()} == {
         "stem": (2, 64, size, size),

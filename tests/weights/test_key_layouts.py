@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from resnet_zoo.catalog.architectures import ARCHITECTURES
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.network.building import expected_shapes
-from resnet_zoo.network.resnet import ARCHITECTURES
 from resnet_zoo.weights.key_layouts import is_deep, openmmlab_to_ours, ours_to_openmmlab, renamed
 from tests.conftest import ENTRIES, NAMES
 
@@ -32,7 +32,7 @@ def upstream_keys(architecture: str) -> list[str]:
         ]
     else:
         keys = ["backbone.conv1.weight", *bn("backbone.bn1")]
-    num_convolutions = 3 if rules.block.expansion == 4 else 2
+    num_convolutions = 3 if rules.block == "bottleneck" else 2
     for stage, depth in enumerate(rules.depths, start=1):
         for block in range(depth):
             prefix = f"backbone.layer{stage}.{block}"
