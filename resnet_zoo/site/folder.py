@@ -1,12 +1,10 @@
-"""Writing a site: beside its place first, then moved into it, and nothing of anybody else's is ever removed."""
+"""Writing a site: whole files are moved into its folder, and only files of a former site are ever removed."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from resnet_zoo.errors import ArgumentError
@@ -25,21 +23,19 @@ def write_site(target: Path, files: Mapping[str, bytes], *, force: bool = False)
 
     Raises:
         ArgumentError: The folder holds other files, or the place is not a folder.
-        OSError: It cannot be written; what was there is as it was.
+        OSError: It cannot be written; every page that was there is still whole.
     """
     check_target(target, force=force)
-    target = target.resolve()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
-    try:
-        part.chmod(0o777 & ~_umask())
-        _write_files(part, {**files, MARKER_NAME: _marker(files)})
-        if _others(target) or _is_above(target, Path.cwd()):
-            _move_beside_others(part, target)
-        else:
-            _swap(part, target)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    target.mkdir(parents=True, exist_ok=True)
+    stale = _former(target) & _files_in(target)
+    with tempfile.TemporaryDirectory(prefix=".site-", dir=target) as part:
+        _write_files(Path(part), {**files, MARKER_NAME: _marker(files)})
+        new = _files_in(Path(part))
+        for address in sorted(new):
+            (target / address).parent.mkdir(parents=True, exist_ok=True)
+            (Path(part) / address).replace(target / address)
+    for address in stale - new:
+        (target / address).unlink(missing_ok=True)
 
 
 def check_target(target: Path, *, force: bool = False) -> None:
@@ -84,43 +80,3 @@ def _write_files(folder: Path, files: Mapping[str, bytes]) -> None:
         path = folder / address
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-
-
-def _is_above(target: Path, folder: Path) -> bool:
-    """Tell whether a folder lies in the target or is it: a shell standing there would be left in a removed folder."""
-    return target == folder or target in folder.parents
-
-
-def _swap(part: Path, target: Path) -> None:
-    """Put a folder in the place of another; if that fails, the other is back."""
-    old = part.with_suffix(".old")
-    if target.exists():
-        target.replace(old)
-    try:
-        part.replace(target)
-    except OSError:
-        if old.exists():
-            old.replace(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _move_beside_others(part: Path, target: Path) -> None:
-    """Move file by file, each in one step, and remove what only the former site had."""
-    stale = _former(target) & _files_in(target)
-    new = _files_in(part)
-    for address in sorted(new):
-        (target / address).parent.mkdir(parents=True, exist_ok=True)
-        (part / address).replace(target / address)
-    _remove(target, stale - new)
-
-
-def _remove(target: Path, addresses: Collection[str]) -> None:
-    for address in addresses:
-        (target / address).unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
