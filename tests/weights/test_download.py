@@ -694,7 +694,7 @@ for size in sizes:
 
 
 @posix_only
-@pytest.mark.parametrize("step", ["_sha256_of", "_read_safetensors"])
+@pytest.mark.parametrize("step", ["_sha256_of", "read_safetensors"])
 def test_a_file_truncated_while_it_is_loaded_is_an_error_and_no_signal(
     step: str, origin: str, converted: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
