@@ -73,7 +73,12 @@ def test_without_images_the_accuracy_is_not_checked(good_run: MadeRun) -> None:
 def test_every_file_of_a_run_is_read_once(good_run: MadeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
     plain = Path.open
-    monkeypatch.setattr(Path, "open", lambda path, *a, **b: opened.append(path.name) or plain(path, *a, **b))
+
+    def noted(path: Path, *arguments: Any, **options: Any) -> Any:
+        opened.append(path.name)
+        return plain(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", noted)
     verify_run(good_run.folder)
     names = [name for name in opened if (good_run.folder / name).exists()]
     assert good_run.weights.name in names
