@@ -13,7 +13,7 @@ from resnet_zoo.base.devices import resolve_device
 from resnet_zoo.base.progress import download_bar
 from resnet_zoo.catalog.classes import class_names as names_of_classes
 from resnet_zoo.catalog.manifest import get_entry, use_manifest
-from resnet_zoo.catalog.names import HUB_PREFIX, kind_of
+from resnet_zoo.catalog.names import kind_of
 from resnet_zoo.catalog.records import Entry, used_with
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.images.transform import Transform
@@ -23,7 +23,6 @@ from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.weights.hub import open_repository
 from resnet_zoo.weights.loading import LoadedWeights, assign_weights, open_weights
 from resnet_zoo.weights.network_file import read_network
-from resnet_zoo.weights.places import LocalWeights
 from resnet_zoo.weights.provenance import Chain, chain_of
 
 
@@ -190,9 +189,10 @@ def open_network(
         return _of_row(get_entry(str(name)), weights, size)
     if weights is not None:
         raise ArgumentError(f"{name} has its own weights. Leave out {str(weights)!r}, or name a row instead.")
-    found = _of_repository(str(name)) if kind == "repository" else _of_file(name)
+    found = open_repository(str(name)) if kind == "repository" else read_network(name)
     used_with(found.entry, None, size=size)
-    return found
+    names = found.class_names or _names_for(found.entry)
+    return Network(os.fspath(name), found.entry, names, found.in_channels, lambda: found.weights)
 
 
 def _of_row(entry: Entry, weights: str | os.PathLike[str] | None, size: int | None) -> Network:
@@ -204,20 +204,6 @@ def _of_row(entry: Entry, weights: str | os.PathLike[str] | None, size: int | No
             return open_weights(entry, chosen, progress=progress)
 
     return Network(entry.name, entry, tuple(names_of_classes(entry.classes)), entry.input_size[0], obtain)
-
-
-def _of_file(path: str | os.PathLike[str]) -> Network:
-    found = read_network(path)
-    loaded = LoadedWeights(found.checkpoint, None)
-    return Network(os.fspath(path), found.entry, found.class_names, found.in_channels, lambda: loaded)
-
-
-def _of_repository(address: str) -> Network:
-    found = open_repository(address)
-    source = f"{HUB_PREFIX}{found.repository}@{found.revision}"
-    loaded = LoadedWeights(found.checkpoint, LocalWeights(found.path, found.sha256, source, found.sha256, "hub"))
-    names = found.class_names or _names_for(found.entry)
-    return Network(address, found.entry, names, found.in_channels, lambda: loaded)
 
 
 def _names_for(entry: Entry) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import click
 from resnet_zoo.catalog.manifest import format_manifest, manifest_path, read_manifest
 from resnet_zoo.catalog.records import to_json
 from resnet_zoo.checks.rows import count_exact
+from resnet_zoo.network.building import build_on_meta
 
 
 @click.command(help=__doc__)
@@ -18,7 +19,7 @@ def main(check: bool) -> None:
     before = path.read_text(encoding="utf-8")
     content = json.loads(before)
     for row, entry in zip(content["models"], read_manifest(path).models, strict=True):
-        row["exact"] = to_json(count_exact(entry))
+        row["exact"] = to_json(count_exact(entry, build_on_meta(entry)))
     after = format_manifest(content)
     if after == before:
         click.echo(f"{path.name} is up to date.")

@@ -226,44 +226,26 @@ class Fault:
     answers: Callable[[bytes], list[Answer]]
     says: str | None
 
-    @property
-    def lasts(self) -> bool:
-        """Whether the fault is there for good."""
-        return self.says is not None
-
 
 def _always(answer: Answer, says: str) -> Fault:
     return Fault(lambda _: [answer] * 50, says)
 
 
-def _once(*answers: Answer) -> Fault:
-    return Fault(lambda _: list(answers), None)
-
-
 FAULTS: dict[str, Fault] = {
-    "cut, then whole": _once(fault_server.cut, fault_server.cut),
+    "cut, then whole": Fault(lambda _: [fault_server.cut, fault_server.cut], None),
     "cut, length untold": Fault(lambda _: [fault_server.cut_no_length], "wrong bytes"),
     "cut, every time": _always(fault_server.no_range_cut, "connection|ended|bytes"),
-    "stalled, then whole": _once(fault_server.stall),
     "silent": _always(fault_server.silence, "in time|stalled"),
-    "trickling": _always(fault_server.trickle(1, 0.01), "stalled|in time"),
     "endless": _always(fault_server.endless, "more than|at most"),
     "wrong bytes": _always(fault_server.wrong, "wrong bytes"),
-    "one bit wrong": _always(fault_server.flip, "wrong bytes"),
-    "500, then 200": _once(fault_server.status(500), fault_server.status(503)),
     "500 for good": _always(fault_server.status(500), "HTTP 500"),
     "404": _always(fault_server.status(404), "HTTP 404"),
-    "403": _always(fault_server.status(403), "HTTP 403"),
-    "429 with Retry-After": _once(fault_server.too_many(0)),
-    "Range ignored": _once(fault_server.cut, fault_server.no_range),
     "changed in between": Fault(
         lambda content: [fault_server.changed(content[::-1], fault_server.cut), fault_server.changed(content)], None
     ),
     "portal page with 200": _always(fault_server.portal(), "web page"),
-    "connection closed": _once(fault_server.hang_up_at_once),
-    "no HTTP": _always(fault_server.no_http, "."),
 }
-"""What a server may do to one transfer of a file whose size is not known beforehand."""
+"""What a server may do to one transfer of a file whose size is not known beforehand; all of it is in test_transfer."""
 
 
 # --- hostile files ------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import torch
 
-from resnet_zoo.base.files import sha256_of, write_atomically
+from resnet_zoo.base.files import write_atomically
 from resnet_zoo.catalog.manifest import get_entry, manifest_path, replace_manifest
 from resnet_zoo.catalog.records import Entry, Measured, RunOrigin, UpstreamOrigin, WeightSet, WeightsFile, to_json
 from resnet_zoo.catalog.rules import TAG_FORM
@@ -118,16 +118,15 @@ def accept_run(
     if missed:
         return Acceptance(report, missed, tag)
     with _removed_on_error() as written:
-        path = _write_weights(run, target_dir, tag, dtype, written)
+        path, file = _write_weights(run, target_dir, tag, dtype, written)
         shown = named(progress, path.name)
-        result = evaluate(entry.name, data, weights=path, partial=True, progress=shown, **options)
-        measured = measured_of(result)
+        measured = measured_of(evaluate(entry.name, data, weights=path, partial=True, progress=shown, **options))
         if not allow_worse:
             _refuse_worse(entry, tag, measured)
         small = path.with_suffix("")
         _copy_small_files(run, small, written)
         weights = WeightSet(
-            file=WeightsFile(path.name, sha256_of(path), path.stat().st_size),
+            file=file,
             origin=RunOrigin(run.result.recipe, f"{base}/{small.name}"),
             published=(),
             measured=measured,
@@ -211,22 +210,24 @@ def _removed_on_error() -> Iterator[list[Path]]:
 
 def _write_weights(
     run: Run, target_dir: Path, tag: str, dtype: Literal["bfloat16"] | None, written: list[Path]
-) -> Path:
+) -> tuple[Path, WeightsFile]:
     """Write the file that ships, under a name that carries its hash."""
     stored, source = run.result.weights, run.folder / run.result.weights.path
-    content = source.read_bytes()
-    if dtype is not None and dtype != stored.dtype:
+    if dtype in (None, stored.dtype):
+        content = source.read_bytes()
+    else:
         tensors = {
             key: tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor
             for key, tensor in load_checkpoint(source, sha256=stored.sha256).tensors.items()
         }
         content = safetensors_bytes(tensors, _header(run))
     target_dir.mkdir(parents=True, exist_ok=True)
-    path = target_dir / f"{run.result.row}-{tag}-{hashlib.sha256(content).hexdigest()[:8]}.safetensors"
+    sha256 = hashlib.sha256(content).hexdigest()
+    path = target_dir / f"{run.result.row}-{tag}-{sha256[:8]}.safetensors"
     if not path.exists():
         written.append(path)
     write_atomically(path, lambda part: part.write_bytes(content))
-    return path
+    return path, WeightsFile(path.name, sha256, len(content))
 
 
 def _header(run: Run) -> dict[str, str]:

@@ -6,7 +6,6 @@ what the repository lacks in one commit; check the commit; write the manifest in
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,13 +29,11 @@ from resnet_zoo.checks.accuracy import measured_of
 from resnet_zoo.checks.pinning import chosen_rows, witness_of
 from resnet_zoo.errors import ArgumentError, IntegrityError, PublishError, WeightsUnavailableError
 from resnet_zoo.inference.evaluation import evaluate
-from resnet_zoo.network.building import expected_shapes
 from resnet_zoo.weights.cards import zoo_card
 from resnet_zoo.weights.download import Progress
-from resnet_zoo.weights.fit import check_fit
 from resnet_zoo.weights.hub import git_blob_hash
 from resnet_zoo.weights.hub_push import CARD_NAME, check_repository_name, commit_files, hub_errors_as_publish_errors
-from resnet_zoo.weights.loading import open_weights
+from resnet_zoo.weights.loading import assign_weights, open_weights
 from resnet_zoo.weights.places import fetched_upstream
 
 
@@ -151,16 +148,15 @@ def _tags_with_source(entry: Entry) -> list[str]:
 def _prepare(entry: Entry, tag: str, folders: Mapping[str, Path], progress: Progress | None) -> PublishedSet:
     """Fetch, convert, check and evaluate one weight set."""
     weights = entry.weight_set(tag)
-    opened = open_weights(entry, tag, progress=progress)
-    checkpoint = opened.checkpoint
-    check_fit(entry.name, expected_shapes(entry), checkpoint)
+    checkpoint = open_weights(entry, tag, progress=progress).checkpoint
+    model = assign_weights(entry, checkpoint)
     source_sha256 = _source_sha256(entry, tag, checkpoint.header)
     file_name = f"{entry.name}-{tag}-{checkpoint.sha256[:8]}.safetensors"
     file = WeightsFile(file_name, checkpoint.sha256, checkpoint.path.stat().st_size)
     is_same_file = weights.file is not None and weights.file.sha256 == file.sha256
     measured = weights.measured if is_same_file else None
     if measured is None and entry.dataset in folders:
-        measured = _measure(entry, tag, folders[entry.dataset])
+        measured = measured_of(evaluate(entry.name, folders[entry.dataset], weights=tag, model=model))
     origin = weights.origin
     if isinstance(origin, UpstreamOrigin) and source_sha256:
         pin = fetched_upstream(entry, tag)
@@ -193,16 +189,11 @@ def _data_folders(data: str | os.PathLike[str] | None) -> dict[str, Path]:
     return found
 
 
-def _measure(entry: Entry, tag: str, folder: Path) -> Measured:
-    return measured_of(evaluate(entry.name, folder, weights=tag))
-
-
 # --- manifest -----------------------------------------------------------------------------------------------------
 
 
 def _with_sets(content: Any, sets: Iterable[PublishedSet]) -> Any:
-    """Return a manifest's content in which the weight sets are what was prepared."""
-    content = copy.deepcopy(content)
+    """Make the weight sets of a manifest's content what was prepared, and return it."""
     rows = {row["name"]: row for row in content["models"]}
     for published in sets:
         weights = rows[published.name]["weights"][published.tag]

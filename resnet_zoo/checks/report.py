@@ -94,6 +94,14 @@ def compare(name: str, published: str, measured: str, detail: str = "") -> Check
     return Check(name, "passed" if published == measured else "failed", published, measured, detail)
 
 
+def check_facts(name: str, facts: Mapping[str, bool]) -> Check:
+    """Return a check that passes only if every fact holds, and else says which do not."""
+    wrong = [fact for fact, holds in facts.items() if not holds]
+    if wrong:
+        return Check(name, "failed", detail=f"not so: {'; '.join(wrong)}")
+    return Check(name, "passed", detail="; ".join(facts))
+
+
 def rounded(count: int, unit: int, printed: str) -> str:
     """Return count / unit with as many decimals as the source printed (it prints 21.80 as ``21.8``)."""
     digits = round(count / unit, 2)

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from resnet_zoo.base.files import sha256_of
 from resnet_zoo.base.strict_json import WrongValueError, decode
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.recipes import Recipe, find_recipe, learning_rate
 from resnet_zoo.catalog.records import Entry, Measured, to_json
 from resnet_zoo.checks.accuracy import check_accuracy, check_reproduction
-from resnet_zoo.checks.report import Check, Report
+from resnet_zoo.checks.report import Check, Report, check_facts
 from resnet_zoo.checks.rows import check_counts, check_weights, named
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.inference.evaluation import Evaluation, evaluate
+from resnet_zoo.network.building import build_on_meta
+from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.runs.folder import read_run
 from resnet_zoo.runs.records import LogChange, LogEpoch, ResultFile, Run
-from resnet_zoo.weights.loading import LoadedWeights, assign_weights
+from resnet_zoo.weights.checkpoint import load_checkpoint
+from resnet_zoo.weights.loading import LoadedWeights
 from resnet_zoo.weights.provenance import Chain
 
 
@@ -64,13 +63,16 @@ def verify_run(
     entry = get_entry(run.result.row)
     if name is not None and get_entry(name) != entry:
         raise ArgumentError(f"{run.folder} is a run of {entry.name}, not of {get_entry(name).name}.")
-    opened, chain, weights_check = _check_weights(entry, run)
+    model, recipe = build_on_meta(entry), _recipe_of(run)
+    checks = [_check_files(run), _check_recipe(entry, run, recipe), _check_log(run, recipe), _check_result(entry, run)]
+    checks += check_counts(entry, model)
+    opened, chain, weights_check = _check_weights(entry, model, run)
     result = None
     if opened is not None and data is not None:
         result = evaluate(
             entry.name,
             data,
-            model=assign_weights(entry, opened.checkpoint),
+            model=model,
             device=device,
             precision=run.result.precision,
             batch_size=batch_size,
@@ -78,15 +80,9 @@ def verify_run(
             partial=True,  # what the images are called is compared with what the run says
             progress=named(progress, entry.name),
         )
-    checks = (
-        *(_check_files(run), _check_recipe(entry, run), _check_log(run), _check_result(entry, run)),
-        *check_counts(entry),
-        weights_check,
-        *_check_accuracy(
-            entry, run, result, "no test images given (--data DIR)" if opened else "no weights to evaluate"
-        ),
-    )
-    return Report(entry.name, checks, asdict(chain) if chain else None)
+    why = "no test images given (--data DIR)" if opened else "no weights to evaluate"
+    checks += [weights_check, *_check_accuracy(entry, run, result, why)]
+    return Report(entry.name, tuple(checks), asdict(chain) if chain else None)
 
 
 def recorded_by(run: Run) -> Measured:
@@ -106,40 +102,37 @@ def recorded_by(run: Run) -> Measured:
 # --- the small files ----------------------------------------------------------------------------------------------
 
 
-def _check_facts(name: str, facts: Mapping[str, bool]) -> Check:
-    wrong = [fact for fact, holds in facts.items() if not holds]
-    if wrong:
-        return Check(name, "failed", detail=f"not so: {'; '.join(wrong)}")
-    return Check(name, "passed", detail="; ".join(facts))
-
-
 def _check_files(run: Run) -> Check:
-    """Hold the files against the hashes in ``result.json``."""
-    wrong = []
-    for file, expected in run.result.files.items():
-        actual = sha256_of(run.folder / file)
-        if actual != expected:
-            wrong.append(f"{file}: expected sha256 {expected}, got {actual}")
+    """Hold the files, as they were read, against the hashes in ``result.json``."""
+    pairs = [(file, expected, run.sha256[file]) for file, expected in run.result.files.items()]
+    wrong = [f"{file}: expected sha256 {said}, got {actual}" for file, said, actual in pairs if actual != said]
     if wrong:
         return Check("files", "failed", detail="; ".join(wrong))
     return Check("files", "passed", detail=f"sha256 of {', '.join(run.result.files)}")
 
 
-def _check_recipe(entry: Entry, run: Run) -> Check:
-    """Hold the values that were used against the recipe they are said to be of."""
-    said, values = run.recipe, run.recipe.values
+def _recipe_of(run: Run) -> Recipe | Check:
+    """Return the recipe that was used, or why its values are not one."""
     try:
-        recipe: Recipe = decode(Recipe, values, ("values",))
+        recipe: Recipe = decode(Recipe, run.recipe.values, ("values",))
     except WrongValueError as error:
         where = ".".join(map(str, error.where))
         return Check("recipe", "not checked", detail=f"another form than this version's: {where}: {error.why}")
     except ArgumentError as error:
         return Check("recipe", "failed", detail=str(error))
+    return recipe
+
+
+def _check_recipe(entry: Entry, run: Run, recipe: Recipe | Check) -> Check:
+    """Hold the values that were used against the recipe they are said to be of."""
+    if isinstance(recipe, Check):
+        return recipe
+    said = run.recipe
     facts = {
         f"row {run.result.row}": said.row == run.result.row,
         f"recipe {run.result.recipe}": said.recipe == run.result.recipe,
         "the same fields overridden in both files": said.overridden == run.result.overridden,
-        "overridden fields have the values given": said.overridden.items() <= values.items(),
+        "overridden fields have the values given": said.overridden.items() <= said.values.items(),
     }
     with contextlib.suppress(ArgumentError):  # a recipe that this version does not know
         registered = find_recipe(entry.recipe, said.recipe)
@@ -148,10 +141,10 @@ def _check_recipe(entry: Entry, run: Run) -> Check:
         facts[
             f"the values of the recipe {said.recipe}" + (f" ({', '.join(strays)} differ)" if strays else "")
         ] = not strays
-    return _check_facts("recipe", facts)
+    return check_facts("recipe", facts)
 
 
-def _check_log(run: Run) -> Check:
+def _check_log(run: Run, recipe: Recipe | Check) -> Check:
     """Hold the log against the recipe: every epoch and step there, in its place, learning rates as scheduled."""
     epochs, steps, result = run.log.epochs, run.log.steps, run.result
     numbers = [line.epoch for line in epochs]
@@ -171,9 +164,9 @@ def _check_log(run: Run) -> Check:
         "nothing changed on the way" + _told(run.log.changes): not run.log.changes,
         "the last epoch is the result": not _is_measured(run) or _is_result(epochs[-1], result),
     }
-    strays = _stray_rates(run)
+    strays = [] if isinstance(recipe, Check) else _stray_rates(run, recipe)
     facts["learning rates as scheduled" + (f" (other in epoch {_some(strays)})" if strays else "")] = not strays
-    check = _check_facts("log", facts)
+    check = check_facts("log", facts)
     if check.status == "passed" and not _is_measured(run):
         return Check("log", "not checked", detail="it does not say what the last epoch reached, as in older versions")
     return check
@@ -196,16 +189,12 @@ def _is_result(last: LogEpoch, result: ResultFile) -> bool:
     return all(top is not None and _is_percent(top, correct, result.num_images) for top, correct in pairs)
 
 
-def _stray_rates(run: Run) -> list[int]:
-    """Return the epochs in which a learning rate is not the recipe's; none where the values are of another form."""
-    try:
-        recipe: Recipe = decode(Recipe, run.recipe.values, ())
-    except (WrongValueError, ArgumentError):  # `_check_recipe` says so
-        return []
+def _stray_rates(run: Run, recipe: Recipe) -> list[int]:
+    """Return the epochs in which a learning rate is not the recipe's."""
     ends = [line.step for line in run.log.epochs]
     if not ends or not ends[0]:
         return []
-    lines = [*((line.epoch, line.step, line.lr) for line in run.log.steps)]
+    lines = [(line.epoch, line.step, line.lr) for line in run.log.steps]
     lines += [(line.epoch, line.step - 1, line.lr) for line in run.log.epochs]
     strays = {epoch for epoch, step, lr in lines if abs(lr - learning_rate(recipe, step, ends[0])) > 1e-6 * recipe.lr}
     return sorted(strays)
@@ -227,7 +216,7 @@ def _check_result(entry: Entry, run: Run) -> Check:
         f"{entry.exact.params:,} parameters": result.params == entry.exact.params,
         f"{entry.exact.flops:,} FLOPs": result.flops == entry.exact.flops,
     }
-    return _check_facts("result", facts)
+    return check_facts("result", facts)
 
 
 def _is_percent(percent: float, correct: int, total: int) -> bool:
@@ -241,49 +230,30 @@ def _some(numbers: list[int]) -> str:
 # --- weights and accuracy -----------------------------------------------------------------------------------------
 
 
-def _check_weights(entry: Entry, run: Run) -> tuple[LoadedWeights | None, Chain | None, Check]:
-    """Check the weights file against ``result.json`` and the row; return the weights if all is well."""
-    said = run.result.weights
-    path = run.folder / said.path
-    home = run.folder.resolve()
-    shipped = home.with_name(f"{home.name}.safetensors")  # as `accept_run` puts it
-    if not path.is_file() and shipped.is_file() and sha256_of(shipped) == said.sha256:
-        path = shipped
+def _check_weights(entry: Entry, model: ResNet, run: Run) -> tuple[LoadedWeights | None, Chain | None, Check]:
+    """Check the weights file against ``result.json`` and the row, as `check_weights`."""
+    said, home = run.result.weights, run.folder.resolve()
+    path, shipped = run.folder / said.path, home.with_name(f"{home.name}.safetensors")  # as `accept_run` puts it
+    if not path.is_file() and shipped.is_file() and shipped.stat().st_size == said.size_bytes:
+        path = shipped  # one of another size was stored anew, in another type
     if not path.is_file():
         why = f"{path} is not there: only the small files of the run are"
         return None, None, Check("weights", "not checked", detail=why)
-    found = f"sha256 {sha256_of(path)}, {path.stat().st_size} bytes"
-    expected = f"sha256 {said.sha256}, {said.size_bytes} bytes"
-    if found != expected:
-        return None, None, Check("weights", "failed", detail=f"{path}: expected {expected}; got {found}")
-    opened, chain, check = check_weights(entry, path, download=False, was_asked=False)
+    opened, chain, check = check_weights(
+        entry, model, lambda: LoadedWeights(load_checkpoint(path, sha256=said.sha256), None), was_asked=False
+    )
     if opened is None:
         return None, None, check
-    header, dtypes = opened.checkpoint.header, stored_dtypes(path)
+    header = opened.checkpoint.header
     facts = {
+        f"{said.size_bytes} bytes": path.stat().st_size == said.size_bytes,
         f"header says {entry.name}": header.get("model") == entry.name,
         f"header says recipe {run.result.recipe}": header.get("recipe") == run.result.recipe,
-        f"stored as {said.dtype}": dtypes <= {said.dtype, "int64"},
+        f"stored as {said.dtype}": opened.checkpoint.dtypes <= {said.dtype, "int64"},
     }
     if not all(facts.values()):
-        return None, None, _check_facts("weights", facts)
+        return None, None, check_facts("weights", facts)
     return opened, chain, replace(check, detail=f"{check.detail}; {'; '.join(facts)}")
-
-
-_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64"}
-
-
-def stored_dtypes(path: Path) -> set[str]:
-    """Return the types a safetensors file stores its tensors in, from its header.
-
-    Raises:
-        OSError: The file cannot be read.
-    """
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header: dict[str, Any] = json.loads(file.read(length))
-    kinds = {tensor["dtype"] for key, tensor in header.items() if key != "__metadata__"}
-    return {_DTYPES.get(kind, kind) for kind in kinds}
 
 
 def _check_accuracy(entry: Entry, run: Run, result: Evaluation | None, why: str) -> list[Check]:

@@ -6,8 +6,6 @@ the bytes of a second tensor ``paths`` in a ``.safetensors``, and in the column 
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ import numpy as np
 
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.inference.unfinished import Rows
+from resnet_zoo.weights.convert import header_bytes
 
 ROW_GROUP = 1024
 """Rows of a parquet file's row group."""
@@ -70,7 +69,7 @@ def write_npy(source: VectorSource, path: Path) -> None:
 def write_safetensors(source: VectorSource, path: Path) -> None:
     """Write a safetensors file: ``embeddings``, float32 (N, C), and ``paths``, the uint8 bytes of a JSON list.
 
-    By hand, because the library wants the whole in memory: eight bytes of length, a JSON header, the values.
+    By hand, because the library wants the whole in memory: the header, then the values.
     """
     end = source.num_rows * source.channels * 4
     num_bytes = source.paths_json.stat().st_size
@@ -79,10 +78,8 @@ def write_safetensors(source: VectorSource, path: Path) -> None:
         "embeddings": {"dtype": "F32", "shape": [source.num_rows, source.channels], "data_offsets": [0, end]},
         "paths": {"dtype": "U8", "shape": [num_bytes], "data_offsets": [end, end + num_bytes]},
     }
-    text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
     with path.open("wb") as file, source.paths_json.open("rb") as paths:
-        file.write(struct.pack("<Q", len(text)) + text)
+        file.write(header_bytes(header))
         _write_rows(source, file)
         while block := paths.read(1 << 20):
             file.write(block)

@@ -7,6 +7,7 @@ run with several seeds has a folder for each, and a ``<stamp>-seeds/summary.json
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import statistics
@@ -99,32 +100,35 @@ def read_run(folder: Path) -> Run:
     if not folder.is_dir():
         raise RunError(folder, "", "is not a folder; pass a run folder, runs/<row>/<stamp>")
     result = read_record(folder / RESULT_NAME, ResultFile)
+    texts = {name: read_text(folder / name) for name in HASHED_NAMES}
     return Run(
         folder=folder,
-        recipe=read_record(folder / RECIPE_NAME, RecipeFile),
-        environment=read_record(folder / ENVIRONMENT_NAME, EnvironmentFile),
-        log=read_log(folder / LOG_NAME),
+        recipe=read_record(folder / RECIPE_NAME, RecipeFile, texts[RECIPE_NAME]),
+        environment=read_record(folder / ENVIRONMENT_NAME, EnvironmentFile, texts[ENVIRONMENT_NAME]),
+        log=read_log(folder / LOG_NAME, texts[LOG_NAME]),
         result=result,
+        sha256={name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()},
     )
 
 
-def read_record(path: Path, kind: type[_Record]) -> _Record:
-    """Read one of the JSON files of a run folder.
+def read_record(path: Path, kind: type[_Record], text: str | None = None) -> _Record:
+    """Read one of the JSON files of a run folder, or its text where that was read already.
 
     Raises:
         RunError: The file is missing, unreadable, no JSON, or lacks a field, has one too many or a wrong one.
     """
-    return _decoded(path, "", _parse(path, read_text(path)), kind)
+    return _decoded(path, "", _parse(path, read_text(path) if text is None else text), kind)
 
 
-def read_log(path: Path) -> Log:
-    """Read ``log.jsonl``. A torn last line is left out and reported; anything else that is wrong is an error.
+def read_log(path: Path, text: str | None = None) -> Log:
+    """Read ``log.jsonl``, or its text where that was read already.
+
+    A torn last line is left out and reported; anything else that is wrong is an error.
 
     Raises:
         RunError: The file is missing or unreadable, or a line is not of its form.
     """
-    text = read_text(path)
-    lines = text.split("\n")
+    lines = (read_text(path) if text is None else text).split("\n")
     is_torn = bool(lines[-1]) and not is_complete(lines[-1].encode())
     if is_torn or not lines[-1]:
         lines.pop()
@@ -155,13 +159,13 @@ def _read_line(path: Path, number: int, line: str) -> LogLine:
 
 
 def read_text(path: Path) -> str:
-    """Read a text file of a run.
+    """Read a text file of a run; its line ends stay as they are.
 
     Raises:
         RunError: It is missing, unreadable, or no UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_bytes().decode()
     except OSError as error:
         raise RunError(path, "", f"cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

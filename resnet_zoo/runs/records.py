@@ -245,10 +245,11 @@ class SummaryFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A finished run folder, as read."""
+    """A finished run folder, as read; ``sha256`` is that of each of `HASHED_NAMES`."""
 
     folder: Path
     recipe: RecipeFile
     environment: EnvironmentFile
     log: Log
     result: ResultFile
+    sha256: dict[str, str]

@@ -15,11 +15,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load
 
-from resnet_zoo.base.files import write_atomically
+from resnet_zoo.base.files import sha256_of, write_atomically
 from resnet_zoo.training.learner import Learner
+from resnet_zoo.weights.checkpoint import read_safetensors
 from resnet_zoo.weights.convert import safetensors_bytes
 
 KEPT = 2
@@ -91,24 +90,23 @@ def load_newest(folder: Path, learner: Learner, say: Callable[[str], None]) -> P
     """
     for path in list_checkpoints(folder):
         try:
-            data = path.read_bytes()
+            digest = sha256_of(path)
         except OSError as error:
             say(f"{path} cannot be read ({error.strerror}); it is skipped.")
             continue
-        if not path.stem.endswith(hashlib.sha256(data).hexdigest()):
+        if not path.stem.endswith(digest):
             say(f"{path} is damaged; it is skipped.")
             continue
         try:
-            return _restore(learner, data)
-        except (SafetensorError, ValueError, TypeError, KeyError) as error:
+            return _restore(learner, path)
+        except (ValueError, TypeError, KeyError) as error:
             say(f"{path} is not a checkpoint of this training ({error}); it is skipped.")
     return None
 
 
-def _restore(learner: Learner, data: bytes) -> Position:
-    saved = load(data)
-    length = int.from_bytes(data[:8], "little")  # the header's: safetensors keeps its text metadata to itself
-    position = Position(**json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["position"]))
+def _restore(learner: Learner, path: Path) -> Position:
+    saved, header = read_safetensors(path)
+    position = Position(**json.loads(header["position"]))
     state = learner.state()
     for name, tensor in state.items():  # all is judged before anything is overwritten
         if name not in saved or saved[name].shape != tensor.shape:

@@ -16,7 +16,7 @@ from resnet_zoo.catalog.listing import measured_on
 from resnet_zoo.catalog.manifest import current_manifest
 from resnet_zoo.catalog.records import HUB_SCHEME, Entry, RunOrigin, UpstreamOrigin, WeightSet
 from resnet_zoo.errors import ArgumentError, CheckpointError, DownloadError, IntegrityError
-from resnet_zoo.weights.cache import cache_path, lock
+from resnet_zoo.weights.cache import cache_path, lock, object_path
 from resnet_zoo.weights.places import (
     FULL_SHA256_DIGITS,
     LocalWeights,
@@ -54,9 +54,8 @@ def list_cache() -> list[CachedFile]:
     owners: dict[str, list[tuple[str, LocalWeights]]] = {}
     for entry, tag, local in cached_sets():
         owners.setdefault(local.sha256, []).append((f"{entry.name}/{tag}", local))
-    folder = cache_path() / "objects"
-    paths = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
     rank = {sha256: position for position, sha256 in enumerate(owners)}
+    paths = (cache_path() / "objects").glob("*.safetensors")
     files = [_describe(path, owners.get(path.stem, [])) for path in paths]
     return sorted(files, key=lambda file: (rank.get(file.sha256, len(rank)), file.sha256))
 
@@ -192,14 +191,14 @@ def _host(source: str) -> str:
 
 def damaged_files(files: Iterable[CachedFile]) -> list[CachedFile]:
     """Return the files whose bytes do not have their sha256."""
-    return [file for file in files if sha256_of(_path_of(file)) != file.sha256]
+    return [file for file in files if sha256_of(object_path(file.sha256)) != file.sha256]
 
 
 def remove_files(files: Iterable[CachedFile]) -> int:
     """Remove files from the cache and return how many bytes that freed."""
     freed = 0
     for file in files:
-        _path_of(file).unlink(missing_ok=True)
+        object_path(file.sha256).unlink(missing_ok=True)
         freed += file.size_bytes
     return freed
 
@@ -292,7 +291,3 @@ def _describe(path: Path, owners: list[tuple[str, LocalWeights]]) -> CachedFile:
     return CachedFile(
         path.stem, found.st_size, modified, names, local.source if local else "", local.pin if local else ""
     )
-
-
-def _path_of(file: CachedFile) -> Path:
-    return cache_path() / "objects" / f"{file.sha256}.safetensors"

@@ -31,6 +31,7 @@ class Checkpoint:
         path: The file.
         sha256: Of the file's bytes, 64 hex digits.
         header: The text metadata of a safetensors file, empty for others.
+        dtypes: The types that the file stores its values in, such as ``float32`` and ``int64``.
     """
 
     tensors: dict[str, Tensor]
@@ -38,6 +39,7 @@ class Checkpoint:
     path: Path
     sha256: str
     header: Mapping[str, str]
+    dtypes: frozenset[str] = frozenset()
 
 
 def load_checkpoint(path: str | os.PathLike[str], *, sha256: str | None = None) -> Checkpoint:
@@ -66,7 +68,7 @@ def load_checkpoint(path: str | os.PathLike[str], *, sha256: str | None = None) 
     if before.st_size == 0:
         raise CheckpointError(path, "the file is empty. Fetch it again.")
     if path.suffix.lower() == ".safetensors" or _looks_like_safetensors(path):
-        tensors, header = _read_safetensors(path)
+        tensors, header = read_safetensors(path)
     else:
         tensors, header = _state_dict(_read_pickle(path), path), {}
     if _stat(path) != before:  # what was mapped is then not what was hashed
@@ -75,9 +77,9 @@ def load_checkpoint(path: str | os.PathLike[str], *, sha256: str | None = None) 
     layout = _layout_of(tensors, header)
     if layout == "openmmlab":
         tensors = renamed(tensors, openmmlab_to_ours(tensors))
-    return Checkpoint(
-        {key: _as_float32(key, tensor, path) for key, tensor in tensors.items()}, layout, path, actual, header
-    )
+    widened = {key: _as_float32(key, tensor, path) for key, tensor in tensors.items()}
+    dtypes = frozenset(str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values())
+    return Checkpoint(widened, layout, path, actual, header, dtypes)
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,12 @@ def _upstream_hashes(file_name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(origin.sha256_prefix for origin in found))
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors of a safetensors file as they are stored, and the texts of its header.
+
+    Raises:
+        CheckpointError: It is not such a file.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
@@ -123,10 +130,9 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _looks_like_safetensors(path: Path) -> bool:
-    """Tell whether a file begins as safetensors do: eight bytes of length, then a JSON object that ends in time."""
+    """Tell whether a file begins as safetensors do: eight bytes of length, then a JSON object; no torch.save does."""
     with path.open("rb") as file:
-        head = file.read(9)
-    return len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
+        return file.read(9)[8:] == b"{"
 
 
 class _Ignored:

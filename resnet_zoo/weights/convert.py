@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import os
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -120,15 +120,19 @@ def _save(content: object, path: Path) -> None:
 def safetensors_bytes(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> bytes:
     """Serialise tensors so that equal content gives equal bytes.
 
-    The library writes the tensors in a fixed order but the metadata in a random one; so its JSON header is put in
-    order here (keys sorted, padded with spaces to 8 bytes as the format wants).
+    The library writes the tensors in a fixed order but the metadata in a random one; so its header is put in order.
     """
     separate = {key: tensor.clone(memory_format=torch.contiguous_format) for key, tensor in tensors.items()}
     data = safetensors.torch.save(separate, metadata=dict(header))
-    (length,) = struct.unpack("<Q", data[:8])
-    ordered = json.dumps(json.loads(data[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
-    ordered += b" " * (-len(ordered) % 8)
-    return struct.pack("<Q", len(ordered)) + ordered + data[8 + length :]
+    start = 8 + int.from_bytes(data[:8], "little")
+    return header_bytes(json.loads(data[8:start])) + data[start:]
+
+
+def header_bytes(content: Mapping[str, Any]) -> bytes:
+    """Return what a safetensors file begins with: eight bytes of length, and JSON padded with spaces to 8 bytes."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
 
 
 def _check_target(target: Path, layout: str, *, overwrite: bool) -> None:

@@ -14,6 +14,7 @@ import glob
 import shutil
 from collections.abc import Callable
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 
 from resnet_zoo.base.files import sha256_of
@@ -36,6 +37,7 @@ from resnet_zoo.weights.places import (
     weights_here,
 )
 from resnet_zoo.weights.transfer import Patience, fetch, shown_address
+from resnet_zoo.weights.transfer import Progress as BytesProgress
 
 Progress = Callable[[str, int, int | None], None]
 """Called with (file name, bytes there, bytes in all or None)."""
@@ -86,10 +88,14 @@ def obtain_weights(
     has_wrong_bytes = False
     for source in sources:
         address = shown_address(source.address)
+        if source.is_remote and is_offline():
+            attempts[address] = "not asked, because offline mode is on"
+            continue
+        shown = partial(progress, source.name) if progress else None
         try:
-            if weights.file is not None and source.address == weights.file.path:
-                return _fetch_from_hub(weights.file, progress, anew=damaged is not None)
-            return _from_source(entry, tag, source, convert, damaged, patience or Patience(), progress)
+            if source.file is not None and source.address == source.file.path:
+                return _fetch_from_hub(source.file, shown, anew=damaged is not None)
+            return _from_source(entry, tag, source, convert, damaged, patience or Patience(), shown)
         except IntegrityError as error:
             attempts[address] = f"wrong bytes: expected sha256 {error.expected}, got {error.actual}"
             has_wrong_bytes = True
@@ -123,34 +129,29 @@ def _from_source(
     convert: Convert,
     damaged: Path | None,
     patience: Patience,
-    progress: Progress | None,
+    progress: BytesProgress | None,
 ) -> LocalWeights:
     """Fetch from one source, check, and put into the cache; one process at a time for the same file."""
-    weights = entry.weight_set(tag)
-    if source.is_remote and is_offline():
-        raise DownloadError({shown_address(source.address): _OFFLINE})
     with cache.lock(source.key):
         found = cached_weights(entry, tag)
         if found is not None and found.path != damaged:  # another process was faster
             return found
         part = cache.part_path(source.key, source.name)
-        digest = _collect(source, weights.file, part, patience, progress)
-        if source.is_upstream:
-            return _convert_and_pin(weights, source, part, digest, convert)
+        digest = _collect(source, part, patience, progress)
+        if source.file is None:
+            return _convert_and_pin(entry.weight_set(tag), source, part, digest, convert)
         cache.add_object(part, digest)
     return LocalWeights(cache.object_path(digest), digest, shown_address(source.address), digest, "sha256")
 
 
-def _collect(
-    source: Source, file: WeightsFile | None, part: Path, patience: Patience, progress: Progress | None
-) -> str:
+def _collect(source: Source, part: Path, patience: Patience, progress: BytesProgress | None) -> str:
     """Bring a source's bytes into ``part`` and return their sha256, which begins as expected.
 
     What continued an older part, or came out of Hugging Face's cache, and then has the wrong hash is fetched once more
     from the beginning.
     """
     for attempt in range(2):
-        digest, was_there = _transfer(source, file, part, patience, progress, anew=attempt > 0)
+        digest, was_there = _transfer(source, part, patience, progress, anew=attempt > 0)
         if digest.startswith(source.sha256):
             return digest
         cache.drop_part(part)
@@ -160,13 +161,7 @@ def _collect(
 
 
 def _transfer(
-    source: Source,
-    file: WeightsFile | None,
-    part: Path,
-    patience: Patience,
-    progress: Progress | None,
-    *,
-    anew: bool,
+    source: Source, part: Path, patience: Patience, progress: BytesProgress | None, *, anew: bool
 ) -> tuple[str, bool]:
     """Return the sha256 of what arrived, and whether some of it may have been there before."""
     part.parent.mkdir(parents=True, exist_ok=True)
@@ -177,13 +172,13 @@ def _transfer(
             max_bytes=source.size_bytes or MAX_CHECKPOINT_BYTES,
             exact=source.size_bytes is not None,
             patience=patience,
-            progress=_titled(progress, part),
+            progress=progress,
         )
         return result.sha256, result.resumed_bytes > 0
     is_hub = source.address.startswith(HUB_SCHEME)
     path = Path(source.address)
     if is_hub:
-        path = fetch_hub_file(HubFile.at(source.address), expected=file, again=anew, progress=_titled(progress, part))
+        path = fetch_hub_file(HubFile.at(source.address), expected=source.file, again=anew, progress=progress)
     try:
         opened = path.open("rb")
     except OSError as error:
@@ -193,30 +188,19 @@ def _transfer(
     return sha256_of(part), is_hub
 
 
-def _titled(progress: Progress | None, path: Path) -> Callable[[int, int | None], None] | None:
-    """Return a function that reports under a file's name."""
-    return (lambda there, total: progress(path.name, there, total)) if progress else None
-
-
-def _fetch_from_hub(file: WeightsFile, progress: Progress | None, *, anew: bool) -> LocalWeights:
+def _fetch_from_hub(file: WeightsFile, progress: BytesProgress | None, *, anew: bool) -> LocalWeights:
     """Let huggingface_hub fetch a file of others' repositories, to be used where it puts it.
 
     Raises:
-        DownloadError: Offline mode is on, or the client's own words.
+        DownloadError: The client's own words.
         IntegrityError: It has another hash; it was removed from the client's cache.
     """
-    if is_offline():
-        raise DownloadError({file.path: _OFFLINE})
-    titled = _titled(progress, Path(file.name))
-    path = fetch_hub_file(HubFile.at(file.path), expected=file, again=anew, progress=titled)
+    path = fetch_hub_file(HubFile.at(file.path), expected=file, again=anew, progress=progress)
     digest = sha256_of(path)
     if digest != file.sha256:
         forget_hub_file(path)
         raise IntegrityError(file.path, file.sha256, digest)
     return checked_by(file, path, file.path)
-
-
-_OFFLINE = "not asked, because offline mode is on"
 
 
 def _convert_and_pin(weights: WeightSet, source: Source, part: Path, digest: str, convert: Convert) -> LocalWeights:

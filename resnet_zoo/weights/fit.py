@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from torch import Tensor
 
 from resnet_zoo.catalog.manifest import current_manifest
 from resnet_zoo.catalog.records import Entry
 from resnet_zoo.errors import CheckpointError, WeightsMismatchError
-from resnet_zoo.network.building import Shapes, expected_shapes, shapes_of, with_counters
+from resnet_zoo.network.building import (
+    Shapes,
+    build_on_meta,
+    expected_shapes,
+    image_channels,
+    shapes_of,
+    with_counters,
+)
+from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.weights.checkpoint import Checkpoint
 
 
@@ -43,6 +52,19 @@ def check_fit(name: str, shapes: Shapes, checkpoint: Checkpoint) -> None:
     for key in shapes:
         if tensors[key].is_floating_point() == key.endswith("num_batches_tracked"):
             raise CheckpointError(checkpoint.path, f"{key} is {tensors[key].dtype}, which it cannot be.")
+
+
+def tensors_of(model: ResNet, entry: Entry) -> tuple[dict[str, Tensor], int]:
+    """Return the tensors of a row's network, with classes and channels of its own, on the CPU; and these channels.
+
+    Raises:
+        WeightsMismatchError: It is not the row's network.
+    """
+    tensors = {key: tensor.detach().cpu() for key, tensor in model.state_dict().items()}
+    in_channels = image_channels(tensors)
+    like = build_on_meta(entry, num_classes=model.fc.out_features, in_channels=in_channels)
+    check_fit(entry.name, shapes_of(like.state_dict()), Checkpoint(tensors, "resnet_zoo", Path("The model"), "", {}))
+    return tensors, in_channels
 
 
 def nearest_row(tensors: Mapping[str, Tensor]) -> str:

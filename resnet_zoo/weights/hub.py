@@ -7,56 +7,28 @@ its cache; that is done here at every load.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
-from resnet_zoo.catalog.records import Entry
-from resnet_zoo.errors import (
-    ArgumentError,
-    CheckpointError,
-    DownloadError,
-    IntegrityError,
-)
+from resnet_zoo.base.strict_json import is_sha256
+from resnet_zoo.catalog.names import HUB_PREFIX
+from resnet_zoo.errors import ArgumentError, CheckpointError, DownloadError, IntegrityError
 from resnet_zoo.weights.checkpoint import Checkpoint, load_checkpoint
 from resnet_zoo.weights.hub_config import CONFIG_NAME, WEIGHTS_NAME, HubConfig
 from resnet_zoo.weights.hub_files import HubFile, announced_hash, fetch_hub_file
+from resnet_zoo.weights.loading import LoadedWeights, OpenedNetwork
+from resnet_zoo.weights.places import LocalWeights
 
 _ADDRESS = re.compile(r"hf-hub:(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^@\s]+))?")
 
 
-@dataclass(frozen=True)
-class HubRepository:
-    """A network on the Hub whose bytes were checked.
-
-    Attributes:
-        repository: ``owner/name``.
-        revision: The commit.
-        name: The row whose network it is.
-        entry: That row, with the repository's number of classes.
-        num_classes: Width of its classifier.
-        in_channels: Image channels.
-        class_names: Names of the classes in label order, ``None`` if the repository does not say.
-        path: The weights in Hugging Face's cache.
-        sha256: Of the weights.
-        checkpoint: The weights.
-    """
-
-    repository: str
-    revision: str
-    name: str
-    entry: Entry
-    num_classes: int
-    in_channels: int
-    class_names: tuple[str, ...] | None
-    path: Path
-    sha256: str
-    checkpoint: Checkpoint
+_Read = TypeVar("_Read")
 
 
-def open_repository(address: str) -> HubRepository:
+def open_repository(address: str) -> OpenedNetwork:
     """Fetch a network from the Hub, or find it in Hugging Face's cache, and check every byte of it.
 
     The configuration and the weights are of the same commit. Both are checked against the hash the Hub announced, the
@@ -76,59 +48,46 @@ def open_repository(address: str) -> HubRepository:
     if match is None:
         raise ArgumentError(f"Expected hf-hub:owner/name or hf-hub:owner/name@revision, got {address!r}.")
     repository, revision = match["repository"], match["revision"]
-    path = _open_config(repository, revision)
-    commit = path.parent.name
-    config = HubConfig.read(path)
-    weights = _open_weights(repository, commit, config.sha256)
-    return HubRepository(
-        repository=repository,
-        revision=commit,
-        name=config.entry.name,
-        entry=dataclasses.replace(config.entry, num_classes=config.num_classes),
-        num_classes=config.num_classes,
-        in_channels=config.in_channels,
-        class_names=config.class_names,
-        path=weights.path,
-        sha256=weights.sha256,
-        checkpoint=weights,
-    )
+    config, commit = _open_config(repository, revision)
+    checkpoint = _open_weights(repository, commit, config.sha256)
+    source = f"{HUB_PREFIX}{repository}@{commit}"
+    local = LocalWeights(checkpoint.path, checkpoint.sha256, source, checkpoint.sha256, "hub")
+    return OpenedNetwork(config.entry, config.in_channels, config.class_names, LoadedWeights(checkpoint, local))
 
 
-def _open_config(repository: str, revision: str | None) -> Path:
-    """Return the configuration, as the Hub announced it; a damaged one is fetched again once."""
+def _open_config(repository: str, revision: str | None) -> tuple[HubConfig, str]:
+    """Return the configuration, as the Hub announced it, and its commit."""
     path = fetch_hub_file(HubFile(repository, revision, CONFIG_NAME))
-    file = HubFile(repository, path.parent.name, CONFIG_NAME)
+    commit = path.parent.name
+    file = HubFile(repository, commit, CONFIG_NAME)
     expected = _linked_hash(path) or announced_hash(file)
-    try:
-        _check_hash(path, expected)
-    except CheckpointError:
-        with contextlib.suppress(DownloadError):
-            _check_hash(fetch_hub_file(file, again=True), expected)
-            return path
-        raise
-    return path
+    return HubConfig.read(_repaired(file, path, lambda path: _checked_bytes(path, expected)), path), commit
 
 
 def _open_weights(repository: str, commit: str, sha256: str | None) -> Checkpoint:
-    """Load the weights with this sha256, or with the hash the Hub announced; damaged ones are fetched again once."""
+    """Load the weights with this sha256, or with the hash the Hub announced."""
     file = HubFile(repository, commit, WEIGHTS_NAME)
     path = fetch_hub_file(file)
     announced = _linked_hash(path) or sha256 or announced_hash(file)
-    if sha256 and _is_sha256(announced) and announced != sha256:
+    if sha256 and is_sha256(announced) and announced != sha256:
         raise IntegrityError(file.address, sha256, announced)
-    expected = sha256 or announced
+    return _repaired(file, path, lambda path: _load(path, sha256 or announced))
+
+
+def _repaired(file: HubFile, path: Path, read: Callable[[Path], _Read]) -> _Read:
+    """Read a file of the client's cache; a damaged one is fetched again once."""
     try:
-        return _load(path, expected)
+        return read(path)
     except (IntegrityError, CheckpointError):
         with contextlib.suppress(DownloadError):
-            return _load(fetch_hub_file(file, again=True), expected)
+            return read(fetch_hub_file(file, again=True))
         raise
 
 
 def _load(path: Path, expected: str) -> Checkpoint:
-    if _is_sha256(expected):
+    if is_sha256(expected):
         return load_checkpoint(path, sha256=expected)
-    _check_hash(path, expected)
+    _checked_bytes(path, expected)
     return load_checkpoint(path)
 
 
@@ -141,18 +100,15 @@ def _linked_hash(path: Path) -> str | None:
     return path.readlink().name if path.is_symlink() else None
 
 
-def _check_hash(path: Path, expected: str) -> None:
-    """Check a file's bytes against its hash: a sha256, or git's."""
+def _checked_bytes(path: Path, expected: str) -> bytes:
+    """Return a file's bytes once they have its hash: a sha256, or git's."""
     data = path.read_bytes()
-    actual = hashlib.sha256(data).hexdigest() if _is_sha256(expected) else git_blob_hash(data)
+    actual = hashlib.sha256(data).hexdigest() if is_sha256(expected) else git_blob_hash(data)
     if actual != expected:
         raise CheckpointError(path, f"expected the hash {expected}, got {actual}. Remove the file to fetch it again.")
+    return data
 
 
 def git_blob_hash(data: bytes) -> str:
     """Return the hash by which git, and so the Hub, knows a small file."""
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
-
-
-def _is_sha256(digest: str) -> bool:
-    return len(digest) == 64

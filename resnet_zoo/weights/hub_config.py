@@ -39,28 +39,30 @@ class HubConfig:
     """What a repository's ``config.json`` says.
 
     Attributes:
-        entry: The row whose network it is, with the preprocessing and the input size of this one.
-        num_classes: Width of its classifier.
+        entry: The row whose network it is, with this one's number of classes, preprocessing and input size.
         in_channels: Its image channels.
         class_names: Names of the classes in label order, if it says them.
         sha256: Of the weights; ``None`` in a configuration of timm's.
     """
 
     entry: Entry
-    num_classes: int
     in_channels: int
     class_names: tuple[str, ...] | None
     sha256: str | None
 
     @classmethod
-    def read(cls, path: Path) -> HubConfig:
+    def read(cls, content: bytes, path: Path) -> HubConfig:
         """Read a configuration of ours or of timm.
+
+        Args:
+            content: The file's.
+            path: The file, for errors.
 
         Raises:
             CheckpointError: It is not a configuration of a network in the table.
         """
         try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
+            raw = json.loads(content)
             ours = raw.get("resnet_zoo", {})
             row = ours["name"] if ours else _row_of_timm(raw)
             if not isinstance(row, str):
@@ -71,8 +73,7 @@ class HubConfig:
             if names is not None:
                 check_class_names(names, num_classes)
             config = cls(
-                entry=entry,
-                num_classes=num_classes,
+                entry=dataclasses.replace(entry, num_classes=num_classes),
                 in_channels=_positive(ours["in_channels"] if ours else _timm_channels(raw)),
                 class_names=tuple(names) if names else None,
                 sha256=ours["sha256"] if ours else None,

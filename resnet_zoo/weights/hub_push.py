@@ -15,12 +15,10 @@ from resnet_zoo.catalog.classes import class_names as list_of_classes
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.records import Entry, used_with
 from resnet_zoo.errors import ArgumentError, PublishError, ZooError
-from resnet_zoo.network.building import build_on_meta, image_channels, shapes_of
 from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.weights.cards import model_card
-from resnet_zoo.weights.checkpoint import Checkpoint
 from resnet_zoo.weights.convert import safetensors_bytes
-from resnet_zoo.weights.fit import check_fit
+from resnet_zoo.weights.fit import tensors_of
 from resnet_zoo.weights.hub_config import CONFIG_NAME, WEIGHTS_NAME, config_content
 from resnet_zoo.weights.hub_files import reason
 
@@ -115,10 +113,8 @@ def _files_of(
     model: ResNet, entry: Entry, repository: str, class_names: Sequence[str] | None, licence: str
 ) -> dict[str, bytes | Path]:
     """Return the files of a network by their name in the repository."""
-    tensors = {key: tensor.detach().cpu() for key, tensor in model.state_dict().items()}
-    num_classes, in_channels = model.fc.out_features, image_channels(tensors)
-    expected = shapes_of(build_on_meta(entry, num_classes=num_classes, in_channels=in_channels).state_dict())
-    check_fit(entry.name, expected, Checkpoint(tensors, "resnet_zoo", Path("the model"), "", {}))
+    tensors, in_channels = tensors_of(model, entry)
+    num_classes = model.fc.out_features
     if class_names is None and num_classes == entry.num_classes:
         class_names = list_of_classes(entry.classes)
     if class_names is not None and len(class_names) != num_classes:

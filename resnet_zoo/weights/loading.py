@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -34,6 +33,23 @@ class LoadedWeights:
 
     checkpoint: Checkpoint
     local: LocalWeights | None
+
+
+@dataclass(frozen=True)
+class OpenedNetwork:
+    """A network that was read from a file or a repository, every byte hashed.
+
+    Attributes:
+        entry: The row whose network it is, with its own number of classes, preprocessing and input size.
+        in_channels: Image channels.
+        class_names: In label order, ``None`` if they are not said.
+        weights: Its weights.
+    """
+
+    entry: Entry
+    in_channels: int
+    class_names: tuple[str, ...] | None
+    weights: LoadedWeights
 
 
 def open_weights(
@@ -98,7 +114,13 @@ def _local_weights(
     entry: Entry, tag: str, *, download: bool, damaged: Path | None = None, progress: Progress | None
 ) -> LocalWeights:
     if download:
-        return obtain_weights(entry, tag, partial(_convert, entry), damaged=damaged, progress=progress)
+        return obtain_weights(
+            entry,
+            tag,
+            lambda source, target, sha256: convert_checkpoint(source, target, name=entry.name, sha256=sha256),
+            damaged=damaged,
+            progress=progress,
+        )
     local = weights_here(entry, tag, damaged=damaged)
     if local is None:
         fetch = f"`resnet-zoo download {entry.name} --weights {tag}` fetches them"
@@ -106,33 +128,40 @@ def _local_weights(
     return local
 
 
-def _convert(entry: Entry, source: Path, target: Path, sha256: str) -> None:
-    convert_checkpoint(source, target, name=entry.name, sha256=sha256)
-
-
 def assign_weights(
-    entry: Entry, checkpoint: Checkpoint, *, num_classes: int | None = None, in_channels: int = 3
+    entry: Entry,
+    checkpoint: Checkpoint,
+    *,
+    num_classes: int | None = None,
+    in_channels: int = 3,
+    into: ResNet | None = None,
 ) -> ResNet:
     """Return the row's network holding a checkpoint's tensors (not copied where they can be used as they are).
+
+    Args:
+        entry: The row.
+        checkpoint: The tensors.
+        num_classes: Another number of classes, as in `create_model`.
+        in_channels: Another number of image channels, as in `create_model`.
+        into: The network without values, if it was built already.
 
     Raises:
         WeightsMismatchError: The checkpoint does not fit.
         CheckpointError: A tensor has a type it cannot have.
     """
-    model = build_on_meta(entry, num_classes=num_classes, in_channels=in_channels)
-    tensors = with_counters(checkpoint.tensors)
-    stem = "conv1.weight" if "conv1.weight" in tensors else "conv1.0.weight"
-    has_own_head = num_classes is not None and _size(tensors, "fc.bias", 0) == num_classes
-    has_own_stem = in_channels != 3 and _size(tensors, stem, 1) == in_channels
-    stored_classes = num_classes if has_own_head else None
-    stored_channels = in_channels if has_own_stem else 3
-    stored = model
-    if (stored_classes, stored_channels) != (num_classes, in_channels):
-        stored = build_on_meta(entry, num_classes=stored_classes, in_channels=stored_channels)
-    check_fit(entry.name, shapes_of(stored.state_dict()), checkpoint)
-    if in_channels != 3 and not has_own_stem:
+    model = into or build_on_meta(entry, num_classes=num_classes, in_channels=in_channels)
+    tensors, shapes = with_counters(checkpoint.tensors), shapes_of(model.state_dict())
+    stem = "conv1.weight" if "conv1.weight" in shapes else "conv1.0.weight"
+    adapts_head = model.fc.out_features != entry.num_classes and _size(tensors, "fc.bias", 0) != num_classes
+    adapts_stem = in_channels != 3 and _size(tensors, stem, 1) != in_channels
+    if adapts_head:
+        shapes |= {"fc.weight": (entry.num_classes, model.fc.in_features), "fc.bias": (entry.num_classes,)}
+    if adapts_stem:
+        shapes[stem] = (shapes[stem][0], 3, *shapes[stem][2:])
+    check_fit(entry.name, shapes, checkpoint)
+    if adapts_stem:
         tensors[stem] = adapt_input(tensors[stem], in_channels)
-    if num_classes not in (None, entry.num_classes) and not has_own_head:
+    if adapts_head:
         fresh = torch.nn.Linear(tensors["fc.weight"].shape[1], model.fc.out_features)
         initialise_classifier(fresh)
         tensors |= dict(zip(_HEAD, (fresh.weight.detach(), fresh.bias.detach()), strict=True))

@@ -4,37 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from resnet_zoo.base.files import check_target, sha256_of, write_atomically
 from resnet_zoo.base.strict_json import WrongValueError
 from resnet_zoo.catalog.manifest import get_entry
-from resnet_zoo.catalog.records import Entry, Preprocess
+from resnet_zoo.catalog.records import Preprocess
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.network.building import build_on_meta, image_channels, shapes_of
+from resnet_zoo.network.building import build_on_meta, shapes_of
 from resnet_zoo.network.resnet import ResNet
-from resnet_zoo.weights.checkpoint import Checkpoint, load_checkpoint
+from resnet_zoo.weights.checkpoint import load_checkpoint
 from resnet_zoo.weights.convert import safetensors_bytes
-from resnet_zoo.weights.fit import check_fit
+from resnet_zoo.weights.fit import check_fit, tensors_of
+from resnet_zoo.weights.loading import LoadedWeights, OpenedNetwork
 from resnet_zoo.weights.network_header import FIELDS, NetworkHeader
-
-
-@dataclass(frozen=True)
-class NetworkFile:
-    """A network that was read from a file whose bytes were hashed.
-
-    Attributes:
-        entry: The row whose network it is, with the file's number of classes, preprocessing and input size.
-        in_channels: Image channels.
-        class_names: In label order.
-        checkpoint: The weights, the file's sha256 and its header.
-    """
-
-    entry: Entry
-    in_channels: int
-    class_names: tuple[str, ...]
-    checkpoint: Checkpoint
 
 
 def save_network(
@@ -75,15 +58,13 @@ def save_network(
     path = Path(path)
     check_target(path, (".safetensors",), overwrite=overwrite)
     entry = get_entry(row)
-    tensors = {key: tensor.detach().cpu() for key, tensor in model.state_dict().items()}
-    num_classes, in_channels = model.fc.out_features, image_channels(tensors)
-    if len(class_names) != num_classes:
-        raise ArgumentError(f"Expected {num_classes} class names, one per class of the model; got {len(class_names)}.")
+    tensors, in_channels = tensors_of(model, entry)
+    if len(class_names) != model.fc.out_features:
+        expected = f"{model.fc.out_features} class names, one per class of the model"
+        raise ArgumentError(f"Expected {expected}; got {len(class_names)}.")
     size = (in_channels, *entry.input_size[1:]) if input_size is None else tuple(input_size)
     header = NetworkHeader(entry.name, tuple(class_names), preprocess or entry.preprocess, size)
     texts = _checked_texts(header, in_channels, metadata or {})
-    expected = shapes_of(build_on_meta(entry, num_classes=num_classes, in_channels=in_channels).state_dict())
-    check_fit(entry.name, expected, Checkpoint(tensors, "resnet_zoo", Path("The model"), "", {}))
     data = safetensors_bytes(tensors, texts)
     write_atomically(path, lambda part: part.write_bytes(data))
     return sha256_of(path)
@@ -104,7 +85,7 @@ def _checked_texts(header: NetworkHeader, in_channels: int, metadata: Mapping[st
     return {**metadata, **header.as_text()}
 
 
-def read_network(path: str | os.PathLike[str]) -> NetworkFile:
+def read_network(path: str | os.PathLike[str]) -> OpenedNetwork:
     """Read a network from a file that `save_network` wrote; its header is checked as strictly as its tensors.
 
     Raises:
@@ -116,4 +97,4 @@ def read_network(path: str | os.PathLike[str]) -> NetworkFile:
     header = NetworkHeader.read(checkpoint.header, checkpoint.path)
     entry, in_channels = header.entry, header.input_size[0]
     check_fit(entry.name, shapes_of(build_on_meta(entry, in_channels=in_channels).state_dict()), checkpoint)
-    return NetworkFile(entry, in_channels, header.class_names, checkpoint)
+    return OpenedNetwork(entry, in_channels, header.class_names, LoadedWeights(checkpoint, None))

@@ -49,7 +49,7 @@ class Source:
         key: What a transfer is filed under; it stays the same when more is learnt of the file.
         sha256: What is known of its sha256: all 64 digits, or the leading ones.
         size_bytes: Its size, where it is known.
-        is_upstream: It is a checkpoint that has to be converted.
+        file: What the manifest says of it; ``None``: it is an upstream checkpoint, which has to be converted.
     """
 
     address: str
@@ -57,7 +57,7 @@ class Source:
     key: str
     sha256: str
     size_bytes: int | None
-    is_upstream: bool
+    file: WeightsFile | None
 
     @property
     def is_remote(self) -> bool:
@@ -82,14 +82,14 @@ def sources_of(weights: WeightSet) -> Iterator[Source]:
 
 
 def _published_source(file: WeightsFile, address: str) -> Source:
-    return Source(address, file.name, file.sha256[:16], file.sha256, file.size_bytes, is_upstream=False)
+    return Source(address, file.name, file.sha256[:16], file.sha256, file.size_bytes, file)
 
 
 def _upstream_source(origin: UpstreamOrigin, address: str) -> Source:
     pin = _pin_of(origin)
     known = pin.sha256 if pin is not None else origin.sha256_prefix
     size = origin.witness.size_bytes if origin.witness is not None else None
-    return Source(address, origin.file_name, origin.sha256_prefix[:8], known, size, is_upstream=True)
+    return Source(address, origin.file_name, origin.sha256_prefix[:8], known, size, None)
 
 
 def _published_addresses(file: WeightsFile) -> list[str]:

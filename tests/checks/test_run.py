@@ -16,7 +16,7 @@ import resnet_zoo.checks.run
 from resnet_zoo.catalog.classes import class_folders
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.checks.report import REPRODUCTION_TOLERANCE_PCT, RUN_CHECKS, Report
-from resnet_zoo.checks.run import stored_dtypes, verify_run
+from resnet_zoo.checks.run import verify_run
 from resnet_zoo.cli.main import main
 from resnet_zoo.errors import ArgumentError, DatasetError, RunError, UnknownModelError
 from resnet_zoo.inference.evaluation import evaluate
@@ -42,16 +42,21 @@ def failed(report: Report) -> list[str]:
 # --- a true run ---------------------------------------------------------------------------------------------------
 
 
-def test_a_true_run_passes_every_check_that_can_be_made(good_run: MadeRun) -> None:
-    report = verify_run(good_run.folder, data=good_run.data, device="cpu")
+@pytest.fixture(scope="module")
+def true_report(good_run: MadeRun) -> Report:
+    return verify_run(good_run.folder, data=good_run.data, device="cpu")
+
+
+def test_a_true_run_passes_every_check_that_can_be_made(good_run: MadeRun, true_report: Report) -> None:
+    report = true_report
     passed = [*RUN_CHECKS, *COUNTS, "weights", "top1", "top5"]
     assert statuses(report) == {**dict.fromkeys(passed, "passed"), **dict.fromkeys(ACCURACY[2:], "not checked")}
     assert report.chain is not None
     assert report.chain["file_sha256"] == read_run(good_run.folder).result.weights.sha256
 
 
-def test_published_and_recorded_stand_beside_what_is_measured_now(good_run: MadeRun) -> None:
-    check = verify_run(good_run.folder, data=good_run.data, device="cpu").check("top1")
+def test_published_and_recorded_stand_beside_what_is_measured_now(good_run: MadeRun, true_report: Report) -> None:
+    check = true_report.check("top1")
     assert check.published == "94.82"
     assert check.recorded == check.measured == f"{read_run(good_run.folder).result.top1:.2f}"
     assert "tolerance 0 images (same device and torch)" in check.detail
@@ -63,6 +68,30 @@ def test_without_images_the_accuracy_is_not_checked(good_run: MadeRun) -> None:
     assert [report.check(name).status for name in ACCURACY] == ["not checked"] * 4
     assert report.check("top1").detail == "no test images given (--data DIR)"
     assert not report.failed
+
+
+def test_every_file_of_a_run_is_read_once(good_run: MadeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    plain = Path.open
+
+    def noted(path: Path, *arguments: Any, **options: Any) -> Any:
+        opened.append(path.name)
+        return plain(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", noted)
+    verify_run(good_run.folder)
+    names = [name for name in opened if (good_run.folder / name).exists()]
+    assert good_run.weights.name in names
+    assert sorted(names) == sorted(set(names))
+
+
+def test_weights_that_ship_beside_the_small_files_are_checked_if_they_have_the_runs_size(made_run: MadeRun) -> None:
+    shipped = made_run.weights.rename(made_run.folder.with_name(f"{made_run.folder.name}.safetensors"))
+    assert verify_run(made_run.folder).check("weights").status == "passed"
+    flip(shipped)
+    assert verify_run(made_run.folder).check("weights").status == "failed"
+    shipped.write_bytes(shipped.read_bytes() + b"x")  # other weights, as `accept_run` stores in another type
+    assert verify_run(made_run.folder).check("weights").status == "not checked"
 
 
 def test_a_run_without_its_weights_is_not_checked_beyond_its_small_files(made_run: MadeRun) -> None:
@@ -215,6 +244,14 @@ WRONG: dict[str, tuple[Change, str, str]] = {
         "weights",
         "stored as float32",
     ),
+    "weights of another size": (
+        lambda made: made.change(
+            "result.json",
+            weights=json.loads((made.folder / "result.json").read_text())["weights"] | {"size_bytes": 77},
+        ),
+        "weights",
+        "77 bytes",
+    ),
     "a header of another row": (
         lambda made: made.rewrite_weights(safetensors_bytes(half(state_dict()), header(model="resnet34_cifar10"))),
         "weights",
@@ -334,10 +371,6 @@ def test_a_changed_recipe_is_not_held_against_the_published_accuracy(
     monkeypatch.setattr(resnet_zoo.checks.run, "evaluate", lambda *_, **__: evaluated(9000))
     check = verify_run(made_run.folder, data=made_run.data).check("published_top1")
     assert (check.status, check.detail) == ("not checked", "the recipe was changed: epochs, milestones")
-
-
-def test_the_types_a_file_stores_are_read_from_its_header(good_run: MadeRun) -> None:
-    assert stored_dtypes(good_run.weights) == {"bfloat16", "int64"}
 
 
 # --- the command --------------------------------------------------------------------------------------------------

@@ -42,7 +42,6 @@ from tests.private_zoo import (
     ROOT,
     TAG,
     Fault,
-    Obtaining,
     bad_files,
     copy,
     files_below,
@@ -694,7 +693,7 @@ for size in sizes:
 
 
 @posix_only
-@pytest.mark.parametrize("step", ["_sha256_of", "_read_safetensors"])
+@pytest.mark.parametrize("step", ["_sha256_of", "read_safetensors"])
 def test_a_file_truncated_while_it_is_loaded_is_an_error_and_no_signal(
     step: str, origin: str, converted: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -856,14 +855,6 @@ def test_a_private_manifest_may_name_https_and_this_machine(url: str, is_good: b
             read_manifest(path)
 
 
-@pytest.mark.parametrize("place", ["../x.safetensors", "/x.safetensors", "a/../../x", "C:\\x", "file:///x", "a//b"])
-@pytest.mark.parametrize("field", ["file", "base_urls"])
-def test_a_private_manifest_cannot_lead_out_of_its_folder(place: str, field: str, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"files": {NAME: (place, SMALL)}} if field == "file" else {"base_urls": [place]}
-    with pytest.raises(ManifestError, match=r"stays inside its folder|https"):
-        read_manifest(write_manifest(tmp_path / "manifest.json", **options))
-
-
 # --- the command --------------------------------------------------------------------------------------------------
 
 
@@ -978,16 +969,6 @@ def test_an_exported_folder_is_a_mirror_without_network(
     assert len(server.requests) == 1
 
 
-def test_a_damaged_file_is_not_exported(use: Use, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    use(files={NAME: ("file.safetensors", SMALL)})
-    path = cache.object_path(sha256(SMALL))
-    path.parent.mkdir(parents=True)
-    path.write_bytes(SMALL[::-1])
-    result = run("cache", "export", tmp_path / "mirror")
-    assert result.exit_code == 1
-    assert files_below(tmp_path / "mirror") == []
-
-
 def test_verify_fetches_only_if_told_to(origin: str, server: FaultServer) -> None:
     report = data_of_verify(run("verify", NAME, "--format", "json"))
     assert (report["weights"]["status"], server.requests) == ("not checked", [])
@@ -1013,11 +994,3 @@ def test_a_bar_is_drawn_of_every_file(small: str) -> None:
     obtain(progress=lambda *arguments: seen.append(arguments))
     assert {name for name, _, _ in seen} == {upstream_name(SMALL)}
     assert seen[-1][1:] == (len(SMALL), len(SMALL))
-
-
-def test_the_processes_of_these_tests_end(tmp_path: Path) -> None:
-    racer = start_obtaining(tmp_path / "never", tmp_path)
-    wait_until(lambda: racer.is_ready)
-    assert isinstance(racer, Obtaining)
-    racer.process.kill()
-    assert racer.path() is None

@@ -98,14 +98,15 @@ def logits(address: str, options: Mapping[str, Any], size: int = 32) -> Tensor:
 
 def facts(address: str) -> dict[str, Any]:
     found = hub.open_repository(address)
+    assert found.weights.local is not None
     return {
-        "name": found.name,
-        "revision": found.revision,
-        "num_classes": found.num_classes,
+        "name": found.entry.name,
+        "revision": found.weights.local.source.rpartition("@")[2],
+        "num_classes": found.entry.num_classes,
         "in_channels": found.in_channels,
         "class_names": found.class_names,
-        "sha256": found.sha256,
-        "path": found.path,
+        "sha256": found.weights.checkpoint.sha256,
+        "path": found.weights.checkpoint.path,
     }
 
 
@@ -270,6 +271,10 @@ def test_a_token_is_needed_sent_and_not_passed_on(tmp_path: Path) -> None:
         assert "someone/new" not in server.repositories
 
 
+def config_of(content: Any) -> HubConfig:
+    return HubConfig.read(b"{" if content is None else json.dumps(content).encode(), Path("config.json"))
+
+
 CONFIGS: dict[str, tuple[Any, str]] = {
     "no JSON": (None, "not a configuration"),
     "a list": ([1], "not a configuration"),
@@ -284,12 +289,10 @@ CONFIGS: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("case", CONFIGS)
-def test_a_configuration_that_makes_no_sense_is_an_error(case: str, tmp_path: Path) -> None:
+def test_a_configuration_that_makes_no_sense_is_an_error(case: str) -> None:
     content, said = CONFIGS[case]
-    path = tmp_path / "config.json"
-    path.write_text("{" if content is None else json.dumps(content))
     with pytest.raises(CheckpointError, match=said):
-        HubConfig.read(path)
+        config_of(content)
 
 
 TIMM_A1: dict[str, Any] = {
@@ -305,10 +308,8 @@ TIMM_A1: dict[str, Any] = {
 }
 
 
-def test_images_get_in_as_a_configuration_of_timm_says(tmp_path: Path) -> None:
-    path = tmp_path / "config.json"
-    path.write_text(json.dumps(TIMM_A1))
-    assert HubConfig.read(path).entry.preprocess == get_entry("resnet18").weights["timm_a1"].published[0].preprocess
+def test_images_get_in_as_a_configuration_of_timm_says() -> None:
+    assert config_of(TIMM_A1).entry.preprocess == get_entry("resnet18").weights["timm_a1"].published[0].preprocess
     for change, said in (
         ({"interpolation": "lanczos"}, "one of bilinear, bicubic, got 'lanczos'"),
         ({"crop_mode": "squash"}, "expected center, got 'squash'"),
@@ -316,9 +317,8 @@ def test_images_get_in_as_a_configuration_of_timm_says(tmp_path: Path) -> None:
         ({"input_size": [3, 10**9, 10**9]}, "of 1 to 8192"),
         ({"mean": [0.5]}, "three finite numbers"),
     ):
-        path.write_text(json.dumps(TIMM_A1 | {"pretrained_cfg": TIMM_A1["pretrained_cfg"] | change}))
         with pytest.raises(CheckpointError, match=said):
-            HubConfig.read(path)
+            config_of(TIMM_A1 | {"pretrained_cfg": TIMM_A1["pretrained_cfg"] | change})
 
 
 def test_a_set_of_others_is_pushed_with_its_own_rules_and_licence(ask: Ask, server: HubServer) -> None:
@@ -340,14 +340,11 @@ def preprocess_of(address: str) -> Preprocess:
     return open_network(address).entry.preprocess
 
 
-def test_older_files_of_timm_are_understood(tmp_path: Path) -> None:
-    path = tmp_path / "config.json"
-    path.write_text(json.dumps({"architecture": "resnet50d", "num_classes": 5, "input_size": [1, 224, 224]}))
-    config = HubConfig.read(path)
-    assert (config.entry.name, config.num_classes, config.in_channels) == ("resnetv1d50_in1k", 5, 1)
-    path.write_text(json.dumps({"architecture": "resnet34", "pretrained_cfg": {"num_classes": 9}}))
-    config = HubConfig.read(path)
-    assert (config.entry.name, config.num_classes, config.in_channels) == ("resnet34_in1k", 9, 3)
+def test_older_files_of_timm_are_understood() -> None:
+    config = config_of({"architecture": "resnet50d", "num_classes": 5, "input_size": [1, 224, 224]})
+    assert (config.entry.name, config.entry.num_classes, config.in_channels) == ("resnetv1d50_in1k", 5, 1)
+    config = config_of({"architecture": "resnet34", "pretrained_cfg": {"num_classes": 9}})
+    assert (config.entry.name, config.entry.num_classes, config.in_channels) == ("resnet34_in1k", 9, 3)
 
 
 @pytest.mark.parametrize("address", ["hf-hub:", "hf-hub:net", "hf-hub:a/b/c", "hf-hub:a/b@", "hf-hub:../b@c d"])

@@ -29,9 +29,9 @@ def test_a_network_is_read_back_whole(pet_model: ResNet, pet_file: Path) -> None
     found = read_network(pet_file)
     assert (found.entry.name, found.entry.num_classes, found.in_channels) == (ROW, 3, 3)
     assert found.class_names == tuple(PETS)
-    assert found.checkpoint.sha256 == hashlib.sha256(pet_file.read_bytes()).hexdigest()
+    assert found.weights.checkpoint.sha256 == hashlib.sha256(pet_file.read_bytes()).hexdigest()
     for key, tensor in pet_model.state_dict().items():
-        assert torch.equal(found.checkpoint.tensors[key], tensor), key
+        assert torch.equal(found.weights.checkpoint.tensors[key], tensor), key
 
 
 def test_equal_networks_give_equal_bytes_and_their_hash(pet_model: ResNet, pet_file: Path, tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_flipped_bit_in_the_header_is_found_or_changes_the_hash(pet_file: Path
     data[position] ^= 1
     path = tmp_path / "flipped.safetensors"
     path.write_bytes(data)
-    assert read_network(path).checkpoint.sha256 != read_network(pet_file).checkpoint.sha256
+    assert read_network(path).weights.checkpoint.sha256 != read_network(pet_file).weights.checkpoint.sha256
 
 
 def test_files_without_a_network_are_refused(pet_file: Path, tmp_path: Path) -> None:
