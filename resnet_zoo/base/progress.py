@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
-Draw = Callable[[str, int, int | None], None]
-"""Called with (title, done, total); the total may be unknown."""
+Progress = Callable[[int, int | None], None]
+"""Called with (done, total); the total may be unknown."""
+
+TitledProgress = Callable[[str, int, int | None], None]
+"""Called with (title, done, total), the title that of a row or a file."""
 
 
-def progress_bar() -> AbstractContextManager[Draw]:
+def under_title(progress: TitledProgress | None, title: str) -> Progress | None:
+    """Return a function that reports progress under a title."""
+    return functools.partial(progress, title) if progress else None
+
+
+def progress_bar() -> AbstractContextManager[TitledProgress]:
     """Return a context that gives a function which draws a bar of images."""
     return _bars("MofNCompleteColumn", "TimeRemainingColumn")
 
 
-def download_bar() -> AbstractContextManager[Draw]:
+def download_bar() -> AbstractContextManager[TitledProgress]:
     """Return a context that gives a function which draws a bar of bytes for each file name."""
     return _bars("DownloadColumn", "TransferSpeedColumn", "TimeRemainingColumn")
 
 
 @contextlib.contextmanager
-def _bars(*columns: str) -> Iterator[Draw]:
+def _bars(*columns: str) -> Iterator[TitledProgress]:
     if not sys.stderr.isatty():
         yield lambda *_: None
         return

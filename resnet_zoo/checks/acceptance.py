@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,12 +19,12 @@ from typing import Any, Literal
 import torch
 
 from resnet_zoo.base.files import write_atomically
+from resnet_zoo.base.progress import TitledProgress, under_title
 from resnet_zoo.catalog.manifest import get_entry, manifest_path, replace_manifest
 from resnet_zoo.catalog.records import Entry, Measured, RunOrigin, UpstreamOrigin, WeightSet, WeightsFile, to_json
 from resnet_zoo.catalog.rules import TAG_FORM
 from resnet_zoo.checks.accuracy import measured_of
 from resnet_zoo.checks.report import RUN_CHECKS, Report
-from resnet_zoo.checks.rows import named
 from resnet_zoo.checks.run import verify_run
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.inference.evaluation import evaluate
@@ -76,7 +76,7 @@ def accept_run(
     device: torch.device | str = "auto",
     batch_size: int = 64,
     num_workers: int | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: TitledProgress | None = None,
 ) -> Acceptance:
     """Verify a run, and enter its weights into the manifest in use as a weight set of its row.
 
@@ -119,7 +119,7 @@ def accept_run(
         return Acceptance(report, missed, tag)
     with _removed_on_error() as written:
         path, file = _write_weights(run, target_dir, tag, dtype, written)
-        shown = named(progress, path.name)
+        shown = under_title(progress, path.name)
         measured = measured_of(evaluate(entry.name, data, weights=path, partial=True, progress=shown, **options))
         if not allow_worse:
             _refuse_worse(entry, tag, measured)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from resnet_zoo.base.progress import TitledProgress
 from resnet_zoo.catalog.manifest import manifest_path, parse_manifest, read_manifest, replace_manifest
 from resnet_zoo.catalog.records import (
     Entry,
@@ -30,7 +31,6 @@ from resnet_zoo.checks.pinning import chosen_rows, witness_of
 from resnet_zoo.errors import ArgumentError, IntegrityError, PublishError, WeightsUnavailableError
 from resnet_zoo.inference.evaluation import evaluate
 from resnet_zoo.weights.cards import zoo_card
-from resnet_zoo.weights.download import Progress
 from resnet_zoo.weights.hub import git_blob_hash
 from resnet_zoo.weights.hub_push import CARD_NAME, check_repository_name, commit_files, hub_errors_as_publish_errors
 from resnet_zoo.weights.loading import assign_weights, open_weights
@@ -89,7 +89,7 @@ def publish(
     *,
     data: str | os.PathLike[str] | None = None,
     dry_run: bool = False,
-    progress: Progress | None = None,
+    progress: TitledProgress | None = None,
 ) -> Publication:
     """Publish weight sets as safetensors on the Hugging Face Hub, and write them into the manifest in use.
 
@@ -145,7 +145,7 @@ def _tags_with_source(entry: Entry) -> list[str]:
     ]
 
 
-def _prepare(entry: Entry, tag: str, folders: Mapping[str, Path], progress: Progress | None) -> PublishedSet:
+def _prepare(entry: Entry, tag: str, folders: Mapping[str, Path], progress: TitledProgress | None) -> PublishedSet:
     """Fetch, convert, check and evaluate one weight set."""
     weights = entry.weight_set(tag)
     checkpoint = open_weights(entry, tag, progress=progress).checkpoint

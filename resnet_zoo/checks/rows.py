@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from resnet_zoo.base.progress import TitledProgress, under_title
 from resnet_zoo.catalog.classes import class_folders
 from resnet_zoo.catalog.manifest import get_entry, list_models
 from resnet_zoo.catalog.records import Entry, Exact, RunOrigin, UpstreamOrigin, used_with
@@ -38,7 +39,7 @@ def verify(
     num_workers: int | None = None,
     skip_bad: bool = False,
     partial: bool = False,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: TitledProgress | None = None,
 ) -> list[Report]:
     """Check every number of the rows: manifest, architecture, parameters, FLOPs, weights, top-1 and top-5.
 
@@ -97,7 +98,7 @@ def verify(
                 num_workers=num_workers,
                 skip_bad=skip_bad,
                 partial=partial,
-                progress=named(progress, entry.name),
+                progress=under_title(progress, entry.name),
             )
             known = entry.weights.get(tag) if isinstance(tag, str) else None
             is_retrained = known is not None and isinstance(known.origin, RunOrigin)
@@ -202,8 +203,3 @@ def check_weights(
         f"finite, fingerprint {chain.tensors_sha256}"
     )
     return opened, chain, Check("weights", "passed", None, f"sha256 {chain.file_sha256}", detail)
-
-
-def named(progress: Callable[[str, int, int], None] | None, name: str) -> Callable[[int, int], None] | None:
-    """Return a function that reports progress under a name."""
-    return functools.partial(progress, name) if progress else None

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 
+from resnet_zoo.base.progress import TitledProgress, under_title
 from resnet_zoo.base.strict_json import WrongValueError, decode
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.recipes import Recipe, find_recipe, learning_rate
 from resnet_zoo.catalog.records import Entry, Measured, to_json
 from resnet_zoo.checks.accuracy import check_accuracy, check_reproduction
 from resnet_zoo.checks.report import Check, Report, check_facts
-from resnet_zoo.checks.rows import check_counts, check_weights, named
+from resnet_zoo.checks.rows import check_counts, check_weights
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.inference.evaluation import Evaluation, evaluate
 from resnet_zoo.network.building import build_on_meta
@@ -36,7 +36,7 @@ def verify_run(
     device: torch.device | str = "auto",
     batch_size: int = 64,
     num_workers: int | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: TitledProgress | None = None,
 ) -> Report:
     """Check a finished run folder.
 
@@ -78,7 +78,7 @@ def verify_run(
             batch_size=batch_size,
             num_workers=num_workers,
             partial=True,  # what the images are called is compared with what the run says
-            progress=named(progress, entry.name),
+            progress=under_title(progress, entry.name),
         )
     why = "no test images given (--data DIR)" if opened else "no weights to evaluate"
     checks += [weights_check, *_check_accuracy(entry, run, result, why)]

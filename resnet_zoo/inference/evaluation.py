@@ -8,14 +8,15 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from resnet_zoo.base.devices import device_title, exact_float32, fast_dtype, resolve_device
 from resnet_zoo.base.machine import versions
+from resnet_zoo.base.progress import Progress
 from resnet_zoo.catalog.manifest import get_entry
+from resnet_zoo.catalog.recipes import Precision
 from resnet_zoo.catalog.records import used_with
 from resnet_zoo.errors import ArgumentError, DatasetError
 from resnet_zoo.images.test_sets import Batch, batches, open_test_set
@@ -23,9 +24,6 @@ from resnet_zoo.images.transform import Transform
 from resnet_zoo.inference.optimization import OptimizedModel, optimize_for_inference
 from resnet_zoo.weights.loading import assign_weights, open_weights
 from resnet_zoo.weights.provenance import Chain, chain_of
-
-Precision = Literal["float32", "bfloat16"]
-Progress = Callable[[int, int], None]
 
 TOP_K = (1, 5)
 

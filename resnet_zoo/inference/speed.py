@@ -18,13 +18,12 @@ from torch import nn
 
 from resnet_zoo.base.devices import device_title, exact_float32, resolve_device, supported_dtypes, wait_for
 from resnet_zoo.base.machine import versions
+from resnet_zoo.base.progress import TitledProgress
 from resnet_zoo.catalog.manifest import get_entry, list_models
 from resnet_zoo.catalog.records import Entry
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.inference.optimization import optimize_for_inference
 from resnet_zoo.network.building import build
-
-Progress = Callable[[str, int, int], None]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -90,7 +89,7 @@ def measure_speed(
     fast: bool = False,
     compile: bool = False,  # noqa: A002  # torch's own word
     seconds: float = 1.0,
-    progress: Progress | None = None,
+    progress: TitledProgress | None = None,
 ) -> Benchmark:
     """Measure the forward pass of rows with fresh random values, which take as long as any.
 

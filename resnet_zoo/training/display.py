@@ -13,7 +13,7 @@ import click
 
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.runs.records import LogEpoch, LogLine, LogStep
-from resnet_zoo.training.loop import Progress
+from resnet_zoo.training.loop import Pace
 
 
 class Console:
@@ -21,10 +21,10 @@ class Console:
 
     def __init__(self, bar: Any = None, held_out: str = "test") -> None:
         self.bar, self.held_out = bar, held_out
-        self.newest: Progress | None = None
+        self.newest: Pace | None = None
         self.task = bar.add_task("training", pace="") if bar else None
 
-    def watch(self, progress: Progress) -> None:
+    def watch(self, progress: Pace) -> None:
         """Move the bar."""
         self.newest = progress
         if self.bar:

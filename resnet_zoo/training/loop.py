@@ -35,7 +35,7 @@ _FLUSH_STEPS = {"cpu": 1}
 
 
 @dataclass(frozen=True)
-class Progress:
+class Pace:
     """What a watcher learns while training goes on.
 
     Attributes:
@@ -89,7 +89,7 @@ class Loop:
         evaluate_every: int = 1,
         checkpoint_s: float = 120.0,
         changes: Sequence[str] = (),
-        watch: Callable[[Progress], None] = lambda _: None,
+        watch: Callable[[Pace], None] = lambda _: None,
         on_line: Callable[[LogLine], None] = lambda _: None,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -202,11 +202,11 @@ class Loop:
         sums = torch.stack([torch.stack(losses).to(dtype) * images, torch.stack(corrects).to(dtype), images])
         return self.processes.total(sums).cpu()
 
-    def _progress(self, loss: float) -> Progress:
+    def _progress(self, loss: float) -> Pace:
         position = self.position
         pace_s = position.epoch_seconds / position.epoch_step
         left = (self.recipe.epochs - position.epoch) * self.steps_per_epoch - position.epoch_step
-        return Progress(
+        return Pace(
             epoch=position.epoch,
             epochs=self.recipe.epochs,
             step=position.epoch_step,

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 import torch
 
 from resnet_zoo.base.processes import Processes
+from resnet_zoo.catalog.recipes import Precision
 from resnet_zoo.catalog.records import Entry
 from resnet_zoo.images.test_sets import Batch, LabelledImages, batches, listing_sha256
 from resnet_zoo.images.transform import Transform
-from resnet_zoo.inference.evaluation import Precision, count_correct
+from resnet_zoo.inference.evaluation import count_correct
 from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.training.held_images import pixels_sha256, read_all
 

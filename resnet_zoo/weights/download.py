@@ -14,11 +14,11 @@ import glob
 import shutil
 from collections.abc import Callable
 from datetime import datetime, timezone
-from functools import partial
 from pathlib import Path
 
 from resnet_zoo.base.files import sha256_of
 from resnet_zoo.base.machine import is_offline
+from resnet_zoo.base.progress import Progress, TitledProgress, under_title
 from resnet_zoo.catalog.records import HUB_SCHEME, Entry, WeightSet, WeightsFile
 from resnet_zoo.errors import DownloadError, IntegrityError, WeightsUnavailableError, ZooError
 from resnet_zoo.weights import cache
@@ -37,9 +37,7 @@ from resnet_zoo.weights.places import (
     weights_here,
 )
 from resnet_zoo.weights.transfer import Patience, fetch, shown_address
-from resnet_zoo.weights.transfer import Progress as BytesProgress
 
-Progress = Callable[[str, int, int | None], None]
 """Called with (file name, bytes there, bytes in all or None)."""
 
 Convert = Callable[[Path, Path, str], object]
@@ -56,7 +54,7 @@ def obtain_weights(
     *,
     damaged: Path | None = None,
     patience: Patience | None = None,
-    progress: Progress | None = None,
+    progress: TitledProgress | None = None,
 ) -> LocalWeights:
     """Return a weight set's local file, fetched if it is not here.
 
@@ -91,7 +89,7 @@ def obtain_weights(
         if source.is_remote and is_offline():
             attempts[address] = "not asked, because offline mode is on"
             continue
-        shown = partial(progress, source.name) if progress else None
+        shown = under_title(progress, source.name)
         try:
             if source.file is not None and source.address == source.file.path:
                 return _fetch_from_hub(source.file, shown, anew=damaged is not None)
@@ -129,7 +127,7 @@ def _from_source(
     convert: Convert,
     damaged: Path | None,
     patience: Patience,
-    progress: BytesProgress | None,
+    progress: Progress | None,
 ) -> LocalWeights:
     """Fetch from one source, check, and put into the cache; one process at a time for the same file."""
     with cache.lock(source.key):
@@ -144,7 +142,7 @@ def _from_source(
     return LocalWeights(cache.object_path(digest), digest, shown_address(source.address), digest, "sha256")
 
 
-def _collect(source: Source, part: Path, patience: Patience, progress: BytesProgress | None) -> str:
+def _collect(source: Source, part: Path, patience: Patience, progress: Progress | None) -> str:
     """Bring a source's bytes into ``part`` and return their sha256, which begins as expected.
 
     What continued an older part, or came out of Hugging Face's cache, and then has the wrong hash is fetched once more
@@ -161,7 +159,7 @@ def _collect(source: Source, part: Path, patience: Patience, progress: BytesProg
 
 
 def _transfer(
-    source: Source, part: Path, patience: Patience, progress: BytesProgress | None, *, anew: bool
+    source: Source, part: Path, patience: Patience, progress: Progress | None, *, anew: bool
 ) -> tuple[str, bool]:
     """Return the sha256 of what arrived, and whether some of it may have been there before."""
     part.parent.mkdir(parents=True, exist_ok=True)
@@ -188,7 +186,7 @@ def _transfer(
     return sha256_of(part), is_hub
 
 
-def _fetch_from_hub(file: WeightsFile, progress: BytesProgress | None, *, anew: bool) -> LocalWeights:
+def _fetch_from_hub(file: WeightsFile, progress: Progress | None, *, anew: bool) -> LocalWeights:
     """Let huggingface_hub fetch a file of others' repositories, to be used where it puts it.
 
     Raises:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from resnet_zoo.base.machine import is_offline
+from resnet_zoo.base.progress import Progress
 from resnet_zoo.base.strict_json import is_sha256
 from resnet_zoo.catalog.records import HUB_SCHEME, WeightsFile
 from resnet_zoo.errors import DownloadError, IntegrityError
@@ -67,7 +68,7 @@ def fetch_hub_file(
     *,
     expected: WeightsFile | None = None,
     again: bool = False,
-    progress: Callable[[int, int | None], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Let the client find a file in its cache, or fetch it, and return where it keeps it; its bytes are not read.
 
@@ -149,7 +150,7 @@ def _check_announced(file: HubFile, expected: WeightsFile | None) -> str:
     return found.etag
 
 
-def _counted_by(progress: Callable[[int, int | None], None] | None, limit: int) -> dict[str, Any]:
+def _counted_by(progress: Progress | None, limit: int) -> dict[str, Any]:
     """Return options that make the client report to a function in place of its own bar, and end at a size limit.
 
     An older client takes none, and shows its own bar.

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from resnet_zoo.base.progress import TitledProgress
 from resnet_zoo.catalog.records import Entry, is_tag
 from resnet_zoo.errors import CheckpointError, IntegrityError, UnknownWeightsError, WeightsUnavailableError, ZooError
 from resnet_zoo.network.building import build_on_meta, shapes_of, with_counters
@@ -18,7 +19,7 @@ from resnet_zoo.network.resnet import ResNet, initialise_classifier
 from resnet_zoo.weights.cache import object_path, quarantine
 from resnet_zoo.weights.checkpoint import Checkpoint, load_checkpoint
 from resnet_zoo.weights.convert import convert_checkpoint
-from resnet_zoo.weights.download import Progress, next_step, obtain_weights
+from resnet_zoo.weights.download import next_step, obtain_weights
 from resnet_zoo.weights.fit import check_fit
 from resnet_zoo.weights.places import LocalWeights, weights_here
 
@@ -53,7 +54,7 @@ class OpenedNetwork:
 
 
 def open_weights(
-    entry: Entry, weights: str | os.PathLike[str], *, download: bool = True, progress: Progress | None = None
+    entry: Entry, weights: str | os.PathLike[str], *, download: bool = True, progress: TitledProgress | None = None
 ) -> LoadedWeights:
     """Read the checkpoint that a tag or path stands for; a tag is preferred where both could be meant.
 
@@ -76,7 +77,7 @@ def open_weights(
     return LoadedWeights(load_checkpoint(weights), None)
 
 
-def _open_tag(entry: Entry, tag: str, *, download: bool, progress: Progress | None) -> LoadedWeights:
+def _open_tag(entry: Entry, tag: str, *, download: bool, progress: TitledProgress | None) -> LoadedWeights:
     local = _local_weights(entry, tag, download=download, progress=progress)
     try:
         return LoadedWeights(load_checkpoint(local.path, sha256=local.sha256), local)
@@ -111,7 +112,7 @@ def _put_aside(local: LocalWeights, damage: ZooError) -> str:
 
 
 def _local_weights(
-    entry: Entry, tag: str, *, download: bool, damaged: Path | None = None, progress: Progress | None
+    entry: Entry, tag: str, *, download: bool, damaged: Path | None = None, progress: TitledProgress | None
 ) -> LocalWeights:
     if download:
         return obtain_weights(

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
+from resnet_zoo.base.progress import Progress
 from resnet_zoo.errors import DownloadError
 
 if TYPE_CHECKING:
     import requests
 
-Progress = Callable[[int, int | None], None]
 """Called with (bytes there, bytes in all or None)."""
 
 _BLOCK_BYTES = 1 << 18

@@ -24,7 +24,7 @@ from resnet_zoo.images.transform import Transform
 from resnet_zoo.network.building import build
 from resnet_zoo.training.held_images import HeldImages
 from resnet_zoo.training.learner import Learner, make_optimizer
-from resnet_zoo.training.loop import Loop, Progress
+from resnet_zoo.training.loop import Loop, Pace
 
 NAME, BATCH, NUM_STEPS = "resnet18_cifar10", 128, 16
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -69,7 +69,7 @@ def our_loop(images: HeldImages, precision: Precision, device: torch.device) -> 
     learner = Learner(build(entry), recipe, normalise, processes, compile_network=device.type == "cuda")
     ends: list[float] = []
 
-    def note(_: Progress) -> None:
+    def note(_: Pace) -> None:
         ends.append(time.perf_counter())
 
     with tempfile.TemporaryDirectory() as folder:

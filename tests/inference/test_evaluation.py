@@ -3,7 +3,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import cast
 
 import pytest
 import torch
@@ -12,12 +11,12 @@ from torch import Tensor, nn
 from resnet_zoo.base.files import sha256_of
 from resnet_zoo.catalog.classes import class_folders
 from resnet_zoo.catalog.manifest import get_entry
+from resnet_zoo.catalog.recipes import Precision
 from resnet_zoo.errors import ArgumentError, DatasetError, DownloadError, UnknownModelError
 from resnet_zoo.images.test_sets import Batch, batches, open_test_set
 from resnet_zoo.images.transform import create_transform
 from resnet_zoo.inference.evaluation import (
     Evaluation,
-    Precision,
     correct_in_top_k,
     count_correct,
     evaluate,
@@ -183,7 +182,7 @@ def test_an_alias_is_recorded_as_its_row(tmp_path: Path, class_tree: Tree) -> No
 
 
 def test_progress_is_called_after_every_batch_with_images_done(model: ResNet, class_tree: Tree) -> None:
-    calls: list[tuple[int, int]] = []
+    calls: list[tuple[int, int | None]] = []
     root = class_tree(CLASSES)
     (root / "test" / "cat" / "0000.png").write_bytes(b"junk")
     evaluate(
@@ -308,7 +307,7 @@ def test_a_negative_number_of_workers_is_refused(model: ResNet, class_tree: Tree
 
 def test_an_unknown_precision_is_refused(model: ResNet, tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="float32 or bfloat16, got 'float16'"):
-        run(model, tmp_path, precision=cast("Precision", "float16"))
+        run(model, tmp_path, precision="float16")
 
 
 def test_a_device_that_is_not_there_is_refused(model: ResNet, tmp_path: Path) -> None:

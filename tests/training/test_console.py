@@ -8,9 +8,9 @@ import pytest
 
 from resnet_zoo.runs.records import LogEpoch, LogStep
 from resnet_zoo.training.display import console
-from resnet_zoo.training.loop import Progress
+from resnet_zoo.training.loop import Pace
 
-PROGRESS = Progress(epoch=2, epochs=16, step=7, steps=391, loss=1.5, images_per_s=530.4, seconds_left=3723.6)
+PROGRESS = Pace(epoch=2, epochs=16, step=7, steps=391, loss=1.5, images_per_s=530.4, seconds_left=3723.6)
 EPOCH = LogEpoch(
     epoch=2,
     step=1173,

@@ -20,8 +20,9 @@ from pathlib import Path
 import pytest
 import urllib3
 
+from resnet_zoo.base.progress import Progress
 from resnet_zoo.errors import DownloadError
-from resnet_zoo.weights.transfer import Fetched, Patience, Progress, fetch, shown_address
+from resnet_zoo.weights.transfer import Fetched, Patience, fetch, shown_address
 from tests.fault_server import (
     LAST_MODIFIED,
     Answer,
