@@ -141,11 +141,7 @@ def _log_on_stderr() -> Iterator[None]:
     """Show what the package logs, for as long as the context lasts."""
     import logging
 
-    class OnStderr(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            click.echo(record.getMessage(), err=True)
-
-    log, handler = logging.getLogger("resnet_zoo"), OnStderr()
+    log, handler = logging.getLogger("resnet_zoo"), logging.StreamHandler()
     before = log.level
     log.addHandler(handler)
     log.setLevel(logging.INFO)

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from resnet_zoo.base.devices import cpu_flags, supported_dtypes
 from resnet_zoo.errors import ArgumentError
@@ -229,18 +230,10 @@ def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
     """Make the convolution compute what both did; in float64, so that only the last rounding differs."""
     if norm.running_mean is None or norm.running_var is None:
         raise ArgumentError("A batch-norm without running statistics cannot be folded.")
-    scale = (norm.running_var.double() + norm.eps).rsqrt()
-    if norm.weight is not None:
-        scale *= norm.weight.double()
-    bias = -norm.running_mean.double() * scale
-    if norm.bias is not None:
-        bias += norm.bias.double()
-    if convolution.bias is not None:
-        bias += convolution.bias.double() * scale
-    weight = convolution.weight.double() * scale[:, None, None, None]
     dtype = convolution.weight.dtype
-    convolution.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
-    convolution.bias = nn.Parameter(bias.to(dtype), requires_grad=False)
+    fused = fuse_conv_bn_eval(convolution.double(), norm.double())
+    convolution.weight, convolution.bias = fused.weight, fused.bias
+    convolution.to(dtype)
 
 
 def _check_dtype(dtype: torch.dtype, device: torch.device) -> None:
