@@ -14,7 +14,7 @@ import torch
 
 from resnet_zoo.base.devices import resolve_device
 from resnet_zoo.base.files import check_target, write_atomically
-from resnet_zoo.base.processes import Ranks
+from resnet_zoo.base.processes import Processes
 from resnet_zoo.errors import ArgumentError, DatasetError
 from resnet_zoo.images.batches import OnBad, num_cores
 from resnet_zoo.images.folders import check_there, find_images
@@ -118,21 +118,20 @@ def embed_files(
     header = header_for(output)
     check_target(output, overwrite=overwrite)
     given = _check_paths(paths)
-    ranks = Ranks.from_environment()
-    target = _device_of(device, ranks)
-    with ranks.connected(), hold_run(output, ranks.rank) as run:
+    processes = Processes.from_environment()
+    target = _device_of(device, processes)
+    with processes.connected(), hold_run(output, processes.rank) as run:
         network = open_network(name, weights=weights, size=size)
-        threads = num_threads or max(1, num_cores() // ranks.local_size)
+        threads = num_threads or max(1, num_cores() // processes.local_size)
         embedder = Embedder.of(network, target, fast=fast, num_threads=threads)
-        mine = _facts_of(network, embedder, batch_size, ranks)
-        ranks.first(lambda: run.begin(mine, find_images(given), restart=overwrite))
+        mine = _facts_of(network, embedder, batch_size, processes)
+        processes.first(lambda: run.begin(mine, find_images(given), restart=overwrite))
         facts = run.join(mine)
-        log = _open_log(run, facts, ranks.rank, header)
+        log = _open_log(run, facts, processes.rank, header)
         work = _make_rows(run, log, embedder, on_bad, progress)
-        ranks.wait()
-        written: list[EmbeddingFile] = []
-        ranks.first(lambda: written.append(_finish(run, log, header, *work)))
-        return written[0] if written else None
+        processes.wait()
+        written = processes.first(lambda: _finish(run, log, header, *work))
+        return written if processes.is_first else None
 
 
 def _check_numbers(batch_size: int, num_threads: int | None) -> None:
@@ -149,15 +148,15 @@ def _check_paths(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
     return given
 
 
-def _device_of(device: torch.device | str, ranks: Ranks) -> torch.device:
+def _device_of(device: torch.device | str, processes: Processes) -> torch.device:
     """Return the device of a process; with ``auto``, CUDA devices are dealt out."""
     found = resolve_device(device)
-    if device == "auto" and found.type == "cuda" and ranks.size > 1:
-        return torch.device("cuda", ranks.local_rank % torch.cuda.device_count())
+    if device == "auto" and found.type == "cuda" and processes.num_devices > 1:
+        return torch.device("cuda", processes.local_rank % torch.cuda.device_count())
     return found
 
 
-def _facts_of(network: Network, embedder: Embedder, batch_size: int, ranks: Ranks) -> RunFacts:
+def _facts_of(network: Network, embedder: Embedder, batch_size: int, processes: Processes) -> RunFacts:
     """Return what the vectors depend on; the images are still to be listed."""
     return RunFacts(
         model=network.entry.name,
@@ -168,7 +167,7 @@ def _facts_of(network: Network, embedder: Embedder, batch_size: int, ranks: Rank
         precision=embedder.precision,
         device=embedder.device.type,
         batch_size=batch_size,
-        num_processes=ranks.size,
+        num_processes=processes.num_devices,
         num_images=0,
         images_sha256="",
     )
