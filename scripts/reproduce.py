@@ -59,7 +59,7 @@ def main(
     debug: bool,  # noqa: ARG001  # ZooCommand reads it
     **settings: Any,
 ) -> None:
-    from resnet_zoo.base.processes import Ranks
+    from resnet_zoo.base.processes import Processes
     from resnet_zoo.training.reproduce import Settings, reproduce, reproduce_seeds
 
     fields = dict(_pair(text) for text in overrides) | ({"epochs": epochs} if epochs is not None else {})
@@ -73,7 +73,7 @@ def main(
         folder = reproduce(name, data, seed=seed, **how)
     else:
         folder = reproduce_seeds(name, data, seeds=range(seed, seed + seeds), **how)
-    if Ranks.from_environment().rank == 0:
+    if Processes.from_environment().is_first:
         click.echo(folder)
 
 

@@ -7,8 +7,8 @@ import ctypes
 import datetime
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -30,24 +30,31 @@ def num_restarts() -> int:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
+_CPU = torch.device("cpu")
+
+_Value = TypeVar("_Value")
+
+
 @dataclass(frozen=True)
-class Ranks:
-    """One process among those of a torchrun.
+class Processes:
+    """This process among those of a torchrun.
 
     Attributes:
         rank: Which one this is, from 0.
-        size: How many there are.
+        num_devices: How many there are; each has one device.
+        device: Of this process.
         local_rank: Which one it is on its machine.
         local_size: How many there are on its machine.
     """
 
     rank: int = 0
-    size: int = 1
+    num_devices: int = 1
+    device: torch.device = _CPU
     local_rank: int = 0
     local_size: int = 1
 
     @classmethod
-    def from_environment(cls) -> Ranks:
+    def from_environment(cls, device: torch.device = _CPU) -> Processes:
         """Read what torchrun sets; one process without it.
 
         Raises:
@@ -55,14 +62,15 @@ class Ranks:
         """
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
         if not os.environ.get("WORLD_SIZE"):
-            return cls()
+            return cls(device=device)
         defaults = ("", "", "0", "1")
         texts = [os.environ.get(name, default) for name, default in zip(names, defaults, strict=True)]
         numbers = [int(text) if text.isascii() and text.isdecimal() else -1 for text in texts]
         if min(numbers) < 0 or numbers[0] >= numbers[1] or numbers[2] >= numbers[3]:
             given = ", ".join(f"{name}={text}" for name, text in zip(names, texts, strict=True))
             raise ArgumentError(f"Expected the variables that torchrun sets, got {given}. Start it with torchrun.")
-        return cls(*numbers)
+        rank, num_devices, local_rank, local_size = numbers
+        return cls(rank, num_devices, device, local_rank, local_size)
 
     @contextlib.contextmanager
     def connected(self, backend: str = "gloo") -> Iterator[None]:
@@ -74,7 +82,7 @@ class Ranks:
         Raises:
             ArgumentError: They cannot be connected.
         """
-        if self.size == 1:
+        if self.num_devices == 1:
             yield
             return
         from torch.distributed.rendezvous import rendezvous
@@ -84,68 +92,15 @@ class Ranks:
             store, _, _ = next(rendezvous("env://", **wait))
             # torchrun may keep its store when it starts all processes again: addresses of dead ones are in it.
             own_keys = dist.PrefixStore(f"start {num_restarts()}", store)  # type: ignore[attr-defined]
-            dist.init_process_group(backend, store=own_keys, rank=self.rank, world_size=self.size, **wait)
+            dist.init_process_group(backend, store=own_keys, rank=self.rank, world_size=self.num_devices, **wait)
         except (RuntimeError, ValueError) as error:
             raise ArgumentError(
-                f"The {self.size} processes cannot be connected: {error}. Start with torchrun."
+                f"The {self.num_devices} processes cannot be connected: {error}. Start with torchrun."
             ) from error
         try:
             yield
         finally:
             dist.destroy_process_group()
-
-    def wait(self) -> None:
-        """Wait until every process is here.
-
-        Raises:
-            DatasetError: One of them has stopped.
-        """
-        self._say(True)
-
-    def first(self, action: Callable[[], object]) -> None:
-        """Have the first process do something while the others wait for it.
-
-        Raises:
-            DatasetError: In the others, if it failed.
-        """
-        if self.rank:
-            self.wait()
-            return
-        try:
-            action()
-        except BaseException:
-            with contextlib.suppress(DatasetError):
-                self._say(False)
-            raise
-        self.wait()
-
-    def _say(self, is_good: bool) -> None:
-        """Tell the others whether all is well here, and hear it from them."""
-        if self.size == 1:
-            return
-
-        answer = torch.tensor([int(is_good)])
-        try:
-            dist.all_reduce(answer, op=dist.ReduceOp.MIN)
-        except RuntimeError as error:  # the connection to one that died
-            raise DatasetError(_STOPPED) from error
-        if not answer.item():
-            raise DatasetError(_STOPPED)
-
-
-@dataclass(frozen=True)
-class Processes:
-    """This process among all.
-
-    Attributes:
-        rank: Number of this process, from 0.
-        num_devices: Processes in all; each has one device.
-        device: Of this process.
-    """
-
-    rank: int
-    num_devices: int
-    device: torch.device
 
     @property
     def is_first(self) -> bool:
@@ -158,11 +113,21 @@ class Processes:
             dist.all_reduce(values)
         return values
 
-    def first(self, action: Callable[[], Any]) -> Any:
+    def wait(self) -> None:
+        """Wait until every process is here.
+
+        Raises:
+            DatasetError: One of them has stopped.
+        """
+        with _notice_stops():
+            self.total(torch.zeros((), device=self.device))
+
+    def first(self, action: Callable[[], _Value]) -> _Value:
         """Have the first process do something, and return its value, plain values and paths, in all of them.
 
         Raises:
             ZooError, OSError: In all of them, what it raised in the first.
+            DatasetError: In the others, if it stopped otherwise.
         """
         outcome: list[Any] = [None, None]
         if self.is_first:
@@ -171,16 +136,26 @@ class Processes:
             except (ZooError, OSError) as error:
                 outcome[1] = error
         if self.num_devices > 1:
-            dist.broadcast_object_list(outcome, src=0)
+            with _notice_stops():
+                dist.broadcast_object_list(outcome, src=0)
         if outcome[1] is not None:
             raise outcome[1]
-        return outcome[0]
+        value: _Value = outcome[0]
+        return value
 
     def spread(self, tensors: Iterable[Tensor]) -> None:
         """Overwrite tensors of all processes with the first one's."""
         if self.num_devices > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, src=0)
+
+
+@contextlib.contextmanager
+def _notice_stops() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # the connection to one that died
+        raise DatasetError(_STOPPED) from error
 
 
 @contextlib.contextmanager
@@ -192,12 +167,14 @@ def join_processes(device: torch.device | str) -> Iterator[Processes]:
     Raises:
         ArgumentError: The device is not there, or the processes cannot be connected.
     """
-    ranks = Ranks.from_environment()
-    chosen = _own_device(ranks, resolve_device(device))
-    if chosen.type == "cpu":
+    processes = Processes.from_environment(resolve_device(device))
+    on_cuda = processes.device.type == "cuda"
+    if on_cuda:
+        processes = _with_own_device(processes)
+    elif processes.device.type == "cpu":
         _keep_freed_memory()
-    with ranks.connected("nccl" if chosen.type == "cuda" else "gloo"):
-        yield Processes(ranks.rank, ranks.size, chosen)
+    with processes.connected("nccl" if on_cuda else "gloo"):
+        yield processes
 
 
 def _keep_freed_memory() -> None:
@@ -216,18 +193,19 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 """From glibc's malloc.h."""
 
 
-def _own_device(ranks: Ranks, chosen: torch.device) -> torch.device:
-    """Return the CUDA device of this process among those of its machine, or what was chosen."""
-    if ranks.size == 1 or chosen.type != "cuda":
-        return chosen
-    if ranks.local_rank >= torch.cuda.device_count():
+def _with_own_device(processes: Processes) -> Processes:
+    """Deal out the CUDA devices of a machine to its processes; one alone keeps what was chosen."""
+    if processes.num_devices == 1:
+        return processes
+    count = torch.cuda.device_count()
+    if processes.local_rank >= count:
         raise ArgumentError(
-            f"{ranks.local_rank + 1} processes on this machine, which has {torch.cuda.device_count()} CUDA devices. "
-            "Pass torchrun a smaller --nproc-per-node."
+            f"{processes.local_rank + 1} processes on this machine, which has {count} CUDA devices. Pass torchrun a "
+            "smaller --nproc-per-node."
         )
-    own = torch.device("cuda", ranks.local_rank)
+    own = torch.device("cuda", processes.local_rank)
     torch.cuda.set_device(own)
-    return own
+    return replace(processes, device=own)
 
 
 def is_restarted() -> bool:

@@ -156,10 +156,10 @@ def _tell_what_was_done(ctx: click.Context, _option: click.Parameter, fast: bool
     """Let `optimize_for_inference` show its report; among many processes, that of the first."""
     if not fast:
         return False
-    from resnet_zoo.base.processes import Ranks
+    from resnet_zoo.base.processes import Processes
 
     try:
-        if Ranks.from_environment().rank == 0:
+        if Processes.from_environment().is_first:
             ctx.with_resource(_log_on_stderr())
     except ZooError as error:
         raise Failure(str(error), error.exit_code) from error

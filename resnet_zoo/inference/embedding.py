@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -75,7 +75,7 @@ class Embedder:
             pooled, precision = optimized, optimized.precision
         return cls(pooled, transform, device, channels, precision, num_threads)
 
-    def batches(self, batches: Iterable[list[ImageSource]]) -> Iterator[tuple[ImageBatch, Rows]]:
+    def batches(self, batches: Iterable[Sequence[ImageSource]]) -> Iterator[tuple[ImageBatch, Rows]]:
         """Yield each batch of images as it was read, with its vectors (N, C), in order."""
         if self.device.type != "cpu":
             read = map_in_order(partial(read_batch, transform=self.transform), batches, num_threads=self.num_threads)
@@ -84,7 +84,7 @@ class Embedder:
         with one_core_per_thread() as initializer:
             yield from map_in_order(self._read_and_run, batches, num_threads=self.num_threads, initializer=initializer)
 
-    def _read_and_run(self, sources: list[ImageSource]) -> tuple[ImageBatch, Rows]:
+    def _read_and_run(self, sources: Sequence[ImageSource]) -> tuple[ImageBatch, Rows]:
         batch = read_batch(sources, self.transform)
         return batch, self.vectors(batch)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,17 +14,23 @@ import torch
 
 from resnet_zoo.base.devices import resolve_device
 from resnet_zoo.base.files import check_target, write_atomically
-from resnet_zoo.base.processes import Ranks
+from resnet_zoo.base.processes import Processes
+from resnet_zoo.base.progress import Progress
 from resnet_zoo.errors import ArgumentError, DatasetError
-from resnet_zoo.images.batches import OnBad, batched, num_cores
+from resnet_zoo.images.batches import OnBad, num_cores
 from resnet_zoo.images.folders import check_there, find_images
-from resnet_zoo.images.transform import ImageSource
 from resnet_zoo.inference.embedding import LAYER, Embedder
-from resnet_zoo.inference.unfinished import Batch, MergedRows, PartialRun, RowLog, RunFacts
-from resnet_zoo.inference.vector_formats import VectorSource, Write, write_npy, writer_for
+from resnet_zoo.inference.unfinished import PartialRun, RowLog, Rows, RunFacts, hold_run
+from resnet_zoo.inference.vector_formats import (
+    Contents,
+    Header,
+    complete,
+    header_for,
+    npy_header,
+    safetensors_header,
+    write_parquet,
+)
 from resnet_zoo.zoo import Network, open_network
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -108,23 +114,23 @@ def embed_files(
     """
     output = Path(output)
     _check_numbers(batch_size, num_threads)
-    write = writer_for(output)
+    header = header_for(output)
     check_target(output, overwrite=overwrite)
     given = _check_paths(paths)
-    ranks = Ranks.from_environment()
-    target = _device_of(device, ranks)
-    with ranks.connected(), PartialRun(output, ranks.rank) as run:
+    processes = Processes.from_environment()
+    target = _device_of(device, processes)
+    with processes.connected(), hold_run(output, processes.rank) as run:
         network = open_network(name, weights=weights, size=size)
-        threads = num_threads or max(1, num_cores() // ranks.local_size)
+        threads = num_threads or max(1, num_cores() // processes.local_size)
         embedder = Embedder.of(network, target, fast=fast, num_threads=threads)
-        mine = _facts_of(network, embedder, batch_size, ranks)
-        ranks.first(lambda: run.begin(mine, find_images(given), restart=overwrite))
+        mine = _facts_of(network, embedder, batch_size, processes)
+        processes.first(lambda: run.begin(mine, find_images(given), restart=overwrite))
         facts = run.join(mine)
-        work = _make_rows(run, facts, embedder, ranks, on_bad, progress)
-        ranks.wait()
-        written: list[EmbeddingFile] = []
-        ranks.first(lambda: written.append(_finish(run, facts, write, work)))
-        return written[0] if written else None
+        log = _open_log(run, facts, processes.rank, header)
+        work = _make_rows(run, log, embedder, on_bad, progress)
+        processes.wait()
+        written = processes.first(lambda: _finish(run, log, header, *work))
+        return written if processes.is_first else None
 
 
 def _check_numbers(batch_size: int, num_threads: int | None) -> None:
@@ -141,15 +147,15 @@ def _check_paths(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
     return given
 
 
-def _device_of(device: torch.device | str, ranks: Ranks) -> torch.device:
+def _device_of(device: torch.device | str, processes: Processes) -> torch.device:
     """Return the device of a process; with ``auto``, CUDA devices are dealt out."""
     found = resolve_device(device)
-    if device == "auto" and found.type == "cuda" and ranks.size > 1:
-        return torch.device("cuda", ranks.local_rank % torch.cuda.device_count())
+    if device == "auto" and found.type == "cuda" and processes.num_devices > 1:
+        return torch.device("cuda", processes.local_rank % torch.cuda.device_count())
     return found
 
 
-def _facts_of(network: Network, embedder: Embedder, batch_size: int, ranks: Ranks) -> RunFacts:
+def _facts_of(network: Network, embedder: Embedder, batch_size: int, processes: Processes) -> RunFacts:
     """Return what the vectors depend on; the images are still to be listed."""
     return RunFacts(
         model=network.entry.name,
@@ -160,7 +166,7 @@ def _facts_of(network: Network, embedder: Embedder, batch_size: int, ranks: Rank
         precision=embedder.precision,
         device=embedder.device.type,
         batch_size=batch_size,
-        num_processes=ranks.size,
+        num_processes=processes.num_devices,
         num_images=0,
         images_sha256="",
     )
@@ -175,57 +181,62 @@ class _Work:
     seconds: float
 
 
+def _contents(facts: RunFacts, num_rows: int, num_path_bytes: int, room: int = 0) -> Contents:
+    metadata = {key: getattr(facts, key) for key in ("model", "weights_sha256", "layer", "precision", "transform")}
+    return Contents(num_rows, facts.channels, num_path_bytes, {"format": "pt", **metadata}, room)
+
+
+def _open_log(run: PartialRun, facts: RunFacts, rank: int, header: Header | None) -> RowLog:
+    """Return the rows of a process; those of the first stand after room for the header of all."""
+    if rank or header is None:
+        return RowLog(run.folder, facts, rank)
+    longest = run.images_path.stat().st_size + facts.num_images + 3  # if all have vectors, by `_write_lists`
+    return RowLog(run.folder, facts, rank, len(header(_contents(facts, facts.num_images, longest))))
+
+
 def _make_rows(
-    run: PartialRun,
-    facts: RunFacts,
-    embedder: Embedder,
-    ranks: Ranks,
-    on_bad: OnBad | None,
-    progress: Progress | None,
-) -> _Work:
-    """Compute the batches of this process that are not done yet."""
-    total = sum(
-        min(facts.batch_size, facts.num_images - index * facts.batch_size)
-        for index in range(ranks.rank, facts.num_batches, ranks.size)
-    )
-    start = time.perf_counter()
-    with RowLog(run.folder, ranks.rank, facts.channels) as log:
-        done = resumed = min(total, log.num_batches * facts.batch_size)
-        todo = islice(_own_batches(run, facts, ranks), log.num_batches, None)
+    run: PartialRun, log: RowLog, embedder: Embedder, on_bad: OnBad | None, progress: Progress | None
+) -> tuple[int, float]:
+    """Compute the batches of this process that are not done yet; return images done before, and images per second."""
+    start, facts, share = time.perf_counter(), log.facts, log.share
+    total = facts.num_images_in(share.start, share.stop)
+    log.resume()
+    first = min(share.start + log.num_batches, share.stop)
+    done = resumed = facts.num_images_in(share.start, first)
+    todo = islice(run.batches(facts.batch_size), first, share.stop)
+    with log:
         for batch, rows in embedder.batches(todo):
-            log.append(Batch(rows, {at: str(error) for at, error in batch.bad.items()}))
+            log.append(rows, {str(at): str(error) for at, error in batch.bad.items()})
             for error in batch.bad.values():
                 if on_bad:
                     on_bad(error)
             done += len(rows) + len(batch.bad)
             if progress:
                 progress(done, total)
-    return _Work(resumed, done - resumed, time.perf_counter() - start)
+    return resumed, round((done - resumed) / (time.perf_counter() - start), 1)
 
 
-def _own_batches(run: PartialRun, facts: RunFacts, ranks: Ranks) -> Iterator[list[ImageSource]]:
-    images: Iterator[ImageSource] = run.images()
-    return islice(batched(images, facts.batch_size), ranks.rank, None, ranks.size)
-
-
-def _finish(run: PartialRun, facts: RunFacts, write: Write, work: _Work) -> EmbeddingFile:
-    """Write the output from the rows of all processes, and remove the folder of the run."""
-    merged, output = MergedRows(run, facts), run.output
+def _finish(
+    run: PartialRun, log: RowLog, header: Header | None, num_resumed: int, images_per_s: float
+) -> EmbeddingFile:
+    """Make the output of the rows of all processes, and let go of the folder of the run."""
+    facts, output = log.facts, run.output
     paths_json, bad_jsonl, finished = (run.folder / name for name in ("paths.json", "bad.jsonl", "finished"))
-    num_bad = _write_bad(merged, bad_jsonl)
+    with log:
+        log.gather()
+    num_bad = _write_lists(run, log, paths_json, bad_jsonl)
     if num_bad == facts.num_images:
-        first = next(merged.bad())[1]
         run.discard()
-        raise DatasetError(f"None of the {num_bad} images can be read. The first: {first}")
-    _write_paths(merged, paths_json)
-    metadata = {
-        "format": "pt",
-        **{key: getattr(facts, key) for key in ("model", "weights_sha256", "layer", "precision", "transform")},
-    }
-    source = VectorSource(facts.num_images - num_bad, facts.channels, merged.rows, paths_json, metadata)
-    write_atomically(finished, lambda path: write(source, path))
+        _, line = next(log.lines())
+        raise DatasetError(f"None of the {num_bad} images can be read. The first: {line.bad['0']}")
+    contents = _contents(facts, facts.num_images - num_bad, paths_json.stat().st_size, log.room)
+    if header is None:
+        write_atomically(finished, lambda path: write_parquet(contents, _named_rows(run, log), path))
+    else:
+        finished = log.rows_path
+        complete(finished, header(contents), paths_json if header is safetensors_header else None)
     _move_beside(output, ".bad.jsonl", bad_jsonl if num_bad else None)
-    if write is write_npy:
+    if header is npy_header:
         _move_beside(output, ".paths.json", paths_json)
     finished.replace(output)  # last: while it is not there, the run can be resumed
     run.discard()
@@ -234,34 +245,34 @@ def _finish(run: PartialRun, facts: RunFacts, write: Write, work: _Work) -> Embe
         model=facts.model,
         weights_sha256=facts.weights_sha256,
         layer=facts.layer,
-        num_images=source.num_rows,
+        num_images=contents.num_rows,
         num_bad=num_bad,
         channels=facts.channels,
         precision=facts.precision,
-        num_resumed=work.num_resumed,
-        images_per_s=round(work.num_done / work.seconds, 1),
+        num_resumed=num_resumed,
+        images_per_s=images_per_s,
     )
 
 
-def _write_bad(merged: MergedRows, path: Path) -> int:
-    """Write a JSON object per image without a vector, and return their number."""
-    number = 0
-    with path.open("w", encoding="ascii") as file:
-        for image, reason in merged.bad():
-            file.write(json.dumps({"image": image, "reason": reason}) + "\n")
-            number += 1
-    return number
-
-
-def _write_paths(merged: MergedRows, path: Path) -> None:
-    """Write the paths of the vectors as a JSON list, one a line."""
-    separator = "[\n"
-    with path.open("w", encoding="ascii") as file:
-        for images, _ in merged.rows():
-            for image in images:
-                file.write(separator + json.dumps(image))
+def _write_lists(run: PartialRun, log: RowLog, paths_json: Path, bad_jsonl: Path) -> int:
+    """Write the paths of the vectors as a JSON list, and a JSON object per image without one; return their number."""
+    num_bad, separator = 0, "[\n"
+    with paths_json.open("w", encoding="ascii") as paths, bad_jsonl.open("w", encoding="ascii") as others:
+        for images, (_, line) in zip(run.batches(log.facts.batch_size), log.lines(), strict=True):
+            for image in line.readable(images):
+                paths.write(separator + json.dumps(image))
                 separator = ",\n"
-        file.write("\n]\n")
+            for at, reason in line.bad.items():
+                others.write(json.dumps({"image": images[int(at)], "reason": reason}) + "\n")
+            num_bad += len(line.bad)
+        paths.write("\n]\n")
+    return num_bad
+
+
+def _named_rows(run: PartialRun, log: RowLog) -> Iterator[tuple[list[str], Rows]]:
+    """Yield the readable images of each batch and their rows (N, C)."""
+    for images, (_, line, rows) in zip(run.batches(log.facts.batch_size), log.batches(), strict=True):
+        yield line.readable(images), rows
 
 
 def _move_beside(output: Path, suffix: str, path: Path | None) -> None:

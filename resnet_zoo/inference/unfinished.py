@@ -3,11 +3,16 @@
 Beside the output stands a folder ``<output>.partial``:
 
 - ``run.json``: the facts on which the rows depend, and ``images.jsonl``: the path of every image, a JSON string a line;
-- ``rank<N>.f32``: the rows of one process, little-endian float32, and ``rank<N>.jsonl``: a line for every batch it has
+- ``rank<N>.rows``: the rows of one process, little-endian float32, and ``rank<N>.jsonl``: a line for every batch it has
   completed, with the number of rows, their CRC-32, and what was wrong with images that have none.
 
-Batch ``i`` belongs to process ``i % processes``. A batch counts if its line is whole and its rows have their CRC-32;
-what comes after the last such batch is cut off and made again.
+Every process makes a stretch of the batches. At the end the first one appends those of the others to its own; its rows
+stand after room for a header, so that the file then becomes the output without being copied. The rows are appended,
+not put into an array of all images: a full disk is then an error and not a signal, images without a row leave no gap,
+and no two machines write to one page of a file.
+
+A batch counts if its line is whole and fits its images, and its rows have their CRC-32; what comes after the last such
+batch is cut off and made again.
 """
 
 from __future__ import annotations
@@ -16,23 +21,30 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock, Timeout
 
-from resnet_zoo.base.files import write_atomically
+from resnet_zoo.base.strict_json import WrongValueError, decode
+from resnet_zoo.base.unfinished import Facts, begin_or_go_on, changes_between, hold, read_facts
 from resnet_zoo.errors import ArgumentError, DatasetError
+from resnet_zoo.images.batches import batched
 
 Rows = npt.NDArray[np.float32]
+
+LAYOUT = 2
+"""Of the folder. In the first one, which no fact named, the processes took turns, and no header had room."""
+
+_OURS = re.compile(r"\..*|run\.json|images\.(jsonl|part)|(paths|bad)\.jsonl?|finished|rank\d+\.(rows|jsonl|lock|f32)")
+"""What may be in a folder that is removed at the end; hidden files are parts of ours, or the system's."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,7 @@ class RunFacts:
         num_processes: How many processes share the batches.
         num_images: How many images there are.
         images_sha256: Over path, size and time of change of every image, in order.
+        layout: How the folder is laid out.
     """
 
     model: str
@@ -64,53 +77,50 @@ class RunFacts:
     num_processes: int
     num_images: int
     images_sha256: str
+    layout: int = LAYOUT
 
     @property
     def num_batches(self) -> int:
         """How many batches there are."""
         return -(-self.num_images // self.batch_size)
 
+    def share(self, rank: int) -> range:
+        """Return the batches that a process makes."""
+        return range(*(self.num_batches * end // self.num_processes for end in (rank, rank + 1)))
+
+    def num_images_in(self, start: int, stop: int) -> int:
+        """Return how many images there are in the batches from one to before another."""
+        return max(0, min(stop * self.batch_size, self.num_images) - start * self.batch_size)
+
 
 @dataclass(frozen=True)
-class Batch:
-    """A completed batch: its rows (N, C), and the reason for each image that has none, by its position."""
+class Line:
+    """What stands in a log for a completed batch: how many rows, and why images have none, by their position in it."""
 
-    rows: Rows
-    bad: Mapping[int, str]
+    rows: int
+    crc32: int
+    bad: dict[str, str]
+
+    def fits(self, num_images: int) -> bool:
+        """Tell whether this can have become of that many images."""
+        positions = {str(at) for at in range(num_images)}
+        return num_images > 0 and self.bad.keys() <= positions and self.rows == num_images - len(self.bad)
+
+    def readable(self, images: list[str]) -> list[str]:
+        """Return those of the batch's images that have a row."""
+        return [image for at, image in enumerate(images) if str(at) not in self.bad]
 
 
 class PartialRun:
-    """The folder of an unfinished run, held by one process; a context.
+    """The folder of an unfinished run; see `hold_run`.
 
     Args:
         output: The file that the run will write.
-        rank: Which of the run's processes this is.
-
-    Raises:
-        OSError: The folder cannot be written.
-        ArgumentError: Another process writes to it.
     """
 
-    def __init__(self, output: Path, rank: int = 0) -> None:
-        self.output, self.rank = output, rank
-        self.folder = output.with_name(output.name + ".partial")
-        self.images_path, self._facts_path = self.folder / "images.jsonl", self.folder / "run.json"
-        self._lock = FileLock(self.folder / f"rank{rank}.lock")
-
-    def __enter__(self) -> PartialRun:
-        self.folder.mkdir(exist_ok=True)
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            raise ArgumentError(f"Another process is writing {self.output}. Wait for it, or choose another.") from error
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._lock.release()
-        if self.rank == 0 and not self._facts_path.exists():  # nothing was begun
-            shutil.rmtree(self.folder, ignore_errors=True)
+    def __init__(self, output: Path) -> None:
+        self.output, self.folder = output, output.with_name(output.name + ".partial")
+        self.images_path, self.facts_path = self.folder / "images.jsonl", self.folder / "run.json"
 
     def begin(self, mine: RunFacts, images: Iterable[str], *, restart: bool) -> None:
         """List the images, and start a run, or leave one under the same facts as it is, to go on with it.
@@ -121,27 +131,30 @@ class PartialRun:
             restart: Throw away an unfinished run under other facts.
 
         Raises:
-            ArgumentError: There is an unfinished run under other facts.
+            ArgumentError: There is an unfinished run under other facts, or of another version.
             DatasetError: As ``images`` does.
         """
         num_images, images_sha256 = self._list_images(images)
-        facts = replace(mine, num_images=num_images, images_sha256=images_sha256)
-        before, now = self._stored(), asdict(facts)
-        if before == now:
-            return
-        if before is not None and not restart:
-            changes = ", ".join(
-                f"{key} was {before.get(key)}, is {now[key]}" for key in now if before.get(key) != now[key]
-            )
-            raise ArgumentError(
+        now = asdict(replace(mine, num_images=num_images, images_sha256=images_sha256))
+
+        def refuse(before: Facts) -> ArgumentError:
+            if before.get("layout") != LAYOUT:
+                return ArgumentError(
+                    f"{self.folder} holds an unfinished run of another kind (its run.json is damaged, or of another "
+                    "version of resnet-zoo). Start again (--force), or finish it with that version."
+                )
+            changes = ", ".join(f"{key} was {old}, is {new}" for key, old, new in changes_between(before, now))
+            return ArgumentError(
                 f"{self.folder} holds an unfinished run of another kind ({changes}). Run that command again to finish "
                 "it, or start again (--force)."
             )
-        self._facts_path.unlink(missing_ok=True)  # first: without it nothing else counts
-        for path in (*self.folder.glob("rank*.f32"), *self.folder.glob("rank*.jsonl")):
-            path.unlink()
-        text = json.dumps(now, indent=2) + "\n"
-        write_atomically(self._facts_path, lambda path: path.write_text(text, encoding="utf-8"))
+
+        begin_or_go_on(self.facts_path, now, clear=self._clear, refuse=None if restart else refuse)
+
+    def _clear(self) -> None:
+        for path in self.folder.glob("rank*"):
+            if path.suffix != ".lock":
+                path.unlink()
 
     def join(self, mine: RunFacts) -> RunFacts:
         """Return the facts of the run that the first process has begun.
@@ -152,7 +165,7 @@ class PartialRun:
         Raises:
             ArgumentError: They are not those of the run, or its folder cannot be seen from here.
         """
-        stored = self._stored() or {}
+        stored = read_facts(self.facts_path) or {}
         images = {key: stored.get(key) for key in ("num_images", "images_sha256")}
         if stored != {**asdict(mine), **images}:
             raise ArgumentError(
@@ -160,15 +173,6 @@ class PartialRun:
                 "same network, options and output."
             )
         return RunFacts(**stored)
-
-    def _stored(self) -> dict[str, Any] | None:
-        try:
-            found = json.loads(self._facts_path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        except ValueError:
-            found = None
-        return found if isinstance(found, dict) else {}
 
     def _list_images(self, images: Iterable[str]) -> tuple[int, str]:
         """Write the list of images and return their number and fingerprint."""
@@ -182,126 +186,132 @@ class PartialRun:
         part.replace(self.images_path)
         return number, digest.hexdigest()
 
-    def images(self) -> Iterator[str]:
-        """Yield the images of the list."""
+    def batches(self, batch_size: int) -> Iterator[list[str]]:
+        """Yield the images of the list, batch by batch."""
         with self.images_path.open(encoding="ascii") as file:
-            yield from map(json.loads, file)
+            yield from batched(map(json.loads, file), batch_size)
 
     def discard(self) -> None:
-        """Remove the folder."""
-        self._lock.release()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Let `hold_run` remove the folder."""
+        self.facts_path.unlink()
+
+
+@contextlib.contextmanager
+def hold_run(output: Path, rank: int = 0) -> Iterator[PartialRun]:
+    """Make or find the folder of an unfinished run, and hold it for one process.
+
+    Args:
+        output: The file that the run will write.
+        rank: Which of the run's processes this is.
+
+    Raises:
+        OSError: The folder cannot be written.
+        ArgumentError: Another process writes to it, or it holds other files.
+    """
+    run = PartialRun(output)
+    run.folder.mkdir(exist_ok=True)
+    foreign = sorted(path.name for path in run.folder.iterdir() if not _OURS.fullmatch(path.name))
+    if foreign:
+        raise ArgumentError(
+            f"{run.folder} is not an unfinished run: it holds {foreign[0]}. Move it away, or choose another output."
+        )
+    refusal = ArgumentError(f"Another process is writing {output}. Wait for it, or choose another.")
+    held = contextlib.ExitStack()
+    held.enter_context(hold(run.folder / f"rank{rank}.lock", refusal))
+    try:
+        yield run
+    finally:
+        held.close()
+        if rank == 0 and not run.facts_path.exists():  # nothing was begun, or all is done
+            shutil.rmtree(run.folder, ignore_errors=True)
 
 
 class RowLog:
-    """The rows of one process, a batch after the other; a context.
+    """The rows of one process, a batch after the other; a context while batches are appended.
 
     Args:
         folder: The run's folder.
+        facts: Of the run.
         rank: The process.
-        channels: Numbers in a row.
+        room: Bytes left free before the rows.
     """
 
-    def __init__(self, folder: Path, rank: int, channels: int) -> None:
-        self.rows_path, self.log_path = folder / f"rank{rank}.f32", folder / f"rank{rank}.jsonl"
-        self.channels = channels
-        self._stack = contextlib.ExitStack()
+    def __init__(self, folder: Path, facts: RunFacts, rank: int = 0, room: int = 0) -> None:
+        self.rows_path, self.log_path = folder / f"rank{rank}.rows", folder / f"rank{rank}.jsonl"
+        self.folder, self.facts, self.room, self.share = folder, facts, room, facts.share(rank)
+        self.num_batches = 0
+        self._files = contextlib.ExitStack()
+
+    def resume(self) -> None:
+        """Count the completed batches, and cut both files after the last one."""
+        self.num_batches, rows_end, log_end = 0, self.room, 0
+        for text, _, rows in self.batches():
+            self.num_batches += 1
+            rows_end, log_end = rows_end + rows.nbytes, log_end + len(text)
+        for path, end in ((self.rows_path, rows_end), (self.log_path, log_end)):
+            with path.open("ab") as file:
+                file.truncate(end)
 
     def __enter__(self) -> RowLog:
-        """Cut both files after the last completed batch, and open them to go on."""
-        self.num_batches, rows_end, log_end = 0, 0, 0
-        for line, batch in self._completed():
-            self.num_batches += 1
-            rows_end, log_end = rows_end + batch.rows.nbytes, log_end + len(line)
-        self._rows = self._stack.enter_context(self.rows_path.open("ab"))
-        self._log = self._stack.enter_context(self.log_path.open("ab"))
-        self._rows.truncate(rows_end)
-        self._log.truncate(log_end)
+        self._rows, self._log = (self._files.enter_context(path.open("ab")) for path in (self.rows_path, self.log_path))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.close()
+        self._files.close()
 
-    def append(self, batch: Batch) -> None:
+    def append(self, rows: Rows, bad: dict[str, str]) -> None:
         """Write a completed batch: its rows first, then the line that makes them count."""
-        data = np.ascontiguousarray(batch.rows, dtype="<f4").tobytes()
-        line = {
-            "rows": len(batch.rows),
-            "crc32": zlib.crc32(data),
-            "bad": {str(at): why for at, why in batch.bad.items()},
-        }
+        data = np.ascontiguousarray(rows, dtype="<f4").tobytes()
         self._rows.write(data)
         self._rows.flush()
-        self._log.write(json.dumps(line).encode() + b"\n")
+        self._log.write(json.dumps(asdict(Line(len(rows), zlib.crc32(data), bad))).encode() + b"\n")
         self._log.flush()
         self.num_batches += 1
 
-    def batches(self) -> Iterator[Batch]:
-        """Yield the completed batches."""
-        return (batch for _, batch in self._completed())
-
-    def _completed(self) -> Iterator[tuple[bytes, Batch]]:
-        """Yield the line and the contents of every completed batch, up to the first that is not whole."""
-        if not (self.rows_path.exists() and self.log_path.exists()):
-            return
-        with self.rows_path.open("rb") as rows, self.log_path.open("rb") as log:
-            for line in log:
-                try:
-                    batch = self._read(line, rows)
-                except (ValueError, KeyError, TypeError, AttributeError):
-                    return
-                yield line, batch
-
-    def _read(self, line: bytes, rows: Any) -> Batch:
-        facts = json.loads(line)
-        num_rows = int(facts["rows"])
-        data = rows.read(num_rows * self.channels * 4)
-        if not line.endswith(b"\n") or zlib.crc32(data) != facts["crc32"]:
-            raise ValueError("not whole")
-        bad = {int(at): str(why) for at, why in facts["bad"].items()}
-        return Batch(np.frombuffer(data, "<f4").reshape(num_rows, self.channels), bad)
-
-
-class MergedRows:
-    """The rows of all processes in the order of the images, once every batch is there.
-
-    Args:
-        run: The run's folder.
-        facts: Of the run.
-    """
-
-    def __init__(self, run: PartialRun, facts: RunFacts) -> None:
-        self.run, self.facts = run, facts
-
-    def batches(self) -> Iterator[tuple[list[str], Batch]]:
-        """Yield the images of each batch, and what became of them.
+    def gather(self) -> None:
+        """Append the batches of all other processes to those of the first, which this is.
 
         Raises:
             DatasetError: Rows are missing.
         """
-        facts, images = self.facts, self.run.images()
-        logs = [RowLog(self.run.folder, rank, facts.channels).batches() for rank in range(facts.num_processes)]
-        for index in range(facts.num_batches):
-            rank = index % facts.num_processes
-            batch = next(logs[rank], None)
-            if batch is None:
+        for rank in range(1, self.facts.num_processes):
+            other = RowLog(self.folder, self.facts, rank)
+            for _, line, rows in islice(other.batches(), self.num_batches - other.share.start, len(other.share)):
+                self.append(rows, line.bad)
+            if self.num_batches < other.share.stop:
                 raise DatasetError(
-                    f"{self.run.folder} lacks rows of process {rank}: all processes must share this folder. Run the "
-                    "same command again."
+                    f"{self.folder} lacks rows of process {rank}: all processes must share this folder. Run the same "
+                    "command again."
                 )
-            yield list(islice(images, facts.batch_size)), batch
 
-    def rows(self) -> Iterator[tuple[list[str], Rows]]:
-        """Yield the readable images of each batch and their rows (N, C)."""
-        for images, batch in self.batches():
-            yield [image for at, image in enumerate(images) if at not in batch.bad], batch.rows
+    def batches(self) -> Iterator[tuple[bytes, Line, Rows]]:
+        """Yield every completed batch, its line and its rows, up to the first that is not whole."""
+        if not self.rows_path.exists():
+            return
+        channels = self.facts.channels
+        with self.rows_path.open("rb") as file:
+            file.seek(self.room)
+            for text, line in self.lines():
+                data = file.read(line.rows * channels * 4)
+                if zlib.crc32(data) != line.crc32:
+                    return
+                yield text, line, np.frombuffer(data, "<f4").reshape(line.rows, channels)
 
-    def bad(self) -> Iterator[tuple[str, str]]:
-        """Yield each image without a row, and the reason."""
-        for images, batch in self.batches():
-            yield from ((images[at], why) for at, why in batch.bad.items())
+    def lines(self) -> Iterator[tuple[bytes, Line]]:
+        """Yield every line, as text and read, up to the first that is not whole or does not fit its images."""
+        if not self.log_path.exists():
+            return
+        with self.log_path.open("rb") as file:
+            for index, text in enumerate(file, start=self.share.start):
+                try:
+                    line: Line = decode(Line, json.loads(text), ())
+                except (ValueError, RecursionError, WrongValueError):
+                    return
+                if not (text.endswith(b"\n") and line.fits(self.facts.num_images_in(index, index + 1))):
+                    return
+                yield text, line
 
 
 def _state(path: str) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import filelock
-
+from resnet_zoo.base.unfinished import Facts, begin_or_go_on, changes_between, hold
 from resnet_zoo.catalog.records import Entry, to_json
 from resnet_zoo.errors import RunError, TrainingError
 from resnet_zoo.runs.folder import new_run_folder, read_log, read_record, write_json
@@ -113,15 +112,9 @@ def hold_folder(folder: Path, otherwise: str = "pass --new") -> Iterator[Path]:
     Raises:
         TrainingError: Another process holds it.
     """
-    lock = filelock.FileLock(folder / ".lock", timeout=_PATIENCE_S)
-    try:
-        lock.acquire()
-    except filelock.Timeout as error:
-        raise TrainingError(f"Another process is training in {folder}. Wait for it, or {otherwise}.") from error
-    try:
+    refusal = TrainingError(f"Another process is training in {folder}. Wait for it, or {otherwise}.")
+    with hold(folder / ".lock", refusal, patience_s=_PATIENCE_S):
         yield folder
-    finally:
-        lock.release()
 
 
 def check_space(root: Path, entry: Entry) -> None:
@@ -147,22 +140,14 @@ def changes_since(folder: Path, plan: RecipeFile, environment: EnvironmentFile) 
     """
     began = read_record(folder / RECIPE_NAME, RecipeFile)
     there = read_record(folder / ENVIRONMENT_NAME, EnvironmentFile)
-    return changes_between(began, plan) + changes_between(there, environment, _FREE_FIELDS)
+    return [
+        *_in_words(changes_between(to_json(began), to_json(plan))),
+        *_in_words(changes_between(to_json(there), to_json(environment), _FREE_FIELDS)),
+    ]
 
 
-def changes_between(before: Any, now: Any, free: tuple[str, ...] = (), place: str = "") -> list[str]:
-    """Return what differs between two records, as words; fields in ``free`` may."""
-    before, now = (value if isinstance(value, dict) else to_json(value) for value in (before, now))
-    changes = []
-    for key in {**before, **now}:
-        if key in free or before.get(key) == now.get(key):
-            continue
-        old, new = before.get(key), now.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            changes += changes_between(old, new, free, f"{place}{key}.")
-        else:
-            changes.append(f"{place}{key} was {_short(old)} and is {_short(new)}")
-    return changes
+def _in_words(changes: Iterable[tuple[str, Any, Any]]) -> list[str]:
+    return [f"{key} was {_short(old)} and is {_short(new)}" for key, old, new in changes]
 
 
 def _short(value: Any) -> str:
@@ -221,22 +206,17 @@ def work_folder(target: Path, plan: Plan, *, overwrite: bool) -> Iterator[Path]:
 
 
 def _begin_or_go_on(folder: Path, plan: Plan, *, overwrite: bool) -> None:
-    file = folder / _PLAN_NAME
-    changes = _changes_since(file, plan) if file.exists() else []
-    if file.exists() and not changes:
-        return
-    if changes and not overwrite:
-        raise TrainingError(
+    file, now = folder / _PLAN_NAME, to_json(plan)
+
+    def refuse(before: Facts) -> TrainingError:
+        changes = _in_words(changes_between(before, now)) if before else [f"{file} is damaged"]
+        return TrainingError(
             f"{folder} is unfinished and began otherwise: {'; '.join(changes)}. Pass what it began with to go on, or "
             "begin again (--force)."
         )
-    for phase in folder.glob(f"*/{CHECKPOINTS}"):
-        shutil.rmtree(phase.parent)
-    write_json(file, plan)
 
+    def clear() -> None:
+        for phase in folder.glob(f"*/{CHECKPOINTS}"):
+            shutil.rmtree(phase.parent)
 
-def _changes_since(file: Path, plan: Plan) -> list[str]:
-    try:
-        return changes_between(read_record(file, Plan), plan)
-    except RunError as error:
-        return [str(error)]
+    begin_or_go_on(file, now, clear=clear, refuse=None if overwrite else refuse)

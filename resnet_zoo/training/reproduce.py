@@ -13,7 +13,7 @@ from typing import Any
 
 from resnet_zoo.base.devices import device_title
 from resnet_zoo.base.machine import checkout_state, code_sha256, versions
-from resnet_zoo.base.processes import Processes, Ranks, is_restarted, join_processes
+from resnet_zoo.base.processes import Processes, is_restarted, join_processes
 from resnet_zoo.catalog.datasets import official_accuracy
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.recipes import Recipe, difference, find_recipe, override
@@ -244,7 +244,7 @@ class Trainer:
         """How many processes decode images beside this one."""
         if self.settings.num_workers is not None:
             return self.settings.num_workers
-        return num_cores() // Ranks.from_environment().local_size
+        return num_cores() // self.processes.local_size
 
     def _environment(self, training: TrainingImages, testing: TestImages, seed: int) -> EnvironmentFile:
         commit, dirty = checkout_state()

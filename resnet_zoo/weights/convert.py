@@ -128,10 +128,15 @@ def safetensors_bytes(tensors: Mapping[str, Tensor], header: Mapping[str, str]) 
     return header_bytes(json.loads(data[8:start])) + data[start:]
 
 
-def header_bytes(content: Mapping[str, Any]) -> bytes:
-    """Return what a safetensors file begins with: eight bytes of length, and JSON padded with spaces to 8 bytes."""
+def header_bytes(content: Mapping[str, Any], *, room: int = 0) -> bytes:
+    """Return what a safetensors file begins with: eight bytes of length, and JSON padded with spaces to 8 bytes.
+
+    Args:
+        content: The JSON.
+        room: Bytes to fill, if it takes fewer.
+    """
     text = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
+    text = text.ljust(max(room - 8, len(text) + -len(text) % 8))
     return len(text).to_bytes(8, "little") + text
 
 

@@ -11,6 +11,7 @@ import filelock
 import pytest
 
 from resnet_zoo.errors import TrainingError
+from resnet_zoo.runs.folder import write_json
 from resnet_zoo.training.folders import Plan, hold_folder, work_folder
 from resnet_zoo.training.loop import CHECKPOINTS
 from resnet_zoo.training.tuning import TUNING
@@ -70,6 +71,13 @@ def test_another_plan_is_refused_or_begins_anew(tmp_path: Path) -> None:
     assert list(folder.glob("head/*/*"))
     with work_folder(tmp_path / "out", other, overwrite=True):
         assert not list(folder.glob("head/*"))
+
+
+def test_a_plan_as_versions_before_wrote_it_is_the_same(tmp_path: Path) -> None:
+    folder, plan = leave_unfinished(tmp_path / "out"), replace(PLAN, class_names=("chat", "épagneul"))
+    write_json(folder / "plan.json", plan)
+    with work_folder(tmp_path / "out", plan, overwrite=False):
+        assert list(folder.glob("head/*/*"))
 
 
 def test_a_damaged_plan_is_refused_or_begins_anew(tmp_path: Path) -> None:
