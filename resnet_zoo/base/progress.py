@@ -8,10 +8,10 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
-Progress = Callable[[int, int | None], None]
-"""Called with (done, total); the total may be unknown."""
+Progress = Callable[[int, int], None]
+"""Called with (done, total); a total of 0 is unknown."""
 
-TitledProgress = Callable[[str, int, int | None], None]
+TitledProgress = Callable[[str, int, int], None]
 """Called with (title, done, total), the title that of a row or a file."""
 
 
@@ -43,9 +43,9 @@ def _bars(*columns: str) -> Iterator[TitledProgress]:
     with progress.Progress(*drawn, console=Console(stderr=True), transient=True) as bars:
         tasks: dict[str, progress.TaskID] = {}
 
-        def draw(title: str, done: int, total: int | None) -> None:
+        def draw(title: str, done: int, total: int) -> None:
             if title not in tasks:
                 tasks[title] = bars.add_task(title)
-            bars.update(tasks[title], completed=done, total=total)
+            bars.update(tasks[title], completed=done, total=total or None)
 
         yield draw

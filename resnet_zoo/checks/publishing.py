@@ -101,7 +101,7 @@ def publish(
         data: A folder with a folder of test images per data set (``cifar10``, ``cifar100``, ``in1k``, see
             `open_test_set`): rows whose data set is there, and that were not measured yet, are evaluated.
         dry_run: Fetch, convert, check and compare; write neither repository nor manifest.
-        progress: Called with (file name, bytes there, bytes in all or None) while weights are fetched.
+        progress: Called with (file name, bytes there, bytes in all, 0 if unknown) while weights are fetched.
 
     Raises:
         ArgumentError: ``repository`` has another form, ``data`` has no folder of a data set, the Hub's address is not

@@ -38,7 +38,7 @@ from resnet_zoo.weights.places import (
 )
 from resnet_zoo.weights.transfer import Patience, fetch, shown_address
 
-"""Called with (file name, bytes there, bytes in all or None)."""
+"""Called with (file name, bytes there, bytes in all, 0 if unknown)."""
 
 Convert = Callable[[Path, Path, str], object]
 """Writes the checkpoint at the first path, which has this sha256, as safetensors at the second."""

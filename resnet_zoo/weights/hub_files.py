@@ -76,7 +76,7 @@ def fetch_hub_file(
         file: The file.
         expected: Its hash and size, where they are known: a server that announces others is not asked for the bytes.
         again: Fetch it although the cache has it.
-        progress: Called with (bytes there, bytes in all or None) while bytes arrive.
+        progress: Called with (bytes there, bytes in all, 0 if unknown) while bytes arrive.
 
     Raises:
         DownloadError: There is no such file, the Hub refuses, or cannot be reached.

@@ -64,7 +64,7 @@ def open_weights(
         entry: The row.
         weights: A tag or a path.
         download: Fetch a weight set that is not in the cache.
-        progress: Called with (file name, bytes there, bytes in all or None) while bytes arrive.
+        progress: Called with (file name, bytes there, bytes in all, 0 if unknown) while bytes arrive.
 
     Raises:
         UnknownWeightsError, WeightsUnavailableError, DownloadError, IntegrityError, UnsafeCheckpointError,

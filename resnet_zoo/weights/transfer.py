@@ -25,7 +25,7 @@ from resnet_zoo.errors import DownloadError
 if TYPE_CHECKING:
     import requests
 
-"""Called with (bytes there, bytes in all or None)."""
+"""Called with (bytes there, bytes in all, 0 if unknown)."""
 
 _BLOCK_BYTES = 1 << 18
 _MAX_REDIRECTS = 10
@@ -234,7 +234,7 @@ class _Transfer:
                 self.digest.update(block)
                 self.have += len(block)
                 if self.progress:
-                    self.progress(self.have, total)
+                    self.progress(self.have, total or 0)
                 if time.monotonic() - window_start > self.patience.window_s:
                     if self.have - window_have < self.patience.window_bytes and self.have != total:
                         raise _AgainError(f"the transfer stalled at {self.have} bytes")

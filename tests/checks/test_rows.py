@@ -228,7 +228,7 @@ def test_an_unknown_row_is_an_error_before_anything_is_checked() -> None:
 def test_a_set_that_is_not_the_official_one_is_measured_but_not_checked(
     weights: Path, class_tree: Callable[..., Path]
 ) -> None:
-    calls: list[tuple[str, int, int | None]] = []
+    calls: list[tuple[str, int, int]] = []
     (report,) = verify(
         NAME,
         weights=weights,

@@ -182,7 +182,7 @@ def test_an_alias_is_recorded_as_its_row(tmp_path: Path, class_tree: Tree) -> No
 
 
 def test_progress_is_called_after_every_batch_with_images_done(model: ResNet, class_tree: Tree) -> None:
-    calls: list[tuple[int, int | None]] = []
+    calls: list[tuple[int, int]] = []
     root = class_tree(CLASSES)
     (root / "test" / "cat" / "0000.png").write_bytes(b"junk")
     evaluate(
