@@ -19,16 +19,10 @@ Facts = Mapping[str, Any]
 
 @contextlib.contextmanager
 def hold(path: Path, refusal: ZooError, *, patience_s: float = 0) -> Iterator[None]:
-    """Hold a lock file, which the operating system frees if this process is killed.
-
-    Args:
-        path: The lock file; it stays.
-        refusal: What is raised if another process holds it all the time.
-        patience_s: How long that is.
-    """
-    lock = FileLock(path)
+    """Hold a lock file, which the operating system frees if this process is killed; or raise the refusal."""
+    lock = FileLock(path, timeout=patience_s)
     try:
-        lock.acquire(timeout=patience_s)
+        lock.acquire()
     except Timeout as error:
         raise refusal from error
     try:
@@ -46,12 +40,7 @@ def begin_or_go_on(
         path: The file that holds the facts. Without it, nothing else of the work counts.
         now: The facts.
         clear: Removes what there is of the work.
-        refuse: Makes the error for work that began under other facts, given those (none if their file is damaged);
-            ``None``: such work is dropped.
-
-    Raises:
-        ZooError: What ``refuse`` makes.
-        OSError: The facts cannot be written.
+        refuse: Makes the error for work under other facts, given those; ``None``: such work is dropped.
     """
     before = read_facts(path)
     if before == now:

@@ -112,11 +112,7 @@ class Line:
 
 
 class PartialRun:
-    """The folder of an unfinished run; see `hold_run`.
-
-    Args:
-        output: The file that the run will write.
-    """
+    """The folder of an unfinished run, beside its output; see `hold_run`."""
 
     def __init__(self, output: Path) -> None:
         self.output, self.folder = output, output.with_name(output.name + ".partial")
