@@ -406,7 +406,7 @@ def test_killed_at_any_moment_the_same_command_ends_with_the_same_weights(
     share: float, cifar: Path, tmp_path: Path
 ) -> None:
     common = ["resnet18_cifar10", "--data", str(cifar), "--recipe", "fast", "--device", "cpu", "--checkpoint-s", "0.2"]
-    common += quick_fields(epochs="8", total_batch="4", lr="0.005")
+    common += quick_fields(epochs="8", total_batch="4", lr="0.0005")
     start = time.monotonic()
     expected = script([*common, "--runs", str(tmp_path / "whole")])
     whole_s = time.monotonic() - start
@@ -425,7 +425,7 @@ def test_killed_at_any_moment_the_same_command_ends_with_the_same_weights(
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes as Linux does")
 def test_a_killed_process_is_restarted_by_torchrun_and_the_weights_are_the_same(cifar: Path, tmp_path: Path) -> None:
     common = ["resnet18_cifar10", "--data", str(cifar), "--recipe", "fast", "--evaluate-every", "0", "--device", "cpu"]
-    common += [*quick_fields(epochs="8", total_batch="4", lr="0.005"), "--checkpoint-s", "0.2"]
+    common += [*quick_fields(epochs="8", total_batch="4", lr="0.0005"), "--checkpoint-s", "0.2"]
     expected = torchrun([*common, "--runs", str(tmp_path / "whole")])
     assert expected.returncode == 0, expected.stderr
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
