@@ -95,10 +95,10 @@ def compare(name: str, published: str, measured: str, detail: str = "") -> Check
 
 
 def check_facts(name: str, facts: Mapping[str, bool]) -> Check:
-    """Return a check that passes only if every fact holds, and else says which do not."""
+    """Return a check that passes only if every fact holds, or else says which do not."""
     wrong = [fact for fact, holds in facts.items() if not holds]
     if wrong:
-        return Check(name, "failed", detail=f"not so: {'; '.join(wrong)}")
+        return Check(name, "failed", detail=f"does not hold: {'; '.join(wrong)}")
     return Check(name, "passed", detail="; ".join(facts))
 
 

@@ -117,7 +117,7 @@ def _recipe_of(run: Run) -> Recipe | Check:
         recipe: Recipe = decode(Recipe, run.recipe.values, ("values",))
     except WrongValueError as error:
         where = ".".join(map(str, error.where))
-        return Check("recipe", "not checked", detail=f"another form than this version's: {where}: {error.why}")
+        return Check("recipe", "not checked", detail=f"in a different form from this version's: {where}: {error.why}")
     except ArgumentError as error:
         return Check("recipe", "failed", detail=str(error))
     return recipe
@@ -160,15 +160,15 @@ def _check_log(run: Run, recipe: Recipe | Check) -> Check:
         and [line.step for line in steps] == list(range(result.steps)),
         "every step in its epoch": bool(missing)
         or all(line.epoch in bounds and bounds[line.epoch][0] <= line.step < bounds[line.epoch][1] for line in steps),
-        "no line torn": not run.log.is_torn,
-        "nothing changed on the way" + _told(run.log.changes): not run.log.changes,
+        "no torn line": not run.log.is_torn,
+        "nothing changed during the training" + _told(run.log.changes): not run.log.changes,
         "the last epoch is the result": not _is_measured(run) or _is_result(epochs[-1], result),
     }
     strays = [] if isinstance(recipe, Check) else _stray_rates(run, recipe)
-    facts["learning rates as scheduled" + (f" (other in epoch {_some(strays)})" if strays else "")] = not strays
+    facts["learning rates as scheduled" + (f" (different in epoch {_some(strays)})" if strays else "")] = not strays
     check = check_facts("log", facts)
     if check.status == "passed" and not _is_measured(run):
-        return Check("log", "not checked", detail="it does not say what the last epoch reached, as in older versions")
+        return Check("log", "not checked", detail="an older log, without the accuracy of the last epoch")
     return check
 
 
@@ -237,7 +237,7 @@ def _check_weights(entry: Entry, model: ResNet, run: Run) -> tuple[LoadedWeights
     if not path.is_file() and shipped.is_file() and shipped.stat().st_size == said.size_bytes:
         path = shipped  # one of another size was stored anew, in another type
     if not path.is_file():
-        why = f"{path} is not there: only the small files of the run are"
+        why = f"{path} is missing; only the small files of the run are here"
         return None, None, Check("weights", "not checked", detail=why)
     opened, chain, check = check_weights(
         entry, model, lambda: LoadedWeights(load_checkpoint(path, sha256=said.sha256), None), was_asked=False
@@ -265,6 +265,6 @@ def _check_accuracy(entry: Entry, run: Run, result: Evaluation | None, why: str)
     published = [check_reproduction(entry, top, result, run.result.overridden) for top in ("top1", "top5")]
     checks = check_accuracy(entry, result, recorded=recorded, published_weights=False)
     if (result.dataset, result.num_images) != (recorded.dataset, recorded.num_images):
-        other = f"the run was evaluated on {recorded.num_images} images of {recorded.dataset}, these are others"
+        other = f"the run was evaluated on {recorded.num_images} images of {recorded.dataset}, which these are not"
         checks = [replace(check, status="not checked", detail=f"{other}: {check.detail}") for check in checks]
     return [*checks, *published]

@@ -136,13 +136,13 @@ class PartialRun:
         def refuse(before: Facts) -> ArgumentError:
             if before.get("layout") != LAYOUT:
                 return ArgumentError(
-                    f"{self.folder} holds an unfinished run of another kind (its run.json is damaged, or of another "
-                    "version of resnet-zoo). Start again (--force), or finish it with that version."
+                    f"{self.folder} holds an unfinished run that cannot be resumed (its run.json is damaged, or from "
+                    "another version of resnet-zoo). Start over (--force), or finish it with that version."
                 )
-            changes = ", ".join(f"{key} was {old}, is {new}" for key, old, new in changes_between(before, now))
+            changes = ", ".join(f"{key} was {old} and is {new}" for key, old, new in changes_between(before, now))
             return ArgumentError(
-                f"{self.folder} holds an unfinished run of another kind ({changes}). Run that command again to finish "
-                "it, or start again (--force)."
+                f"{self.folder} holds an unfinished run that began differently ({changes}). Run that command again to "
+                "finish it, or start over (--force)."
             )
 
         begin_or_go_on(self.facts_path, now, clear=self._clear, refuse=None if restart else refuse)
@@ -278,8 +278,8 @@ class RowLog:
                 self.append(rows, line.bad)
             if self.num_batches < other.share.stop:
                 raise DatasetError(
-                    f"{self.folder} lacks rows of process {rank}: all processes must share this folder. Run the same "
-                    "command again."
+                    f"{self.folder} lacks vectors of process {rank}: all processes must share this folder. Run the "
+                    "same command again."
                 )
 
     def batches(self) -> Iterator[tuple[bytes, Line, Rows]]:

@@ -48,26 +48,27 @@ ERRATA = (
     Erratum(
         ("resnet*_cifar10", "resnet*_cifar100"),
         "Older files expect swapped channels",
-        "Checkpoints dated before 20210528 carry nearly the same names but were trained on images whose red and blue "
-        "were exchanged. The row names the later file, by its hash.",
+        "Checkpoints dated before 20210528 carry nearly the same names, but were trained on images with red and "
+        "blue swapped. The row names the later file, by its hash.",
         (("the correction", _PULLS + "280"),),
     ),
     Erratum(
         ("resnet*_cifar10",),
         "The standard deviation is not the data set's",
         "Images are divided by 51.6, 50.8 and 51.3 (0.2023, 0.1994, 0.2010 of 255), widely copied values that are a "
-        "fifth smaller than CIFAR-10's own (0.2470, 0.2435, 0.2616). The networks were trained with them: they stay.",
+        "fifth smaller than CIFAR-10's own (0.2470, 0.2435, 0.2616). The networks were trained with them, so "
+        "they stay.",
     ),
     Erratum(
         _PLAIN_IN1K,
         "Upstream's own list kept older numbers",
-        "The checkpoints were retrained in August 2021, and the numbers changed with them. model_zoo.md went on to "
-        "print those of the files before.",
+        "The checkpoints were retrained in August 2021, and the numbers changed with them. model_zoo.md still "
+        "prints those of the earlier files.",
         (("the new files", _PULLS + "435"),),
     ),
     Erratum(
         ("resnetv1d*_in1k",),
-        "Another resize than the plain rows",
+        "A different resize from the plain rows",
         "Trained and tested with Pillow's antialiased resize, where the plain rows use OpenCV's. The wrong one moves "
         "pixels by up to 135 of 255; each row here has its own.",
         (("the change", _PULLS + "288"),),
@@ -76,8 +77,8 @@ ERRATA = (
         ("resnet50_fp16_in1k",),
         "Probably measured in half precision",
         "Upstream's test script wrapped networks of such configurations for half precision, and the file most likely "
-        "holds half-precision tensors. Measured in float32, the last digit may differ by a few images. Neither could "
-        "be confirmed without the file.",
+        "holds half-precision tensors. Measured in float32, the last digit may differ by a few images. Without the "
+        "file, neither could be confirmed.",
         (("the measurement", _PULLS + "435"),),
     ),
     Erratum(

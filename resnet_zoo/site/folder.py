@@ -45,12 +45,12 @@ def check_target(target: Path, *, force: bool = False) -> None:
         ArgumentError: The folder holds other files, or the place is not a folder.
     """
     if target.exists() and not target.is_dir():
-        raise ArgumentError(f"{target} is a file. Pass a folder that is empty or not there yet.")
+        raise ArgumentError(f"{target} is a file. Pass a folder that is empty or does not exist yet.")
     others = _others(target)
     if others and not force:
         raise ArgumentError(
-            f"{target} holds {len(others)} files that are not of a site, {sorted(others)[0]} among them. Pass an empty "
-            "folder, or --force to write beside them."
+            f"{target} holds {len(others)} files that do not belong to a site, {sorted(others)[0]} among them. Pass "
+            "an empty folder, or --force to write beside them."
         )
 
 

@@ -122,7 +122,7 @@ def _accuracy(entry: Entry, report: Report | None, key: str, title: str) -> Numb
         if check is None
         else "; ".join(filter(None, (check.measured and f"measured {check.measured}", check.detail)))
     )
-    return Number(key, title, published, None, "not checked", "", detail or "nobody has evaluated these weights yet")
+    return Number(key, title, published, None, "not checked", "", detail or "these weights have not been evaluated yet")
 
 
 def _are_the_rows(weights: WeightSet) -> bool:

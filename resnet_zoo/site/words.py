@@ -100,7 +100,7 @@ def _recipe_lines(recipe: Recipe, entry: Entry) -> Iterator[tuple[str, str]]:
     yield "Epochs", str(recipe.epochs)
     yield "Images per step", f"{recipe.total_batch} over all devices"
     yield "Optimizer", f"SGD, momentum {recipe.momentum:g}{form}"
-    biases = f"; of batch-norm's biases {recipe.bias_lr_factor:g} times that" if recipe.bias_lr_factor != 1 else ""
+    biases = f"; {recipe.bias_lr_factor:g} times that for batch-norm biases" if recipe.bias_lr_factor != 1 else ""
     yield "Learning rate", f"{recipe.lr:g}; {_schedule(recipe)}{biases}"
     yield "Weight decay", f"{recipe.weight_decay:g} on {decayed}"
     yield "Label smoothing", f"{recipe.label_smoothing:g}" if recipe.label_smoothing else "none"
@@ -119,16 +119,16 @@ _BEGINNINGS = {
 def _schedule(recipe: Recipe) -> str:
     if recipe.schedule == "triangle":
         return f"rises over the first {recipe.warmup:.0%} of the training, then falls to zero, both linearly"
-    return f"times {recipe.gamma:g} from epochs {', '.join(map(str, recipe.milestones))} on (counted from 0)"
+    return f"multiplied by {recipe.gamma:g} at epochs {', '.join(map(str, recipe.milestones))} (counted from 0)"
 
 
 def _augmentation(recipe: Recipe) -> str:
     crop = {
-        "pad_crop_flip": "4 pixels of zeros on each side, random crop of the old size",
+        "pad_crop_flip": "4 pixels of zeros on each side, random crop to the original size",
         "resized_crop_flip": "random crop of 8 to 100% of the area, sides 3:4 to 4:3, resized",
     }[recipe.augmentation]
     flip = {"random": "flipped at random", "alternating": "flipped every other epoch"}[recipe.flip]
-    cutout = f", a square of {recipe.cutout} pixels painted over" if recipe.cutout else ""
+    cutout = f", a {recipe.cutout}-pixel square cut out" if recipe.cutout else ""
     return f"{crop}; {flip}{cutout}"
 
 

@@ -116,7 +116,7 @@ def next_step(entry: Entry, tag: str) -> str:
         elsewhere = f"`resnet-zoo list {entry.name} --weights` shows what other hosts have. "
     how = "Leave offline mode, or pass" if is_offline() else "Check the network, or pass"
     if not address_of(entry.weights[tag]):
-        how = "This package names no address of the file: it is in the project's checkout and with its releases. Pass"
+        how = "This package has no address for the file, which is in the project's checkout and its releases. Pass"
     return f"{here}{elsewhere}{how} the weights' file, or --mirror with a folder or address that has it."
 
 

@@ -187,7 +187,7 @@ OTHERS = {
 def test_a_run_of_another_kind_is_refused_or_starts_anew(field: str, output: Path) -> None:
     log = RowLog(output.with_name("out.npy.partial"), begun(output))
     write(log, *BATCHES[:2])
-    with pytest.raises(ArgumentError, match=rf"unfinished run of another kind \({field} was .*--force"):
+    with pytest.raises(ArgumentError, match=rf"unfinished run that began differently \({field} was .*--force"):
         begun(output, OTHERS[field])
     assert same(read(log), BATCHES[:2])
     begun(output, OTHERS[field], restart=True)
@@ -202,7 +202,7 @@ def test_other_images_are_another_run_and_so_is_a_changed_one(output: Path, tmp_
     image.write_bytes(b"22")
     with pytest.raises(ArgumentError, match="images_sha256 was"):
         begun(output, images=[str(image)])
-    with pytest.raises(ArgumentError, match="num_images was 1, is 5"):
+    with pytest.raises(ArgumentError, match="num_images was 1 and is 5"):
         begun(output)
 
 
@@ -210,7 +210,7 @@ def test_other_images_are_another_run_and_so_is_a_changed_one(output: Path, tmp_
 def test_facts_that_are_damaged_are_another_run(text: str, output: Path) -> None:
     begun(output)
     (output.with_name("out.npy.partial") / "run.json").write_text(text)
-    with pytest.raises(ArgumentError, match=r"another kind \(its run.json is damaged.*--force"):
+    with pytest.raises(ArgumentError, match=r"cannot be resumed \(its run.json is damaged.*--force"):
         begun(output)
     begun(output, restart=True)
 
@@ -226,7 +226,7 @@ def test_a_run_of_the_layout_before_is_refused_or_starts_anew(output: Path) -> N
     line = {"rows": 2, "crc32": zlib.crc32(rows.tobytes()), "bad": {}}
     (folder / "rank0.jsonl").write_text(json.dumps(line) + "\n")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(ArgumentError, match=r"of another version of resnet-zoo.*--force.*with that version"):
+    with pytest.raises(ArgumentError, match=r"from another version of resnet-zoo.*--force.*with that version"):
         begun(output)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     begun(output, restart=True)
@@ -279,7 +279,7 @@ def test_rows_of_several_processes_are_gathered_in_order(output: Path) -> None:
         write(log, expected[0])
         write(others[0], expected[1])
         write(others[1], expected[2])
-        with log, pytest.raises(DatasetError, match="lacks rows of process 2"):
+        with log, pytest.raises(DatasetError, match="lacks vectors of process 2"):
             log.gather()
         others[0].rows_path.unlink()  # what was gathered is here already, also for one that begins again
         write(others[1], expected[3])

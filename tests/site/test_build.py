@@ -219,7 +219,7 @@ def test_a_model_page_shows_what_belongs_on_it(full_site: Path) -> None:
         "512 × 4 × 4",  # the last stage's maps
         "8,393,728",  # its parameters
         "subtract 125.307, 122.961, 113.858; divide by 51.5865, 50.847, 51.255",
-        "times 0.1 from epochs 100, 150 on",
+        "multiplied by 0.1 at epochs 100, 150",
         "rises over the first 20% of the training",
         "93.12 % top-1 and 99.78 % top-5 on 10,000 images of cifar10-jpeg after 4 epochs, 7 minutes",
         "not finished; 6 epochs so far",
@@ -319,7 +319,7 @@ def test_a_run_outside_of_the_manifest_s_folder_is_not_read(tmp_path: Path) -> N
     (tmp_path / "zoo").mkdir()
     with use_manifest(write_manifest(tmp_path / "zoo" / "zoo.json", change)):
         build_site(tmp_path / "out")
-    assert "No training of this row is here" in pages_of(tmp_path / "out")[f"models/{NAME}.html"].text
+    assert "No training of this row was given" in pages_of(tmp_path / "out")[f"models/{NAME}.html"].text
 
 
 def test_an_architecture_that_is_none_of_ours_has_no_sketch(tmp_path: Path) -> None:
@@ -386,7 +386,9 @@ def test_a_folder_with_files_of_others_is_refused_and_left_as_it_was(tmp_path: P
     (tmp_path / "out").mkdir(exist_ok=True)
     (tmp_path / "out" / "thesis.tex").write_text("years of work")
     before = contents(tmp_path / "out")
-    with pytest.raises(ArgumentError, match=r"holds 1 files that are not of a site, thesis\.tex among them.*--force"):
+    with pytest.raises(
+        ArgumentError, match=r"holds 1 files that do not belong to a site, thesis\.tex among them.*--force"
+    ):
         build_site(tmp_path / "out")
     assert contents(tmp_path / "out") == before
 
