@@ -1,7 +1,7 @@
 """The manifest: every fact about a row, written once in ``weights_manifest.json`` and read strictly.
 
 The records in ``records.py`` are the schema. A missing or unknown field, a wrong type, a short hash or a duplicate
-name is a ``ManifestError`` with row and field; there are no defaults for facts.
+name raises a ``ManifestError`` that names row and field; no fact has a default.
 """
 
 from __future__ import annotations
@@ -102,23 +102,34 @@ def get_entry(name: str, *, manifest: str | os.PathLike[str] | None = None) -> E
         manifest: The manifest file of a private zoo; ``None`` means the one in use.
 
     Raises:
-        UnknownModelError: No row has this name; the message carries near matches.
-        ManifestError: The manifest is broken.
+        UnknownModelError: No row has this name; the message suggests close matches.
+        ManifestError: The manifest cannot be read, or breaks a rule.
+
+    Example:
+        >>> entry = resnet_zoo.get_entry("resnet50")
+        >>> entry.name, entry.input_size, entry.exact.params, entry.published.top1
+        ('resnet50_in1k', (3, 224, 224), 25557032, '76.55')
     """
     with use_manifest(manifest):
         return current_manifest().find(name)
 
 
 def list_models(pattern: str | None = None, *, dataset: str | None = None) -> list[str]:
-    """Return row names in table order.
+    """Return the names of the rows in table order.
 
     Args:
-        pattern: Shell wildcards (``resnet*_cifar10``), compared with names and aliases; without a wildcard, a part
-            of the name. ``None`` means all.
-        dataset: Only rows of this data set (``cifar10``, ``cifar100``, ``in1k``).
+        pattern: Shell wildcards (``resnet*_cifar10``), matched against names and aliases; text without a wildcard
+            matches any part of a name. ``None`` means all.
+        dataset: Only rows of this data set (``cifar10``, ``cifar100`` or ``in1k``).
 
     Raises:
-        ManifestError: The manifest is broken.
+        ManifestError: The manifest cannot be read, or breaks a rule.
+
+    Example:
+        >>> resnet_zoo.list_models("resnetv1d*")
+        ['resnetv1d50_in1k', 'resnetv1d101_in1k', 'resnetv1d152_in1k']
+        >>> resnet_zoo.list_models("50", dataset="cifar100")
+        ['resnet50_cifar100']
     """
     return [
         entry.name

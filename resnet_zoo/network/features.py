@@ -69,11 +69,17 @@ class FeatureExtractor(Trunk):
     Attributes:
         layers: The layers returned, in the order asked for.
         channels: C of each layer, for ``logits`` the number of classes.
-        reductions: How many times smaller than the image each layer's map is; ``pool`` and ``logits`` are no maps and
-            not in it. Sizes that cannot be divided are rounded up.
+        reductions: How many times smaller than the image each layer's map is, without ``pool`` and ``logits``, which
+            are not maps. Sizes that cannot be divided are rounded up.
 
     Raises:
         UnknownLayerError, ArgumentError: As `create_feature_extractor`.
+
+    Example:
+        >>> model = resnet_zoo.create_model("resnet50_in1k")
+        >>> body = resnet_zoo.FeatureExtractor(model, layers=("stage2", "stage4"))
+        >>> body.channels, body.reductions
+        ({'stage2': 512, 'stage4': 2048}, {'stage2': 8, 'stage4': 32})
     """
 
     def __init__(self, model: ResNet, *, layers: Sequence[str] = STAGES) -> None:
