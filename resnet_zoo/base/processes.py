@@ -18,7 +18,7 @@ from resnet_zoo.base.devices import resolve_device
 from resnet_zoo.errors import ArgumentError, DatasetError, ZooError
 
 _LONGEST_WAIT = datetime.timedelta(days=30)
-"""For a slower process; gloo notices at once that one has died, nccl only by the time, so that its own limit stays."""
+"""How long to wait for a slower process. gloo notices a dead one at once, nccl by its own limit, which is kept."""
 
 _STOPPED = (
     "Another process of this run stopped; its own message says why. What is done is kept: run the same command again."
@@ -26,7 +26,7 @@ _STOPPED = (
 
 
 def num_restarts() -> int:
-    """Return how often torchrun started all processes again, because one had failed."""
+    """Return how often torchrun has restarted all processes after a failure."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
@@ -51,7 +51,7 @@ class Ranks:
         """Read what torchrun sets; one process without it.
 
         Raises:
-            ArgumentError: The variables make no sense.
+            ArgumentError: The variables are invalid.
         """
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
         if not os.environ.get("WORLD_SIZE"):
@@ -82,7 +82,7 @@ class Ranks:
         wait: dict[str, Any] = {"timeout": _LONGEST_WAIT} if backend == "gloo" else {}
         try:
             store, _, _ = next(rendezvous("env://", **wait))
-            # torchrun may keep its store when it starts all processes again: addresses of dead ones are in it.
+            # torchrun may keep its store when it restarts all processes, with the addresses of dead ones in it.
             own_keys = dist.PrefixStore(f"start {num_restarts()}", store)  # type: ignore[attr-defined]
             dist.init_process_group(backend, store=own_keys, rank=self.rank, world_size=self.size, **wait)
         except (RuntimeError, ValueError) as error:
@@ -103,7 +103,7 @@ class Ranks:
         self._say(True)
 
     def first(self, action: Callable[[], object]) -> None:
-        """Have the first process do something while the others wait for it.
+        """Run a function in the first process while the others wait.
 
         Raises:
             DatasetError: In the others, if it failed.
@@ -120,7 +120,7 @@ class Ranks:
         self.wait()
 
     def _say(self, is_good: bool) -> None:
-        """Tell the others whether all is well here, and hear it from them."""
+        """Tell the others whether all is well here, and learn whether it is there."""
         if self.size == 1:
             return
 
@@ -159,7 +159,7 @@ class Processes:
         return values
 
     def first(self, action: Callable[[], Any]) -> Any:
-        """Have the first process do something, and return its value, plain values and paths, in all of them.
+        """Run a function in the first process, and return its value (plain values and paths) in all of them.
 
         Raises:
             ZooError, OSError: In all of them, what it raised in the first.
@@ -217,7 +217,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def _own_device(ranks: Ranks, chosen: torch.device) -> torch.device:
-    """Return the CUDA device of this process among those of its machine, or what was chosen."""
+    """Return the CUDA device of this process among those of its machine, or the device that was chosen."""
     if ranks.size == 1 or chosen.type != "cuda":
         return chosen
     if ranks.local_rank >= torch.cuda.device_count():
@@ -231,5 +231,5 @@ def _own_device(ranks: Ranks, chosen: torch.device) -> torch.device:
 
 
 def is_restarted() -> bool:
-    """Tell whether torchrun started all processes again, because one had failed."""
+    """Tell whether torchrun has restarted all processes after a failure."""
     return num_restarts() > 0

@@ -12,12 +12,12 @@ Draw = Callable[[str, int, int | None], None]
 
 
 def progress_bar() -> AbstractContextManager[Draw]:
-    """Return a context that gives a function which draws a bar of images."""
+    """Return a context manager for a function that draws a bar of images."""
     return _bars("MofNCompleteColumn", "TimeRemainingColumn")
 
 
 def download_bar() -> AbstractContextManager[Draw]:
-    """Return a context that gives a function which draws a bar of bytes for each file name."""
+    """Return a context manager for a function that draws a bar of bytes for each file name."""
     return _bars("DownloadColumn", "TransferSpeedColumn", "TimeRemainingColumn")
 
 

@@ -39,11 +39,11 @@ PLANS = {
 
 @dataclass(frozen=True)
 class LayerShape:
-    """What a layer of a network gives for one image.
+    """The output of a layer for one image.
 
     Attributes:
         name: As `create_feature_extractor` calls it.
-        shape: (C, H, W), or (C,) where there is no longer a map.
+        shape: (C, H, W), or (C,) for pooled vectors and logits.
         params: Parameters of the modules between this layer and the one before.
     """
 

@@ -68,7 +68,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def parse_manifest(path: Path, content: Any) -> Manifest:
-    """Check a manifest's parsed content; ``path`` is what errors call it.
+    """Check a manifest's parsed content; ``path`` names it in errors.
 
     Raises:
         ManifestError: It breaks a rule of the schema.
@@ -161,7 +161,7 @@ def _place(raw: Any, where: Place) -> tuple[str, str]:
 def _resolve_preprocess(raw: Any) -> Any:
     """Put the named preprocessing block in the place of its name in each row, and in each accuracy of a weight set."""
     if not (isinstance(raw, dict) and isinstance(raw.get("models"), list) and isinstance(raw.get("preprocess"), dict)):
-        return raw  # decode says what is wrong with it
+        return raw  # decode reports what is wrong with it
     blocks = raw["preprocess"]
     return {**raw, "models": [_resolved(row, blocks, ("models", index)) for index, row in enumerate(raw["models"])]}
 
@@ -201,10 +201,10 @@ def replace_manifest(path: Path, content: Any, before: bytes) -> None:
     Args:
         path: The manifest.
         content: Its new parsed content.
-        before: The bytes it had when ``content`` was made from it.
+        before: Its bytes when ``content`` was made from it.
 
     Raises:
-        ManifestError: The content breaks a rule; the file is as it was.
+        ManifestError: The content breaks a rule; the file is unchanged.
         ArgumentError: The file was changed meanwhile.
         OSError: It cannot be written.
     """

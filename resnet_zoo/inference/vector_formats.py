@@ -48,7 +48,7 @@ def writer_for(output: Path) -> Write:
     """Return what writes vectors to a path, by its suffix.
 
     Raises:
-        ArgumentError: There is no such format, or pyarrow is missing.
+        ArgumentError: The suffix is not one of the formats, or pyarrow is missing.
     """
     writers = {".npy": write_npy, ".safetensors": write_safetensors, ".parquet": write_parquet}
     write = writers.get(output.suffix.lower())
@@ -70,7 +70,7 @@ def write_npy(source: VectorSource, path: Path) -> None:
 def write_safetensors(source: VectorSource, path: Path) -> None:
     """Write a safetensors file: ``embeddings``, float32 (N, C), and ``paths``, the uint8 bytes of a JSON list.
 
-    By hand, because the library wants the whole in memory: eight bytes of length, a JSON header, the values.
+    By hand, because the library requires all of it in memory: eight bytes of length, a JSON header, the values.
     """
     end = source.num_rows * source.channels * 4
     num_bytes = source.paths_json.stat().st_size
@@ -91,7 +91,7 @@ def write_safetensors(source: VectorSource, path: Path) -> None:
 def write_parquet(source: VectorSource, path: Path) -> None:
     """Write a parquet file: ``path``, a string, and ``embedding``, a list of C float32.
 
-    A byte of a path that is no UTF-8 is written as an escape, as in the JSON lists.
+    A byte of a path that is not UTF-8 is written as an escape, as in the JSON lists.
     """
     pa, parquet = _import_pyarrow()
     item = pa.list_(pa.float32(), source.channels)

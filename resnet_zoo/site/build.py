@@ -62,7 +62,7 @@ def build_site(
         ArgumentError: ``out`` holds other files, an input is not what it should be, or Jinja2 is not installed.
         RunError: A run folder cannot be read.
         ManifestError: The manifest is broken.
-        OSError: The site cannot be written; what was there is as it was.
+        OSError: The site cannot be written; existing files are unchanged.
     """
     out = Path(out)
     check_target(out, force=force)

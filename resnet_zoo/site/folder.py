@@ -1,4 +1,4 @@
-"""Writing a site: beside its place first, then moved into it, and nothing of anybody else's is ever removed."""
+"""Writing a site: beside its place first, then moved into it; files of others are never removed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def write_site(target: Path, files: Mapping[str, bytes], *, force: bool = False)
 
     Raises:
         ArgumentError: The folder holds other files, or the place is not a folder.
-        OSError: It cannot be written; what was there is as it was.
+        OSError: It cannot be written; existing files are unchanged.
     """
     check_target(target, force=force)
     target = target.resolve()
@@ -43,7 +43,7 @@ def write_site(target: Path, files: Mapping[str, bytes], *, force: bool = False)
 
 
 def check_target(target: Path, *, force: bool = False) -> None:
-    """Raise if a site may not be written there.
+    """Refuse a place where a site may not be written.
 
     Raises:
         ArgumentError: The folder holds other files, or the place is not a folder.
