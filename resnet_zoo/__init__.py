@@ -1,7 +1,7 @@
 """resnet_zoo: fifteen residual networks whose every number can be checked.
 
-The public names, and the modules they come from, stand in ``__init__.pyi`` alone. Importing the package imports neither
-torch nor anything else heavy; a name brings what it needs when it is first used.
+The public names and their modules are listed in ``__init__.pyi`` alone. Importing the package imports neither torch nor
+anything else heavy; what a name needs is imported on its first use.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Every error of the package.
 
-A constructor takes facts and hands all of them to ``super().__init__`` so that the error survives
-pickling (data-loader workers, process pools); ``__str__`` makes the sentence a person reads: the fact,
-expected against got, and one next step. ``exit_code`` is what the ``resnet-zoo`` command ends with:
-1 checked and wrong, 2 wrong usage, 3 could not be checked, 130 stopped by Ctrl-C.
+A constructor takes facts and passes all of them to ``super().__init__``, so that the error survives pickling
+(data-loader workers, process pools); ``__str__`` builds the sentence a person reads: the fact, expected against got,
+and one next step. ``exit_code`` is the exit code of the ``resnet-zoo`` command: 1 checked and wrong, 2 wrong usage,
+3 could not be checked, 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -18,23 +18,31 @@ _SHOWN_KEYS = 5
 
 
 class ZooError(Exception):
-    """Base of every error that resnet_zoo raises on purpose."""
+    """Base of every error that resnet_zoo raises on purpose; ``exit_code`` is what the command exits with.
+
+    Example:
+        >>> try:
+        ...     resnet_zoo.create_model("resnet51_in1k")
+        ... except resnet_zoo.ZooError as error:
+        ...     print(type(error).__name__, error.exit_code)
+        UnknownModelError 2
+    """
 
     exit_code: int = WRONG
 
 
 class ArgumentError(ZooError, ValueError):
-    """An argument outside of what it may be. Made from one sentence."""
+    """An argument with a value that is not allowed. Takes one sentence."""
 
     exit_code = USAGE
 
 
 class UnknownModelError(ZooError, LookupError):
-    """A name that no row of the manifest carries.
+    """A name that no row of the manifest has.
 
     Attributes:
         name: The name asked for.
-        known: The names and aliases there are.
+        known: The names and aliases of all rows.
     """
 
     exit_code = USAGE
@@ -48,7 +56,7 @@ class UnknownModelError(ZooError, LookupError):
 
 
 class UnknownWeightsError(ZooError, LookupError):
-    """A tag that the row has no weight set for, and that is not a file either.
+    """Weights that are neither a tag of the row nor a file.
 
     Attributes:
         name: The row.
@@ -75,7 +83,7 @@ class UnknownLayerError(ZooError, LookupError):
 
     Attributes:
         layer: The name asked for.
-        known: The names there are.
+        known: The layers of the network.
     """
 
     exit_code = USAGE
@@ -89,11 +97,11 @@ class UnknownLayerError(ZooError, LookupError):
 
 
 class ManifestError(ZooError, ValueError):
-    """A manifest that cannot be read, or says something it must not.
+    """A manifest that cannot be read, or breaks a rule.
 
     Attributes:
         path: The manifest file.
-        row: Name or index of the row, empty for the manifest itself.
+        row: Name or index of the row; empty for the manifest itself.
         field: Dotted name of the field within the row.
         why: What is wrong, expected against got.
     """
@@ -108,12 +116,12 @@ class ManifestError(ZooError, ValueError):
 
 
 class WeightsUnavailableError(ZooError):
-    """Weights that were asked for and are unavailable. A network with random values is never returned instead.
+    """Weights that were asked for and are unavailable. Random values never take their place.
 
     Attributes:
-        name: The row; empty where a file was asked for without one.
+        name: The row; empty for a file that was named without a row.
         tag: The weight set, or the path of the file.
-        why: Why it is unavailable, and what to do.
+        why: Why they are unavailable, and what to do.
     """
 
     exit_code = NOT_CHECKED
@@ -127,12 +135,12 @@ class WeightsUnavailableError(ZooError):
 
 
 class DownloadError(ZooError):
-    """No source delivered the file.
+    """A file that no source delivered.
 
     Attributes:
-        attempts: For every source tried, in order, what it said.
-        next_step: What can be done about it, a sentence.
-        has_wrong_bytes: A source delivered a file that is not the one it should be: checked and wrong.
+        attempts: The answer of every source tried, in order.
+        next_step: What to do about it, a sentence.
+        has_wrong_bytes: Whether a source delivered a file with the wrong sha256: checked and wrong.
     """
 
     exit_code = NOT_CHECKED
@@ -154,12 +162,12 @@ class DownloadError(ZooError):
 
 
 class IntegrityError(DownloadError):
-    """Bytes that are not the bytes they should be.
+    """A file with the wrong sha256.
 
     Attributes:
         path: The file.
-        expected: The sha256, or the leading digits of it, that was expected.
-        actual: The sha256 of the bytes.
+        expected: The expected sha256, or its leading digits.
+        actual: The sha256 of the file.
         note: What was done about it, a sentence.
     """
 
@@ -198,14 +206,14 @@ class PublishError(ZooError):
 
 
 class ExportError(ZooError):
-    """An exported file that does not compute what the network does. It was not kept.
+    """An exported file that does not compute what the network does. The file was not kept.
 
     Attributes:
-        path: The file that was to be written.
+        path: The target of the export.
         output: The name of the output that differs.
-        batch_size: The batch on which it does.
+        batch_size: Images in the batch on which it differs.
         difference: The largest absolute difference.
-        tolerance: What was allowed, relative to the largest value where that is above 1.
+        tolerance: The difference allowed, relative to the largest value where that is above 1.
     """
 
     def __init__(
@@ -240,11 +248,11 @@ class CheckpointError(ZooError, ValueError):
 
 
 class UnsafeCheckpointError(CheckpointError):
-    """A pickle that wants more than tensors and plain values. Nothing of it was run.
+    """A pickle that asks for more than tensors and plain values. None of its code was run.
 
     Attributes:
         path: The file.
-        found: The name of what it wanted, for example ``posix.system``.
+        found: The name it asked for, for example ``posix.system``.
     """
 
     def __init__(self, path: str | PathLike[str], found: str) -> None:
@@ -264,9 +272,9 @@ class WeightsMismatchError(ZooError, RuntimeError):
     Attributes:
         name: The row (or network) the weights were meant for.
         source: Where the weights came from.
-        missing: Keys the network has and the checkpoint lacks.
-        unexpected: Keys the checkpoint has and the network lacks.
-        shapes: For a key whose shape differs: (shape in the network, shape in the checkpoint).
+        missing: Keys that only the network has.
+        unexpected: Keys that only the checkpoint has.
+        shapes: (Shape in the network, shape in the checkpoint) of each key whose shapes differ.
         fits: Rows that the checkpoint does fit.
     """
 
@@ -304,11 +312,11 @@ class WeightsMismatchError(ZooError, RuntimeError):
 
 
 class RunError(ZooError):
-    """A run folder or a training log that cannot be read, or is not of its form.
+    """A run folder or a training log that cannot be read, or is malformed.
 
     Attributes:
         path: The file or folder.
-        place: Line and field within the file; empty for all of it.
+        place: Line and field within the file; empty for the file as a whole.
         why: What is wrong, expected against got.
     """
 
@@ -323,13 +331,13 @@ class RunError(ZooError):
 
 
 class TrainingError(ZooError):
-    """A training that cannot begin or go on. Made from one sentence."""
+    """A training that cannot start or continue. Takes one sentence."""
 
     exit_code = NOT_CHECKED
 
 
-class TrainingStopped(TrainingError):  # noqa: N818  # no error: somebody asked for it
-    """A training that was asked to stop, and can go on.
+class TrainingStopped(TrainingError):  # noqa: N818  # not a fault: somebody asked for it
+    """A training that was asked to stop, and can be resumed.
 
     Attributes:
         folder: The run folder.
@@ -346,7 +354,7 @@ class TrainingStopped(TrainingError):  # noqa: N818  # no error: somebody asked 
 
 
 class NonFiniteLossError(TrainingError):
-    """A loss that is infinite or no number.
+    """A loss that is infinite or NaN.
 
     Attributes:
         folder: The run folder.
@@ -368,17 +376,17 @@ class NonFiniteLossError(TrainingError):
 
 
 class DatasetError(ZooError):
-    """A data set or an image that is missing, unreadable, or not what it should be.
+    """A data set or an image that is missing, unreadable or wrong.
 
-    Made from one string, because a data-loader worker's error is raised again that way.
+    Takes one string, because that is how a data loader raises a worker's error again.
     """
 
     exit_code = NOT_CHECKED
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """Return a sentence that names close matches, or nothing; it begins with a space."""
-    import difflib  # not before it is needed: every program that imports the package would wait for it
+    """Return a sentence that names close matches, after a space; empty if there are none."""
+    import difflib  # here, because it would slow down every import of the package
 
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
     return f" Did you mean {' or '.join(close)}?" if close else ""

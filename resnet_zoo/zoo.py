@@ -36,29 +36,42 @@ def create_model(
     device: torch.device | str | None = None,
     manifest: str | os.PathLike[str] | None = None,
 ) -> ResNet:
-    """Return a row's network, in training mode as every ``nn.Module`` starts; call ``.eval()`` to use it.
+    """Create a network by name, with fresh or pretrained values.
+
+    Like every new ``nn.Module`` it is in training mode: call ``.eval()`` before using it.
 
     Args:
-        name: A row or alias (`list_models`); or ``hf-hub:owner/name[@revision]`` for a network on the Hugging Face Hub,
-            or the path of one that `save_network` wrote: these are always loaded with their weights, and keep their
-            numbers of classes and (3 asked for) of channels.
+        name: A row or alias (`list_models`), ``hf-hub:owner/name[@revision]`` for a network on the Hugging Face Hub, or
+            the path of a file that `save_network` wrote. Repositories and files are always loaded with their weights,
+            and keep their own numbers of classes and channels unless others are given; ``in_channels=3`` keeps them
+            too.
         pretrained: Load the row's default weights. Without ``weights`` and ``pretrained`` the values are fresh.
         weights: A tag of the row (``openmmlab``), or the path of a .safetensors or .pth file.
         num_classes: Another number of classes: the classifier is freshly initialised, every other tensor kept. A
             file whose classifier already has that many classes is loaded whole.
         in_channels: Another number of image channels: the first convolution is adapted (see `adapt_input`). A file
             whose first convolution already has that many channels is loaded whole.
-        device: Where the network ends up: a torch device, or ``auto``.
+        device: Where to put the network: a torch device, or ``auto`` (CUDA, MPS, then CPU).
         manifest: The manifest file of a private zoo; ``None`` means the one in use (``RESNET_ZOO_MANIFEST``).
+
+    Returns:
+        A network that maps normalised float32 images (N, C, H, W) to logits (N, K).
 
     Raises:
         UnknownModelError: No row has this name.
         UnknownWeightsError: ``weights`` is neither a tag of the row nor a file.
         WeightsUnavailableError: The weights are unavailable. Random values never take their place.
-        DownloadError: Every source of the weights failed; lists what each said.
-        WeightsMismatchError: The file is for another network; lists the keys and names the rows it fits.
+        DownloadError: Every source of the weights failed; the error lists their answers.
+        WeightsMismatchError: The file is for another network; the error lists the keys and the rows it fits.
         IntegrityError, UnsafeCheckpointError, CheckpointError: As `load_checkpoint`.
-        ArgumentError: ``num_classes`` or ``in_channels`` is not positive, or the device is not there.
+        ManifestError: The manifest cannot be read, or breaks a rule.
+        ArgumentError: ``num_classes`` or ``in_channels`` is not positive, ``weights`` were given for a repository or
+            file, or the device is not available.
+
+    Example:
+        >>> model = resnet_zoo.create_model("resnet18_cifar10", pretrained=True).eval()
+        >>> model(torch.zeros(1, 3, 32, 32)).shape
+        torch.Size([1, 10])
     """
     target = None if device is None else resolve_device(device)
     for argument, value in (("num_classes", num_classes), ("in_channels", in_channels)):
@@ -84,22 +97,32 @@ def create_feature_extractor(
     device: torch.device | str | None = None,
     manifest: str | os.PathLike[str] | None = None,
 ) -> FeatureExtractor:
-    """Return the part of a network that computes some layers, in training mode like any new module.
+    """Create the part of a network that computes some layers, by name.
+
+    Like every new ``nn.Module`` it is in training mode: call ``.eval()`` before using it.
 
     Args:
-        name: A row or alias, ``hf-hub:owner/name``, or the path of a network file, as `create_model`.
-        layers: The layers to return, in any order (a table is in the module's docstring): ``stem.relu``, ``stem``,
-            ``stage1`` to ``stage4``, a block as ``stage3.5``, ``pool``, ``logits``.
+        name: A row or alias, ``hf-hub:owner/name``, or the path of a network file, as in `create_model`.
+        layers: The layers to return, in any order: ``stem.relu``, ``stem``, ``stage1`` to ``stage4``, a block such as
+            ``stage3.5``, ``pool`` or ``logits``; `resnet_zoo.network.features` has a table of them.
         pretrained: Load the row's default weights.
-        weights: A tag of the row, or the path of a weights file, as `create_model`.
-        in_channels: Another number of image channels, as `create_model`.
-        device: Where it ends up: a torch device, or ``auto``.
-        manifest: The manifest file of a private zoo, as `create_model`.
+        weights: A tag of the row, or the path of a weights file, as in `create_model`.
+        in_channels: Another number of image channels, as in `create_model`.
+        device: Where to put it: a torch device, or ``auto`` (CUDA, MPS, then CPU).
+        manifest: The manifest file of a private zoo, as in `create_model`.
+
+    Returns:
+        A module that maps normalised float32 images (N, C, H, W) to a dict of maps (N, C', H', W') by layer.
 
     Raises:
         UnknownLayerError: The network has no layer of that name.
-        ArgumentError: ``layers`` is empty, names one twice, or is not a sequence of names; or as `create_model`.
+        ArgumentError: ``layers`` is empty, names a layer twice, or is not a sequence of names; or as `create_model`.
         ZooError: Everything else that `create_model` raises.
+
+    Example:
+        >>> body = resnet_zoo.create_feature_extractor("resnet18_cifar10", layers=("stage2", "stage4")).eval()
+        >>> {layer: tuple(maps.shape) for layer, maps in body(torch.zeros(1, 3, 32, 32)).items()}
+        {'stage2': (1, 128, 16, 16), 'stage4': (1, 512, 4, 4)}
     """
     with use_manifest(manifest):
         if kind_of(name) == "row":  # before anything is fetched
@@ -110,10 +133,10 @@ def create_feature_extractor(
 
 @dataclass(frozen=True)
 class Network:
-    """A network that was named, and everything needed to use it.
+    """A network found by name, and everything needed to use it.
 
     Attributes:
-        name: What it was named by.
+        name: The name it was found by.
         entry: Its row; number of classes, preprocessing and input size are the network's own.
         class_names: In label order.
         in_channels: Image channels.
@@ -128,7 +151,7 @@ class Network:
 
     @cached_property
     def weights(self) -> LoadedWeights:
-        """The weights, every byte hashed; those of a row are read (and fetched) when they are first asked for.
+        """The weights, every byte hashed; a row's are read (and fetched) on first use.
 
         Raises:
             UnknownWeightsError, WeightsUnavailableError, DownloadError, IntegrityError, UnsafeCheckpointError,
@@ -143,10 +166,10 @@ class Network:
 
     @property
     def transform(self) -> Transform:
-        """What turns an RGB image of any size into the network's input.
+        """The transform from an RGB image of any size to the network's input.
 
         Raises:
-            ArgumentError: The network takes images of another number of channels.
+            ArgumentError: The network takes images with another number of channels.
         """
         if self.in_channels != 3:
             raise ArgumentError(f"{self.name} takes images with {self.in_channels} channels; these are RGB, with 3.")
@@ -160,7 +183,7 @@ class Network:
             in_channels: Another number of image channels, as in `create_model`; ``None`` means its own.
 
         Raises:
-            WeightsMismatchError: The weights do not fit; others as for ``weights``.
+            WeightsMismatchError: The weights do not fit; other errors as for ``weights``.
         """
         channels = self.in_channels if in_channels is None else in_channels
         return assign_weights(self.entry, self.weights.checkpoint, num_classes=num_classes, in_channels=channels)
@@ -169,7 +192,9 @@ class Network:
 def open_network(
     name: str | os.PathLike[str], *, weights: str | os.PathLike[str] | None = None, size: int | None = None
 ) -> Network:
-    """Find a network by name. A file or repository is read and checked at once, a row's weights when they are needed.
+    """Find a network by name, with its class names, preprocessing and weights.
+
+    A file or repository is read and checked at once, a row's weights on first use.
 
     Args:
         name: A row or alias; ``hf-hub:owner/name[@revision]``; or the path of a file that `save_network` wrote.
@@ -177,12 +202,21 @@ def open_network(
         size: Height and width of the inputs, one that the weight set was tested at; ``None`` means its usual one.
 
     Raises:
-        UnknownModelError: It is neither a row nor the form of an address or a path.
-        ArgumentError: ``weights`` was given for a file or repository, which has its own; or a size that these weights
-            were not tested at.
-        DownloadError: A repository is unavailable.
-        WeightsUnavailableError: There is no such file.
+        UnknownModelError: The name is not a row, and does not look like an address or a path.
+        UnknownWeightsError: ``weights`` is neither a tag of the row nor a file.
+        ArgumentError: ``weights`` were given for a file or repository, which has its own, or the weights were not
+            tested at ``size``.
+        DownloadError: The repository is unavailable.
+        WeightsUnavailableError: The file does not exist.
         WeightsMismatchError, IntegrityError, UnsafeCheckpointError, CheckpointError: As `create_model`.
+
+    Example:
+        >>> network = resnet_zoo.open_network("resnet18_cifar10")
+        >>> network.class_names[:3]
+        ('airplane', 'automobile', 'bird')
+        >>> model, transform = network.load().eval(), network.transform
+        >>> model(transform("photo.jpg")[None]).shape
+        torch.Size([1, 10])
     """
     kind = kind_of(name)
     if kind == "row":

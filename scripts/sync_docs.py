@@ -24,10 +24,13 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 Definition = Function | ast.ClassDef
 
 _NOTE = "<!-- Written by scripts/sync_docs.py from the docstrings. Change those. -->\n"
-_ABOUT = """What `import resnet_zoo` gives. Every error is a [ZooError](#zooerror). What each module holds is in
+_ABOUT = """The public names of resnet_zoo. Every error is a [ZooError](#zooerror). What each module holds is in
 [architecture.md](architecture.md), the options of a command in `resnet-zoo COMMAND -h`.
+
+The examples are run by the tests. They assume `import resnet_zoo`, `import torch` and `from pathlib import Path`; their
+images, checkpoints and folders stand for your own, and `...` in a result for what differs from machine to machine.
 """
-_SECTION = re.compile(r"(Args|Attributes|Returns|Yields|Raises):")
+_SECTION = re.compile(r"(Args|Attributes|Returns|Yields|Raises|Example):")
 _TITLES = {"Args": "Arguments"}
 _LINE_LENGTH = 100
 
@@ -164,7 +167,7 @@ def _entry(name: str, named: Named, known: set[str]) -> list[str]:
         return lines
     bases = [base.id for base in node.bases if isinstance(base, ast.Name) and base.id in known]
     if bases:
-        lines.append(f"It is a {', '.join(_link(base, known) for base in bases)} too, with all that has.\n")
+        lines.append(f"A subclass of {', '.join(_link(base, known) for base in bases)}.\n")
     for method in _methods(node):
         lines += [f"#### `{name}.{method.name}`\n", "```text", signature(method), "```\n"]
         lines += markdown(ast.get_docstring(method), known)
@@ -225,6 +228,8 @@ def markdown(docstring: str | None, known: Iterable[str] = ()) -> list[str]:
             lines += [f"{paragraph}\n" for paragraph in linked(body, known).split("\n\n") if paragraph]
         elif title in ("Returns", "Yields"):
             lines.append(f"{title}: {linked(' '.join(body.split()), known)}\n")
+        elif title == "Example":
+            lines += ["Example:\n", "```python", textwrap.dedent(body).rstrip(), "```\n"]
         else:
             lines += [f"{_TITLES.get(title, title)}:\n", *(_item(item, known) for item in _items(body)), ""]
     return lines

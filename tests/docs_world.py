@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import doctest
 import io
 import json
 import os
@@ -19,9 +20,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from click.testing import CliRunner
 from PIL import Image
 
+import resnet_zoo
 from resnet_zoo.base.files import sha256_of
 from resnet_zoo.catalog import manifest as manifest_module
 from resnet_zoo.catalog.classes import class_folders
@@ -199,6 +202,24 @@ def _said(text: str) -> list[str]:
         if isinstance(node, ast.Expr) and ast.unparse(node).startswith("print(")
     )
     return [lines[end - 1].partition("  # ")[2] for end in prints if end and "  # " in lines[end - 1]]
+
+
+def run_example(docstring: str, title: str, folder: Path) -> None:
+    """Run the example of a docstring in a folder, a world; ``...`` stands for any text.
+
+    Raises:
+        SnippetError: There is not exactly one example, or it gives another result than it says.
+    """
+    _, *sections = re.split(r"^ *Example:\n", docstring, flags=re.MULTILINE)
+    if len(sections) != 1 or ">>> " not in sections[0]:
+        raise SnippetError(f"{title} has {len(sections)} sections `Example:`; expected one, with code")
+    names = {"resnet_zoo": resnet_zoo, "torch": torch, "Path": Path}
+    example = doctest.DocTestParser().get_doctest(sections[0], names, title, None, 0)
+    said: list[str] = []
+    with _surroundings(folder, {}):
+        failed, _ = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example, out=said.append)
+    if failed:
+        raise SnippetError("".join(said))
 
 
 def run_bash(block: Block) -> None:

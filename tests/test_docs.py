@@ -17,13 +17,15 @@ import resnet_zoo
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.weights.places import shipped_weights
 from tests.docs_pages import PAGES, ROOT, Block, blocks_of, complaints, read_blocks
-from tests.docs_world import SnippetError, copy_world, make_world, read_page
+from tests.docs_world import SnippetError, copy_world, make_world, read_page, run_example
 from tests.hub_server import HubServer, in_new_process
 from tests.test_layers import FLOORS, SOURCES
 
 BLOCKS = [block for page in PAGES for block in read_blocks(page)]
 TO_RUN = {
-    page.relative_to(ROOT).as_posix(): [block for block in read_blocks(page) if block.is_code and not block.why_not_run]
+    page.relative_to(ROOT).as_posix(): [
+        block for block in read_blocks(page) if block.is_code and not (block.why_not_run or block.is_docstring_example)
+    ]
     for page in PAGES
 }
 TO_RUN = {page: blocks for page, blocks in TO_RUN.items() if blocks}
@@ -104,6 +106,7 @@ PLANTED = {
     "```python\nfor\n```\n": "no Python",
     "```python\nimport resnet_zoo\nresnet_zoo.creat_model('resnet50')\n```\n": "resnet_zoo has no creat_model",
     "```python\nfrom resnet_zoo.zoo import make_model\n```\n": "resnet_zoo.zoo has no make_model",
+    "```python\n>>> resnet_zoo.creat_model('resnet50')\nResNet()\n```\n": "resnet_zoo has no creat_model",
     "```bash\nif true; then\n```\n": "syntax error",
     "```bash\nresnet-zoo lst\n```\n": "no command 'lst'",
     "```bash\nresnet-zoo list --datset cifar10\n```\n": "No such option",
@@ -144,6 +147,51 @@ def test_a_planted_broken_snippet_is_found(text: str, words: str, world: Path, t
     with pytest.raises(SnippetError) as error:
         follow(blocks_of(text, "planted.md"), world, tmp_path, own_cache)
     assert words in str(error.value)
+
+
+# --- the examples of the docstrings -------------------------------------------------------------------------------
+
+
+def shows_an_example(name: str) -> bool:
+    """Tell whether a public name must have an example; the errors share that of their base."""
+    value = getattr(resnet_zoo, name)
+    return value is resnet_zoo.ZooError or not (isinstance(value, type) and issubclass(value, resnet_zoo.ZooError))
+
+
+@pytest.mark.parametrize("name", [*filter(shows_an_example, resnet_zoo.__all__)])
+def test_the_example_of_a_docstring_is_true(name: str, world: Path, tmp_path: Path, own_cache: Path) -> None:
+    docstring, place = getattr(resnet_zoo, name).__doc__, copy_world(world, tmp_path / "world")
+    if "hf-hub:" not in docstring.partition("Example:")[2]:
+        run_example(docstring, name, place)
+        return
+    with HubServer(tmp_path / "hub") as hub:
+        variables = {**hub.environment(tmp_path / "hub home"), "RESNET_ZOO_HOME": str(own_cache)}
+        in_new_process(variables, run_example, docstring, name, place)
+
+
+@pytest.mark.parametrize(
+    ("docstring", "words"),
+    [
+        ("Add.", "has 0 sections `Example:`"),
+        ("Add.\n\n    Example:\n        1 + 1 is 2\n    ", "has 1 sections `Example:`; expected one, with code"),
+        ("Add.\n\n    Example:\n        >>> 1 + 1\n        3\n    ", "Expected:\n    3\nGot:\n    2"),
+        (
+            "Add.\n\n    Example:\n        >>> resnet_zoo.creat_model('resnet50')\n    ",
+            "has no attribute 'creat_model'",
+        ),
+        ("Add.\n\n    Example:\n        >>> Path('nowhere.jpg').stat()\n    ", "FileNotFoundError"),
+    ],
+)
+def test_a_planted_wrong_example_is_found(docstring: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(SnippetError) as error:
+        run_example(docstring, "add", tmp_path)
+    assert words in str(error.value)
+
+
+def test_only_docstrings_have_examples_with_prompts() -> None:
+    blocks = [block for block in BLOCKS if block.is_docstring_example]
+    assert {block.page for block in blocks} == {f"docs/{name}" for name in GENERATED}
+    assert len(blocks) == sum(map(shows_an_example, resnet_zoo.__all__))
 
 
 # --- the reference ------------------------------------------------------------------------------------------------
@@ -201,6 +249,11 @@ def test_a_docstring_becomes_markdown() -> None:
     Raises:
         ZooError, OSError: As
             `create_model`.
+
+    Example:
+        >>> for name in ["<this>"]:
+        ...     print(name)
+        <this>
     """
     assert "\n".join(sync_docs()["markdown"](docstring, {"create_model", "ZooError"})) == "\n".join(
         [
@@ -215,6 +268,14 @@ def test_a_docstring_becomes_markdown() -> None:
             "Raises:",
             "",
             "- [`ZooError`](#zooerror), `OSError`: As [`create_model`](#create_model).",
+            "",
+            "Example:",
+            "",
+            "```python",
+            '>>> for name in ["<this>"]:',
+            "...     print(name)",
+            "<this>",
+            "```",
             "",
         ]
     )

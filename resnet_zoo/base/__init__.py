@@ -1,1 +1,1 @@
-"""What every package needs and that knows nothing of networks: files, strict JSON, progress, this machine."""
+"""What any package may need, without knowing of networks: files, strict JSON, progress, this machine."""

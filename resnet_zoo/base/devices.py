@@ -1,4 +1,4 @@
-"""Devices: which one is meant, what it is called, what it multiplies, and waiting for it."""
+"""Devices: choosing one, its name, the types it multiplies, and waiting for it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from resnet_zoo.errors import ArgumentError
 
 
 def resolve_device(device: torch.device | str) -> torch.device:
-    """Turn ``auto`` or a device's name into a device that is there.
+    """Turn ``auto`` or a device's name into an available device.
 
     Raises:
         ArgumentError: It is not a device, or not on this machine.
@@ -35,7 +35,7 @@ def resolve_device(device: torch.device | str) -> torch.device:
 
 
 def device_title(device: torch.device) -> str:
-    """Return a device's name as people know it; of a CPU also the threads used, on which the last bits depend."""
+    """Return a device's name as people know it; for a CPU also its number of threads, which affects the last bits."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "cpu":
@@ -58,7 +58,7 @@ def _processor() -> str:
 def supported_dtypes(device: torch.device) -> tuple[torch.dtype, ...]:
     """Return the floating types that a device multiplies by its own instructions, float32 first.
 
-    A CPU has bfloat16 with AVX512-BF16, AMX or Arm's BF16 (as Linux tells); float16 on a CPU is never faster here and
+    A CPU has bfloat16 with AVX512-BF16, AMX or Arm's BF16 (as Linux reports); float16 on a CPU is never faster here and
     is left out.
     """
     if device.type == "cuda":
@@ -75,7 +75,7 @@ def fast_dtype(device: torch.device) -> torch.dtype:
 
 
 def cpu_flags() -> set[str]:
-    """Return what Linux says that the CPU can do; nothing elsewhere."""
+    """Return the CPU's feature flags as Linux lists them; empty elsewhere."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
@@ -106,7 +106,7 @@ def exact_float32(device: torch.device) -> Iterator[None]:
 
 
 def wait_for(device: torch.device) -> None:
-    """Wait until a device has done all that it was given."""
+    """Wait until a device has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

@@ -1,4 +1,4 @@
-"""Files: their sha256, where one may be written, and writing so that nobody ever sees half of one."""
+"""Files: their sha256, where one may be written, and writing without ever leaving half of one."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def sha256_of(path: Path) -> str:
 
 
 def check_target(path: Path, suffixes: Collection[str] = (), *, overwrite: bool) -> None:
-    """Refuse a path that no file may be written to, before any work is done for it.
+    """Refuse a path that cannot be written to, before any work is done.
 
     Args:
         path: The file to write.
-        suffixes: What it may end in; none where its writer has looked.
+        suffixes: Suffixes allowed; empty if the caller has checked them.
         overwrite: Whether a file that exists may be replaced.
 
     Raises:
         ArgumentError: It has another suffix, is a folder, or exists and may not be replaced.
-        OSError: Its folder is not there, or cannot be written to.
+        OSError: Its folder does not exist, or is not writable.
     """
     if suffixes and path.suffix not in suffixes:
         raise ArgumentError(f"{path}: expected a path that ends in {' or '.join(suffixes)}.")
@@ -56,16 +56,16 @@ def write_atomically(target: Path, write: Callable[[Path], object]) -> None:
     """Write a file beside the target, flush it to disk, and move it into place.
 
     Args:
-        target: Where the file ends up; what is there is replaced.
+        target: The file; an existing one is replaced.
         write: Writes the file at the path it is given.
 
     Raises:
-        OSError: The file cannot be written; the target is as it was and nothing is left behind.
+        OSError: The file cannot be written; the target is unchanged and nothing is left behind.
     """
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         write(part)
-        with part.open("r+b") as file:  # Windows flushes only what may be written
+        with part.open("r+b") as file:  # Windows flushes only files that are open for writing
             os.fsync(file.fileno())
         part.replace(target)
     except OSError as error:

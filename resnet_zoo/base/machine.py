@@ -16,7 +16,7 @@ _PACKAGES = ("resnet_zoo", "torch", "torchvision", "numpy", "pillow", "safetenso
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that make the numbers, from their metadata."""
+    """Return the versions of Python and of the packages that the numbers depend on, from their metadata."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -36,7 +36,7 @@ def code_sha256() -> str:
 
 
 def checkout_state() -> tuple[str | None, bool | None]:
-    """Return the commit of the checkout the package lies in and whether it has changes; ``None`` outside of one."""
+    """Return the commit of the package's checkout and whether it has changes; ``None`` outside of one."""
     root = Path(__file__).parent.parent.parent
     git = shutil.which("git")
     if git is None or not (root / ".git").exists():

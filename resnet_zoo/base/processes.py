@@ -18,7 +18,7 @@ from resnet_zoo.base.devices import resolve_device
 from resnet_zoo.errors import ArgumentError, DatasetError, ZooError
 
 _LONGEST_WAIT = datetime.timedelta(days=30)
-"""For a slower process; gloo notices at once that one has died, nccl only by the time, so that its own limit stays."""
+"""How long to wait for a slower process. gloo notices a dead one at once, nccl by its own limit, which is kept."""
 
 _STOPPED = (
     "Another process of this run stopped; its own message says why. Finished work is kept; run the same command again."
@@ -26,7 +26,7 @@ _STOPPED = (
 
 
 def num_restarts() -> int:
-    """Return how often torchrun started all processes again, because one had failed."""
+    """Return how often torchrun has restarted all processes after a failure."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
@@ -58,7 +58,7 @@ class Processes:
         """Read what torchrun sets; one process without it.
 
         Raises:
-            ArgumentError: The variables make no sense.
+            ArgumentError: The variables are invalid.
         """
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
         if not os.environ.get("WORLD_SIZE"):
@@ -90,7 +90,7 @@ class Processes:
         wait: dict[str, Any] = {"timeout": _LONGEST_WAIT} if backend == "gloo" else {}
         try:
             store, _, _ = next(rendezvous("env://", **wait))
-            # torchrun may keep its store when it starts all processes again: addresses of dead ones are in it.
+            # torchrun may keep its store when it restarts all processes, with the addresses of dead ones in it.
             own_keys = dist.PrefixStore(f"start {num_restarts()}", store)  # type: ignore[attr-defined]
             dist.init_process_group(backend, store=own_keys, rank=self.rank, world_size=self.num_devices, **wait)
         except (RuntimeError, ValueError) as error:
@@ -209,5 +209,5 @@ def _with_own_device(processes: Processes) -> Processes:
 
 
 def is_restarted() -> bool:
-    """Tell whether torchrun started all processes again, because one had failed."""
+    """Tell whether torchrun has restarted all processes after a failure."""
     return num_restarts() > 0

@@ -92,7 +92,7 @@ def expect(fact: bool, expected: str, value: Any, where: Place) -> None:
     """Raise unless the fact holds.
 
     Raises:
-        WrongValueError: Names what was expected and what is there.
+        WrongValueError: Names what was expected and what was found.
     """
     if not fact:
         raise WrongValueError(where, f"expected {expected}, got {value!r}")

@@ -1,4 +1,4 @@
-"""The names of the classes of the data sets, one list for each, and what names of others must be like."""
+"""Class names: one list per data set, and the rules for names from elsewhere."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _LISTS = Path(__file__).parent / "class_lists"
 
 
 def class_lists() -> list[str]:
-    """Return the names of the lists that there are."""
+    """Return the names of all lists."""
     return sorted(path.stem for path in _LISTS.glob("*.tsv"))
 
 
@@ -33,13 +33,13 @@ def check_class_names(names: Any, num_classes: int) -> None:
     """Check names of classes that came with a network.
 
     Raises:
-        WrongValueError: They are no list of as many printable names as there are classes.
+        WrongValueError: They are not a list of one printable name per class.
     """
     where = ("class_names",)
     expect(isinstance(names, (list, tuple)), "a list of names", type(names).__name__, where)
     if len(names) != num_classes:
         raise WrongValueError(where, f"expected {num_classes} names, one per class, got {len(names)}")
     for label, name in enumerate(names):
-        good = isinstance(name, str) and name and name.isprintable()  # a name is printed: no terminal codes, no lines
+        good = isinstance(name, str) and name and name.isprintable()  # it is printed: no terminal codes, no newlines
         if not good:
             raise WrongValueError((*where, label), f"expected a printable name, got {short(name)}")

@@ -44,7 +44,7 @@ class Accuracy(Protocol):
 
 @dataclass(frozen=True)
 class OfficialAccuracy:
-    """An accuracy on the official test set in percent, as far as the images that were counted tell.
+    """Bounds of an accuracy on the official test set in percent, from the images that were counted.
 
     Attributes:
         low: If every missing image were wrong.
@@ -59,9 +59,9 @@ class OfficialAccuracy:
     num_official: int
 
     def status(self, low: float, high: float) -> Literal["passed", "failed", "not checked"]:
-        """Hold both bounds, by two decimals, against the accuracies from ``low`` to ``high`` that are allowed.
+        """Compare both bounds, to two decimals, with the allowed accuracies from ``low`` to ``high``.
 
-        Passed if every accuracy that is possible is allowed, failed if none is.
+        Passed if every possible accuracy is allowed, failed if none is.
         """
         lowest, highest = round(self.low, 2), round(self.high, 2)
         if low - 1e-9 <= lowest and highest <= high + 1e-9:
@@ -80,7 +80,7 @@ class OfficialAccuracy:
 
 
 def official_accuracy(dataset: str, measured: Accuracy, top: Literal["top1", "top5"]) -> OfficialAccuracy | None:
-    """Return what a measurement says of the official test set, ``None`` for images that are not of it.
+    """Return what a measurement says about the official test set; ``None`` for other images.
 
     PNG files keep pixels as they are: CIFAR in PNG files is taken for the official set, or for a part of it. Whether it
     is, is known only of a complete set whose fingerprint is known.

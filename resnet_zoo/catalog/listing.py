@@ -59,7 +59,7 @@ def facts(entry: Entry) -> Facts:
 
 
 def describe(entry: Entry, places: Mapping[str, str]) -> dict[str, str]:
-    """Return what a person wants to know of a row, title by title.
+    """Return what a person wants to know about a row, by title.
 
     Args:
         entry: The row.
@@ -136,7 +136,7 @@ def select(entries: Iterable[Entry], where: Iterable[str] = (), sort: str | None
         sort: A name of `facts`, with ``:desc`` for the largest first.
 
     Raises:
-        ArgumentError: A condition or key that cannot be understood.
+        ArgumentError: A condition or key is invalid.
     """
     conditions = [_parse(condition) for condition in where]
     kept = [entry for entry in entries if all(holds(facts(entry)) for holds in conditions)]
@@ -187,7 +187,7 @@ def as_csv(entries: Iterable[Entry]) -> str:
 
 
 def as_markdown(entries: Iterable[Entry]) -> str:
-    """Return the rows as a Markdown table, with the links the source's table had."""
+    """Return the rows as a Markdown table, with the links of the source's table."""
     header = ("Model", "Data set", "Params (M)", "FLOPs (G)", "Top-1 (%)", "Top-5 (%)", "Upstream")
     lines = [_markdown_row(header), "| --- | --- | ---: | ---: | ---: | ---: | --- |"]
     for entry in entries:

@@ -1,7 +1,7 @@
 """The manifest: every fact about a row, written once in ``weights_manifest.json`` and read strictly.
 
 The records in ``records.py`` are the schema. A missing or unknown field, a wrong type, a short hash or a duplicate
-name is a ``ManifestError`` with row and field; there are no defaults for facts.
+name raises a ``ManifestError`` that names row and field; no fact has a default.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def parse_manifest(path: Path, content: Any) -> Manifest:
-    """Check a manifest's parsed content; ``path`` is what errors call it.
+    """Check a manifest's parsed content; ``path`` names it in errors.
 
     Raises:
         ManifestError: It breaks a rule of the schema.
@@ -102,23 +102,34 @@ def get_entry(name: str, *, manifest: str | os.PathLike[str] | None = None) -> E
         manifest: The manifest file of a private zoo; ``None`` means the one in use.
 
     Raises:
-        UnknownModelError: No row has this name; the message carries near matches.
-        ManifestError: The manifest is broken.
+        UnknownModelError: No row has this name; the message suggests close matches.
+        ManifestError: The manifest cannot be read, or breaks a rule.
+
+    Example:
+        >>> entry = resnet_zoo.get_entry("resnet50")
+        >>> entry.name, entry.input_size, entry.exact.params, entry.published.top1
+        ('resnet50_in1k', (3, 224, 224), 25557032, '76.55')
     """
     with use_manifest(manifest):
         return current_manifest().find(name)
 
 
 def list_models(pattern: str | None = None, *, dataset: str | None = None) -> list[str]:
-    """Return row names in table order.
+    """Return the names of the rows in table order.
 
     Args:
-        pattern: Shell wildcards (``resnet*_cifar10``), compared with names and aliases; without a wildcard, a part
-            of the name. ``None`` means all.
-        dataset: Only rows of this data set (``cifar10``, ``cifar100``, ``in1k``).
+        pattern: Shell wildcards (``resnet*_cifar10``), matched against names and aliases; text without a wildcard
+            matches any part of a name. ``None`` means all.
+        dataset: Only rows of this data set (``cifar10``, ``cifar100`` or ``in1k``).
 
     Raises:
-        ManifestError: The manifest is broken.
+        ManifestError: The manifest cannot be read, or breaks a rule.
+
+    Example:
+        >>> resnet_zoo.list_models("resnetv1d*")
+        ['resnetv1d50_in1k', 'resnetv1d101_in1k', 'resnetv1d152_in1k']
+        >>> resnet_zoo.list_models("50", dataset="cifar100")
+        ['resnet50_cifar100']
     """
     return [
         entry.name
@@ -150,7 +161,7 @@ def _place(raw: Any, where: Place) -> tuple[str, str]:
 def _resolve_preprocess(raw: Any) -> Any:
     """Put the named preprocessing block in the place of its name in each row, and in each accuracy of a weight set."""
     if not (isinstance(raw, dict) and isinstance(raw.get("models"), list) and isinstance(raw.get("preprocess"), dict)):
-        return raw  # decode says what is wrong with it
+        return raw  # decode reports what is wrong with it
     blocks = raw["preprocess"]
     return {**raw, "models": [_resolved(row, blocks, ("models", index)) for index, row in enumerate(raw["models"])]}
 
@@ -190,10 +201,10 @@ def replace_manifest(path: Path, content: Any, before: bytes) -> None:
     Args:
         path: The manifest.
         content: Its new parsed content.
-        before: The bytes it had when ``content`` was made from it.
+        before: Its bytes when ``content`` was made from it.
 
     Raises:
-        ManifestError: The content breaks a rule; the file is as it was.
+        ManifestError: The content breaks a rule; the file is unchanged.
         ArgumentError: The file was changed meanwhile.
         OSError: It cannot be written.
     """

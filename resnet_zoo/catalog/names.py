@@ -1,4 +1,4 @@
-"""What may stand where a network is named: a row, a repository on the Hugging Face Hub, or a file."""
+"""What a name of a network may stand for: a row, a repository on the Hugging Face Hub, or a file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from resnet_zoo.errors import UnknownModelError
 HUB_PREFIX = "hf-hub:"
 
 FILE_SUFFIXES = frozenset({".safetensors", ".pth", ".pt", ".bin", ".ckpt"})
-"""What the names of checkpoint files end in."""
+"""Suffixes of checkpoint files."""
 
 Kind = Literal["row", "repository", "file"]
 
@@ -21,7 +21,7 @@ def kind_of(name: str | os.PathLike[str]) -> Kind:
     """Tell what a name stands for; a row is preferred where a file has the same name.
 
     Raises:
-        UnknownModelError: It is neither a row nor the form of an address or a path.
+        UnknownModelError: It is not a row, and does not look like an address or a path.
         ManifestError: The manifest is broken.
     """
     if not isinstance(name, str):

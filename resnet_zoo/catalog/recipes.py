@@ -79,7 +79,7 @@ class Recipe:
         """Refuse values that cannot be trained with.
 
         Raises:
-            ArgumentError: Names the field, what it may be, and what it is.
+            ArgumentError: Names the field, what is allowed, and the value.
         """
         for field, value in vars(self).items():
             allowed = _ALLOWED.get(field)
@@ -191,7 +191,7 @@ smoothed, flips alternate, and the first epochs, while the rate still rises, see
 more than half the arithmetic. Initial values are torch's: upstream's large convolutions and zeroed blocks need more
 epochs than there are. The ingredients are those of DAWNBench's CIFAR-10 entries (Page 2018,
 https://myrtle.ai/learn/how-to-train-your-resnet/) and of airbench (Jordan 2024, https://arxiv.org/abs/2404.00498); what
-each brought here stands in docs/reproducing.md.
+each contributed is in docs/reproducing.md.
 """
 
 
@@ -209,7 +209,7 @@ def find_recipe(key: str, kind: str = "published") -> Recipe:
         kind: ``published``, ``modern`` or ``fast``.
 
     Raises:
-        ArgumentError: There is no such kind, or not for this row.
+        ArgumentError: The kind is unknown, or the row has none of it.
     """
     kinds = recipes_of(key)
     if kind not in kinds:

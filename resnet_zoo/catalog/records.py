@@ -19,7 +19,7 @@ Dataset = Literal["cifar10", "cifar100", "in1k"]
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How an image gets into a network: resize, centre crop, normalise; RGB, 0..255 scale.
+    """How an image is prepared for a network: resize, centre crop, normalise; RGB, 0..255 scale.
 
     Attributes:
         resize_backend: Whose filter, bit for bit: ``cv2`` (bilinear, two taps, no antialiasing), ``pillow`` (bilinear,
@@ -89,8 +89,8 @@ HUB_SCHEME = "hf://"
 class WeightsFile:
     """A published safetensors file: where it is, sha256 of 64 hex digits, size.
 
-    ``path`` is a relative POSIX path, looked for under the manifest's ``base_urls``; or the address of a file in a
-    repository of others on the Hugging Face Hub, at a commit, which is used where the Hub's own client keeps it.
+    ``path`` is a relative POSIX path, looked for under the manifest's ``base_urls``; or the address of a file on the
+    Hugging Face Hub, at a commit of somebody else's repository, which is used where the Hub's own client keeps it.
     """
 
     path: str
@@ -99,12 +99,12 @@ class WeightsFile:
 
     @property
     def is_on_hub(self) -> bool:
-        """Whether the file is in a repository of others."""
+        """Whether the file is in somebody else's repository on the Hub."""
         return self.path.startswith(HUB_SCHEME)
 
     @property
     def name(self) -> str:
-        """Its name in a mirror; of a file on the Hub, where all have the same one, that of the repository."""
+        """Its name in a mirror; for a file on the Hub, where all have the same name, the repository's."""
         if self.is_on_hub:
             repository = self.path.removeprefix(HUB_SCHEME).partition("@")[0]
             return f"{PurePosixPath(repository).name}.safetensors"
@@ -113,10 +113,10 @@ class WeightsFile:
 
 @dataclass(frozen=True)
 class Witness:
-    """What is known of a checkpoint whose whole sha256 is known, and who says so.
+    """Who vouches for a checkpoint's whole sha256, and what else they report.
 
     Attributes:
-        size_bytes: Its size; ``None`` if they do not say.
+        size_bytes: Its size; ``None`` if they do not report it.
         date: When it was seen, ISO 8601.
         source: Who saw it: ``fetched from its address``, or public records.
     """
@@ -176,12 +176,12 @@ class Measured:
 
 @dataclass(frozen=True)
 class OwnAccuracy:
-    """What the publisher of a weight set printed for it, exactly as printed, and how images got in.
+    """What the publisher of a weight set printed for it, exactly as printed, and how images were prepared.
 
     Attributes:
         top1: Top-1 accuracy in percent.
         top5: Top-5 accuracy in percent.
-        preprocess: How images got in; its crop is the size they were tested at.
+        preprocess: How images were prepared; its crop is the test size.
         source: Where it was printed.
     """
 
@@ -199,7 +199,7 @@ class WeightSet:
         file: The safetensors file.
         origin: Where the values come from.
         published: What its publisher printed, the usual test size first; empty for the weights that the row's own
-            numbers are of, and for those trained here with the row's preprocessing.
+            numbers describe, and for those trained here with the row's preprocessing.
         measured: What was measured with these weights.
         license: Of the weights.
     """
@@ -223,7 +223,7 @@ class Entry:
         dataset: ``cifar10``, ``cifar100`` or ``in1k``.
         num_classes: Width of the classifier.
         input_size: Channels, height, width.
-        preprocess: How an image gets in.
+        preprocess: How an image is prepared.
         recipe: Key of ``recipes.RECIPES``.
         classes: Name of the list of class names, in label order.
         published: What the source printed.
@@ -286,11 +286,11 @@ def is_tag(weights: str | os.PathLike[str]) -> bool:
 
 
 def used_with(entry: Entry, weights: str | os.PathLike[str] | None, *, size: int | None = None) -> Entry:
-    """Return a row as a weight set of it is used: with the set's own preprocessing, input size and published accuracy.
+    """Return a row with the preprocessing, input size and published accuracy of one of its weight sets.
 
     Args:
         entry: The row.
-        weights: A tag; with a path, ``None`` or a set that has none of these the row stays as it is.
+        weights: A tag; a path, ``None`` or a set without numbers of its own leaves the row unchanged.
         size: Height and width to test at, one that the set was tested at by its publisher; ``None`` means the first.
 
     Raises:

@@ -24,7 +24,7 @@ SCHEMA_VERSION = 1
 
 
 TAG_FORM = re.compile(r"[a-z0-9][a-z0-9_-]*")
-"""What a weight set may be called."""
+"""Pattern of the tag of a weight set."""
 
 _FILE_NAME = re.compile(r"\w[\w.+-]*")
 _HUB_FILE = re.compile(r"hf://\w[\w.-]*/\w[\w.-]*@[0-9a-f]{40}/\w[\w.-]*\.safetensors")

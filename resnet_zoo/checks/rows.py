@@ -41,18 +41,18 @@ def verify(
     partial: bool = False,
     progress: TitledProgress | None = None,
 ) -> list[Report]:
-    """Check every number of the rows: manifest, architecture, parameters, FLOPs, weights, top-1 and top-5.
+    """Check every number of rows: manifest, architecture, parameters, FLOPs, weights, top-1 and top-5.
 
-    What cannot be checked is reported as ``not checked``, never as passed. Without ``data`` that is the accuracy,
-    without weights also the weights.
+    What cannot be checked is reported as ``not checked``, never as passed: the accuracy without ``data``, the weights
+    and the accuracy where the weights are not on this machine.
 
     Args:
         names: Rows or aliases; ``None`` means all.
         data: The folder of the test images, see `evaluate`.
         weights: A tag or path, as in `create_model`; ``None`` means each row's default weights.
         size: Height and width of the inputs, one that the weight set was tested at; ``None`` means its usual one.
-        download: Fetch weight sets that are not in the cache.
-        device: Where to evaluate.
+        download: Fetch weight sets that are not on this machine.
+        device: Where to evaluate: ``auto`` (CUDA, MPS, then CPU) or a torch device.
         batch_size: Images per forward pass.
         num_workers: As in `evaluate`.
         skip_bad: As in `evaluate`.
@@ -65,9 +65,17 @@ def verify(
     Raises:
         UnknownModelError: No row has this name.
         UnknownWeightsError: ``weights`` is neither a tag of a row nor a file.
-        WeightsUnavailableError: Weights were asked for and are unavailable.
-        ArgumentError: ``size`` is not one that the weights were tested at.
-        DatasetError: Data was given and cannot be used.
+        WeightsUnavailableError, DownloadError: ``weights`` were given and are unavailable.
+        ArgumentError: The weights were not tested at ``size``, a number is out of range, or the device is not
+            available.
+        DatasetError: ``data`` was given and cannot be used.
+
+    Example:
+        >>> (report,) = resnet_zoo.verify("resnet18_cifar10")
+        >>> report.check("flops")
+        Check(name='flops', status='passed', published='0.56', measured='0.56', detail='...', recorded=None)
+        >>> [check.name for check in report.checks if check.status == "not checked"]
+        ['top1', 'top5']
     """
     if names is None:
         names = list_models()

@@ -38,26 +38,34 @@ def verify_run(
     num_workers: int | None = None,
     progress: TitledProgress | None = None,
 ) -> Report:
-    """Check a finished run folder.
+    """Check a finished run folder from its files alone.
 
-    The checks of a row (`verify`), with ``top1`` and ``top5`` held against ``result.json``; and ``files`` (hashes),
-    ``recipe``, ``log``, ``result`` (the files agree with each other), ``published_top1`` and ``published_top5`` (on
-    images of the official test set only).
+    The checks are those of a row (`verify`), with ``top1`` and ``top5`` compared with ``result.json``, and ``files``
+    (their hashes), ``recipe``, ``log``, ``result`` (the files agree with each other), ``published_top1`` and
+    ``published_top5`` (on images of the official test set only).
 
     Args:
         folder: The run folder.
-        name: The row it must be a run of; ``None`` means the row it says.
+        name: The row it must be a run of; ``None`` means the row that the run names.
         data: The folder of the test images, see `evaluate`; ``None`` leaves the accuracy unchecked.
-        device: Where to evaluate.
+        device: Where to evaluate: ``auto`` (CUDA, MPS, then CPU) or a torch device.
         batch_size: Images per forward pass.
         num_workers: As in `evaluate`.
         progress: Called with (row, images done, images in all) while evaluating.
 
     Raises:
-        RunError: A file is missing, unreadable, or not of its form.
-        ArgumentError: It is a run of another row than ``name``.
-        UnknownModelError: No row is called as the run says, or ``name``.
-        DatasetError: Data was given and cannot be used.
+        RunError: A file is missing, unreadable or malformed.
+        ArgumentError: The run is of another row than ``name``, a number is out of range, or the device is not
+            available.
+        UnknownModelError: No row has the name that the run or ``name`` gives.
+        DatasetError: ``data`` was given and cannot be used.
+
+    Example:
+        >>> report = resnet_zoo.verify_run("runs/resnet18_cifar10/20261124T203719Z", data="cifar10/")
+        >>> report.failed
+        False
+        >>> report.check("files").detail
+        'sha256 of recipe.json, environment.json, log.jsonl'
     """
     run = read_run(Path(folder))
     entry = get_entry(run.result.row)

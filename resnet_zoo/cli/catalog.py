@@ -1,4 +1,4 @@
-"""``list``, ``show`` and ``env``: what there is."""
+"""``list``, ``show`` and ``env``: rows, weight sets and this machine."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def verify(
 
 
 def _check_run_options(names: Sequence[str], others: Mapping[str, object]) -> None:
-    """Refuse what cannot be meant beside --run: several rows, and where other weights come from."""
+    """Refuse what does not go with --run: several rows, and options that name other weights."""
     if len(names) > 1:
         raise click.UsageError(f"--run checks one run; expected at most one name, got {', '.join(names)}.")
     given = [option for option, value in others.items() if value]
@@ -144,7 +144,7 @@ def evaluate(
     row's default (fetched if needed).
     """
     entry = get_entry(name)
-    used_with(entry, weights or entry.default_weights, size=size)  # told before the images are looked for
+    used_with(entry, weights or entry.default_weights, size=size)  # reported before the images are looked for
     from resnet_zoo.inference.evaluation import evaluate as evaluate_row
 
     with progress_bar() as progress:

@@ -30,7 +30,7 @@ class _Completed(StringParamType):
         self.complete = complete
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002  # click's form
-        """Return what the text may become; nothing where the manifest is broken, which a prompt cannot say."""
+        """Return what the text may become; nothing where the manifest is broken, which a prompt cannot report."""
         with contextlib.suppress(ZooError), use_manifest(ctx.find_root().params.get("manifest")):
             return self.complete(ctx, incomplete)
         return []
@@ -81,7 +81,7 @@ _COMPLETIONS: dict[str, Complete] = {
     **dict.fromkeys(("weights", "tag"), _tags),
     **dict.fromkeys(("images", "paths", "output", "mirror", "manifest"), _paths),
 }
-"""What is offered for the parameter of this name, in every command; `click.Path` and `click.Choice` know themselves."""
+"""What is offered for the parameter of this name, in every command; `click.Path` and `click.Choice` need no entry."""
 
 
 def with_completion(command: click.Command) -> click.Command:

@@ -73,7 +73,7 @@ def embed(
             on_bad=echo_skipped,
             progress=lambda done, total: progress(name, done, total),
         )
-    if written is None:  # the first process of a torchrun speaks for all
+    if written is None:  # the first process of a torchrun prints for all
         return
     if form == "json":
         echo_json(asdict(written))

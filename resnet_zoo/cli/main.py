@@ -38,7 +38,7 @@ Environment:
 
 Data goes to standard output, everything else to standard error.
 """
-"""What a stranger must know of every command, in the help of the whole."""
+"""What holds for every command, for the help of the whole."""
 
 
 @click.group(

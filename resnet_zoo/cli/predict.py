@@ -73,7 +73,7 @@ def predict(
     if not skip_bad:
         check_there(path for path in images if path != _STDIN)
     found = find_images(_paths(images or (_STDIN,)))
-    first = next(found)  # that there is none is reported before weights are fetched
+    first = next(found)  # a lack of images is reported before weights are fetched
     predictions = stream_predictions(
         name,
         itertools.chain([first], found),

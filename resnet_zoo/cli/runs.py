@@ -1,4 +1,4 @@
-"""``diff-log``: two trainings held against each other."""
+"""``diff-log``: two trainings compared."""
 
 from __future__ import annotations
 

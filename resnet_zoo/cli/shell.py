@@ -75,7 +75,7 @@ class ZooGroup(_Sentences, click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command; see the class."""
         is_unknown = args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None
-        if is_unknown and not ctx.resilient_parsing:  # a shell that completes a line wants no sentence
+        if is_unknown and not ctx.resilient_parsing:  # a shell that completes a line has no use for a sentence
             close = difflib.get_close_matches(args[0], self.list_commands(ctx), n=2)
             hint = f" Did you mean {' or '.join(close)}?" if close else ""
             raise click.UsageError(f"There is no command {args[0]!r}.{hint}", ctx)
@@ -83,7 +83,7 @@ class ZooGroup(_Sentences, click.Group):
 
 
 def _discard_stdout() -> None:
-    """Whoever read our output has enough; nothing may be written to it at exit either."""
+    """The reader of our output has closed it; nothing may be written to it at exit either."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -106,7 +106,7 @@ def batch_size_option(default: int) -> Callable[[Any], Any]:
 
 
 def echo_skipped(error: ZooError) -> None:
-    """Say on stderr that an image was left out, and why."""
+    """Report on stderr that an image was left out, and why."""
     click.echo(f"Skipped: {error}", err=True)
 
 

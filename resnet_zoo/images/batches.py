@@ -1,6 +1,6 @@
 """Batches of images, read by several threads and handed on in order.
 
-Threads, not processes: torchvision's JPEG decoder, Pillow and numpy all let go of the interpreter while they work,
+Threads, not processes: torchvision's JPEG decoder, Pillow and numpy all release the interpreter lock while they work,
 and nothing has to be sent from one process to another.
 """
 
@@ -33,7 +33,7 @@ class ImageBatch:
     """Images of one batch, and those that could not be read.
 
     Attributes:
-        titles: What each readable image is called.
+        titles: The name of each readable image.
         pixels: (N, 3, H, W) uint8, as the network's preprocessing leaves them before normalisation.
         bad: The error of each unreadable image, by its position in the batch.
     """
@@ -43,7 +43,7 @@ class ImageBatch:
     bad: dict[int, DatasetError]
 
     def report_bad(self, on_bad: OnBad | None) -> None:
-        """Hand on the error of each unreadable image, or raise the first where nobody wants them."""
+        """Pass on the error of each unreadable image, or raise the first if there is nowhere to pass it."""
         for error in self.bad.values():
             if on_bad is None:
                 raise error

@@ -41,7 +41,7 @@ class ClassTree:
     Attributes:
         class_names: In label order.
         train: The images to train with.
-        val: The images held out; none at all if that was asked for.
+        val: The images held out; empty on request.
     """
 
     class_names: tuple[str, ...]
@@ -60,13 +60,13 @@ def read_class_tree(
         root: The folder. One with a folder called ``train`` holds splits.
         classes: The classes to use, in label order; ``None`` means all folders, sorted by name.
         val_share: Share of each class's images to hold out, at least one image; 0 for none; ``None`` means
-            `VAL_SHARE`. Which ones follows from their names alone, the same on every machine. Only where there is no
-            folder of validation images.
+            `VAL_SHARE`. The choice follows from their names alone, the same on every machine. Only for a tree without
+            validation images.
 
     Raises:
         DatasetError: The folder is missing or unreadable, holds fewer than two classes, or a class has no images.
-        ArgumentError: A class that has no folder, is named twice, or has a name that cannot be shown; a share that
-            cannot be, or is given for a tree that has validation images.
+        ArgumentError: A class that has no folder, is named twice, or has a name that cannot be shown; a share that is
+            out of range, or is given for a tree that has validation images.
     """
     root = Path(root)
     if val_share is not None and not 0 <= val_share < 1:

@@ -135,7 +135,7 @@ def _decode_with_pillow(image: Image.Image, title: str) -> Pixels:
         raise DatasetError(f"{title} holds floating-point samples; expected 8 or 16 bits. Convert it first.")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
-    return np.array(image.convert("RGB"))  # a copy: torch wants to be able to write
+    return np.array(image.convert("RGB"))  # a copy: torch requires writable memory
 
 
 _UPRIGHT = {
@@ -165,7 +165,7 @@ def _orientation(image: Image.Image) -> object:
 
 
 def title_of(image: object) -> str:
-    """Return what an error calls an image: its path, or "The image"."""
+    """Return the name of an image in errors: its path, or "The image"."""
     if isinstance(image, (str, os.PathLike)):
         return str(Path(image))
     return getattr(image, "filename", "") or "The image"

@@ -24,7 +24,7 @@ def check_there(paths: Iterable[str | os.PathLike[str]]) -> None:
 def find_images(paths: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
     """Yield the images of files and folders, in the order given; within a folder sorted by name, subfolders in place.
 
-    A file is taken whatever its name, and one that is not there too: reading it says so. Below a folder, files count
+    A file is yielded whatever its name, even if it does not exist: reading it reports that. Below a folder, files count
     whose suffix is an image's, and names that begin with a dot do not. Links are followed, but never in a circle.
     One folder's listing at a time is held in memory.
 

@@ -61,7 +61,7 @@ def decode_top(data: Bytes, num_rows: int) -> npt.NDArray[np.uint8]:
     smoothed across one row of blocks at most, and one more is decoded.
 
     Raises:
-        ValueError: The file is damaged, or its sampling factors are none that TurboJPEG knows.
+        ValueError: The file is damaged, or TurboJPEG does not know its sampling factors.
     """
     simplejpeg = _simplejpeg()
     if simplejpeg is None:

@@ -48,10 +48,10 @@ class ParquetShards:
         data = data.get("bytes") if isinstance(data, dict) else data
         if not data:
             raise DatasetError(f"{self.title(index)} is empty; expected the bytes of an image file.")
-        return np.frombuffer(bytearray(data), np.uint8)  # a copy: torch wants to be able to write
+        return np.frombuffer(bytearray(data), np.uint8)  # a copy: torch requires writable memory
 
     def title(self, index: int) -> str:
-        """Return what an error calls the image."""
+        """Return the image's name in errors."""
         number, group, row = self._places[index].tolist()
         return f"{self._shards[number]}, row {row} of row group {group},"
 

@@ -22,7 +22,7 @@ from resnet_zoo.images.test_sets import read_tree
 Labels = npt.NDArray[np.int64]
 
 _WNID = re.compile(r"(?:.*/)?(n\d{8})[_/]")
-"""As ImageNet's own names have it: ``n01440764_10026.JPEG``, or a folder of that name."""
+"""The WordNet id in ImageNet's own names: ``n01440764_10026.JPEG``, or a folder of that name."""
 
 
 class Source(Protocol):
@@ -41,7 +41,7 @@ class Source(Protocol):
         """Return what an error calls the image."""
 
     def contents(self) -> Iterator[tuple[str, int]]:
-        """Yield the relative name and the size in bytes of everything there is, as a fingerprint of the whole."""
+        """Yield the relative name and the size in bytes of every file, as a fingerprint of the whole."""
 
 
 class ImageFiles:

@@ -49,7 +49,7 @@ class TarShards:
         return data
 
     def title(self, index: int) -> str:
-        """Return what an error calls the image."""
+        """Return the image's name in errors."""
         return f"{self._shards[self._places[index, 0]]}/{os.fsdecode(self._names[index])}"
 
     def contents(self) -> Iterator[tuple[str, int]]:
@@ -81,7 +81,7 @@ def _members(shard: Path, classes: list[str]) -> Iterator[tuple[str, int, int, i
 
 
 def _tar_files(shard: Path) -> Iterator[tuple[str, int, int]]:
-    """Yield the name, offset and size of each file of a tar archive, and see that its end is there."""
+    """Yield the name, offset and size of each file of a tar archive, and check that its end is there."""
     try:
         with tarfile.open(shard, "r:") as archive:
             for member in archive:
@@ -90,7 +90,7 @@ def _tar_files(shard: Path) -> Iterator[tuple[str, int, int]]:
             end = archive.offset
     except (tarfile.TarError, OSError, EOFError) as error:
         raise DatasetError(f"{shard} cannot be read as a tar archive: {error}. Fetch or pack it again.") from error
-    # tarfile takes a file that stops, or is damaged, between two members for complete.
+    # To tarfile, a file that is cut off or damaged between two members looks complete.
     mark = np.fromfile(shard, np.uint8, tarfile.BLOCKSIZE, offset=end)
     if len(mark) < tarfile.BLOCKSIZE or mark.any():
         raise DatasetError(f"{shard} is truncated or damaged after {end} bytes. Fetch or pack it again.")

@@ -118,7 +118,7 @@ def open_test_set(
         download: CIFAR only: fetch the official archive into the folder if it is not there, unless in offline mode.
 
     Raises:
-        DatasetError: The folder is missing, holds no such data set, lacks classes, or has folders that are no class.
+        DatasetError: The folder is missing, holds no such data set, lacks classes, or has folders that are not classes.
     """
     return _open_split(entry, Path(root), "test", skip_bad=skip_bad, partial=partial, download=download)
 
@@ -170,7 +170,7 @@ def _is_official(images: LabelledImages, entry: Entry, split: Split) -> bool:
         return False
     try:
         return pixels_fingerprint(images) == expected
-    except DatasetError:  # an image cannot be read: who reads them says so
+    except DatasetError:  # an image cannot be read: whoever reads it next reports that
         return False
 
 
@@ -282,7 +282,8 @@ def read_tree(folder: Path, classes: list[str], *, partial: bool) -> tuple[list[
         The paths and their labels.
 
     Raises:
-        DatasetError: There are no images, folders that are no class, or (without ``partial``) classes without images.
+        DatasetError: There are no images, folders that are not classes, or (without ``partial``) classes without
+            images.
     """
     found = {item.name for item in os.scandir(folder) if item.is_dir() and not item.name.startswith(".")}
     strays = sorted(found - set(classes))
@@ -356,7 +357,7 @@ def _read_list(labels_file: Path, folder: Path, num_classes: int) -> tuple[list[
 
 
 def _variant(entry: Entry, split: Split, paths: list[Path], labels: list[int]) -> str:
-    """Name what the images are, so that a number measured on them is never taken for one on the official set."""
+    """Name what the images are, so that a number measured on them is never mistaken for one on the official set."""
     complete = NUM_IMAGES[split][entry.dataset]
     if entry.dataset == "in1k":
         return in1k_variant(labels, entry.num_classes, complete=complete)

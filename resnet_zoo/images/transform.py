@@ -1,8 +1,8 @@
 """From an image to a network's input, bit for bit as upstream did it.
 
-Preprocessing belongs to the row: the plain ImageNet rows were made with OpenCV's two-tap bilinear resize, the V1D
-rows with Pillow's antialiased one, and mixing them up moves pixels by up to 135 of 255 and top-1 by 0.1 to 0.6
-points. Both are exact here: every pixel equals that of mmpretrain's own pipeline.
+Preprocessing belongs to the row: the plain ImageNet rows were trained with OpenCV's two-tap bilinear resize, the V1D
+rows with Pillow's antialiased one. Mixing them up changes pixels by up to 135 of 255 and top-1 by 0.1 to 0.6 points.
+Both are exact here: every pixel equals that of mmpretrain's own pipeline.
 
 Shapes: decoded images are (H, W, 3) uint8 RGB arrays, network inputs (3, H, W) float32 tensors.
 """
@@ -28,13 +28,13 @@ ImageSource = FileSource | Image.Image | npt.NDArray[Any]
 
 
 class Transform:
-    """Turns images of any source into the input of one row.
+    """Turns an image from any source into the input of one row.
 
     Args:
         preprocess: The row's rules.
         input_size: (C, H, W) of the row.
         any_size: For rows that never resize (CIFAR): shrink or enlarge an image of another size (Pillow's bilinear
-            filter on the short edge, centre crop) instead of refusing it. The published numbers know no such step.
+            filter on the short edge, centre crop) instead of refusing it. The published numbers involve no such step.
     """
 
     def __init__(self, preprocess: Preprocess, input_size: tuple[int, ...], *, any_size: bool = False) -> None:
@@ -77,7 +77,7 @@ class Transform:
             is_bicubic = rules.resize_backend == "pillow_bicubic"
             return resize_crop_like_pillow(decoded, rules.short_edge, rules.crop, bicubic=is_bicubic)
         if decoded.shape[:2] == (self.height, self.width):
-            return np.require(decoded, requirements=["C", "W"])  # torch wants both
+            return np.require(decoded, requirements=["C", "W"])  # torch requires both
         if self.any_size:
             return resize_crop_like_pillow(decoded, self.height, self.height)
         height, width = decoded.shape[:2]
@@ -101,19 +101,24 @@ class Transform:
 def create_transform(
     name: str, *, weights: str | os.PathLike[str] | None = None, size: int | None = None, any_size: bool = False
 ) -> Transform:
-    """Return the image transform of a row: path, bytes, PIL image or array to a normalised (3, H, W) tensor.
+    """Return a row's image transform, which turns a path, bytes, PIL image or array into a (3, H, W) float32 tensor.
 
     Args:
         name: A row or alias.
-        weights: The weights that the network has: a tag whose publisher prepares images in another way decides how;
-            a path means as the row does, ``None`` the row's default weights.
-        size: Height and width, one that the weight set was tested at; ``None`` means its usual one.
-        any_size: Let a CIFAR row take images of other sizes than 32x32, see `Transform`.
+        weights: The weights that the network has. A tag selects the preprocessing of its publisher, a path the row's
+            own; ``None`` means the row's default weights.
+        size: Height and width in pixels, one that the weight set was tested at; ``None`` means its usual one.
+        any_size: Resize images that are not 32x32 for a CIFAR row, which refuses them otherwise; see `Transform`.
 
     Raises:
         UnknownModelError: No row has this name.
         UnknownWeightsError: ``weights`` is neither a tag of the row nor a path.
         ArgumentError: The weight set was not tested at this size.
+
+    Example:
+        >>> transform = resnet_zoo.create_transform("resnet50_in1k")
+        >>> transform("photo.jpg").shape
+        torch.Size([3, 224, 224])
     """
     entry = get_entry(name)
     entry = used_with(entry, entry.default_weights if weights is None else weights, size=size)

@@ -119,7 +119,7 @@ def embed(
     fast: bool = False,
     on_bad: OnBad | None = None,
 ) -> Rows:
-    """Return one vector per image, in memory; `embed_files` does it for any number of files.
+    """Return one vector per image, in memory; `embed_files` handles any number of files.
 
     Args:
         name: A row or alias, ``hf-hub:owner/name``, or the path of a network file; see `open_network`.
@@ -138,8 +138,12 @@ def embed(
         UnknownModelError, UnknownWeightsError, WeightsUnavailableError, WeightsMismatchError, DownloadError,
             IntegrityError, UnsafeCheckpointError, CheckpointError: As `open_network`.
         DatasetError: An image is missing or unreadable.
-        ArgumentError: ``size`` is not one that the weights were tested at, the batch size is not positive, or the
-            device is not there.
+        ArgumentError: The weights were not tested at ``size``, the network does not take RGB images, the batch size is
+            not positive, or the device is not available.
+
+    Example:
+        >>> resnet_zoo.embed("resnet18_cifar10", ["photos/a.jpg", "photos/b.jpg"]).shape
+        (2, 512)
     """
     if batch_size < 1:
         raise ArgumentError(f"Expected a positive batch size, got {batch_size}.")

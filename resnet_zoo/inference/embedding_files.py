@@ -77,12 +77,12 @@ def embed_files(
     on_bad: OnBad | None = None,
     progress: Progress | None = None,
 ) -> EmbeddingFile | None:
-    """Write one vector per image to a file, in memory that does not grow with the number of images.
+    """Write one vector per image to a file; memory does not grow with the number of images.
 
-    Folders are searched as `find_images` does, and the vectors are in that order. Images that cannot be read are left
-    out and listed in ``<output>.bad.jsonl``. What is done is kept in ``<output>.partial`` until the file is whole: the
-    same call goes on after the last complete batch. Under torchrun the processes share the batches (their folder must
-    be the same, on all machines); the file is the same, byte for byte, as one process would have written.
+    Folders are searched as in `find_images`, and the vectors are in that order. Images that cannot be read are left
+    out and listed in ``<output>.bad.jsonl``. Finished batches are kept in ``<output>.partial`` until the file is
+    complete: the same call continues after the last complete batch. Under torchrun the processes share the batches
+    (all machines must see the same folder), and the file is byte for byte the one that a single process would write.
 
     Args:
         name: A row or alias, ``hf-hub:owner/name``, or the path of a network file; see `open_network`.
@@ -93,24 +93,30 @@ def embed_files(
         size: Height and width of the inputs, one that the weight set was tested at; ``None`` means its usual one.
         device: ``auto`` (CUDA, one device per process; MPS; then CPU) or a torch device.
         batch_size: Images per forward pass. The last bits of a vector depend on it.
-        num_threads: Threads that read images, and on a CPU compute; ``None``: one per core, shared by the processes.
+        num_threads: Threads that read images, and on a CPU compute; ``None`` means one per core, shared by the
+            processes.
         fast: Use `optimize_for_inference`, with bfloat16 where the device multiplies it.
         overwrite: Replace a file that exists, and an unfinished run of another kind.
         on_bad: Called with the error of each unreadable image.
         progress: Called with (images done, images in all) of this process after every batch.
 
     Returns:
-        What was written; ``None`` in the processes of a torchrun that are not the first.
+        What was written; ``None`` in all processes of a torchrun but the first.
 
     Raises:
         UnknownModelError, UnknownWeightsError, WeightsUnavailableError, WeightsMismatchError, DownloadError,
             IntegrityError, UnsafeCheckpointError, CheckpointError: As `open_network`.
-        DatasetError: A path is not there, a folder holds no images, or none of them can be read; or another process of
-            the run stopped.
-        ArgumentError: A size that the weights were not tested at; an output of another suffix, or one that exists; an
-            unfinished run of another kind; a number that is not positive; a device that is not there; pyarrow is
-            missing.
+        DatasetError: A path does not exist, a folder holds no images, no image can be read, or another process of the
+            run stopped.
+        ArgumentError: The weights were not tested at ``size``, the network does not take RGB images, the output has
+            another suffix or exists, an unfinished run is of another kind, a number is not positive, the device is
+            not available, or pyarrow is missing.
         OSError: The output cannot be written.
+
+    Example:
+        >>> written = resnet_zoo.embed_files("resnet18_cifar10", ["photos/"], "vectors.npy")
+        >>> written.num_images, written.channels
+        (3, 512)
     """
     output = Path(output)
     _check_numbers(batch_size, num_threads)

@@ -34,21 +34,21 @@ class Evaluation:
 
     Attributes:
         name: The row.
-        dataset: What was evaluated on; the bare name of a data set means its complete official test set.
+        dataset: The images; the bare name of a data set means its complete official test set.
         num_images: Images counted.
         correct1: Images whose label is the best class.
         correct5: Images whose label is among the five best classes.
         top1_interval: 95% Wilson score interval of top-1, in percent.
         top5_interval: The same of top-5.
         num_skipped: Images left out because they could not be read.
-        skipped: What was wrong with them.
-        published_top1: What the publisher of the weights printed for them, tested like this; the row's number else.
+        skipped: What was wrong with each of them.
+        published_top1: What the publisher of the weights printed for this test size; otherwise the row's number.
         published_top5: The same of top-5.
         images_per_s: Images per second, reading and preprocessing included.
         precision: ``float32`` or ``bfloat16``, and what `optimize_for_inference` did if it was used.
         device: The device's name.
         chain: Where the weights come from, every link with its hash; ``None`` for a model passed in.
-        versions: Of Python and the packages that make the numbers.
+        versions: Of Python and of the packages that the numbers depend on.
     """
 
     name: str
@@ -96,35 +96,42 @@ def evaluate(
     download: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Measure top-1 and top-5 of a row on its test set, as upstream does.
+    """Measure top-1 and top-5 accuracy of a row on its test set, as upstream does.
 
-    The row's own preprocessing; every image once; softmax, then the k best; a class counts only with a probability
-    above zero (fidelity to upstream's metric: it matters where half precision underflows).
+    Every image is counted once, with the preprocessing of the weight set: softmax, then the k best classes. As in
+    upstream's metric, a class counts only if its probability is above zero, which matters where half precision
+    underflows.
 
     Args:
         name: A row or alias.
         data: The folder of the test images, see `open_test_set`.
-        weights: A tag or path, as in `create_model`; ``None`` means the row's default weights. Images get in as the
-            publisher of the weight set has it.
-        model: A network to evaluate instead of loading ``weights``, which then only say how images get in; an optimised
-            one computes as it was made to.
+        weights: A tag or path, as in `create_model`; ``None`` means the row's default weights.
+        model: A network to evaluate instead of loading ``weights``, which then only select the preprocessing. An
+            optimised network keeps its own precision.
         size: Height and width of the inputs, one that the weight set was tested at; ``None`` means its usual one.
         device: ``auto`` (CUDA, MPS, then CPU) or a torch device.
         precision: ``float32`` (TF32 off), or ``bfloat16`` for speed.
         fast: Use `optimize_for_inference`, with bfloat16 where the device multiplies it.
         batch_size: Images per forward pass.
-        num_workers: Processes that decode images; ``None``: none on a CPU, up to 8 beside an accelerator.
+        num_workers: Processes that decode images; ``None`` means 0 on a CPU, up to 8 beside an accelerator.
         skip_bad: Count and report unreadable images instead of raising.
-        partial: Accept a tree in which classes are missing.
-        download: CIFAR only: fetch the official archive if it is not there.
+        partial: Accept a folder in which classes are missing.
+        download: CIFAR only: fetch the official archive if it is missing.
         progress: Called with (images done, images in all) after every batch.
 
     Raises:
-        UnknownModelError, UnknownWeightsError, WeightsUnavailableError, WeightsMismatchError, IntegrityError,
-            UnsafeCheckpointError, CheckpointError: As `create_model`.
+        UnknownModelError, UnknownWeightsError, WeightsUnavailableError, WeightsMismatchError, DownloadError,
+            IntegrityError, UnsafeCheckpointError, CheckpointError: As `create_model`.
         DatasetError: The images are missing, incomplete or unreadable.
-        ArgumentError: A device that is not there, an unknown precision, ``fast`` together with a precision, or a
-            number below what it may be.
+        ArgumentError: The weights were not tested at ``size``, the precision is unknown or given together with
+            ``fast``, a number is out of range, or the device is not available.
+
+    Example:
+        >>> result = resnet_zoo.evaluate("resnet18_cifar10", "cifar10/")
+        >>> print(f"top-1 {result.top1:.2f}%, published {result.published_top1}%")
+        top-1 ...%, published 94.82%
+        >>> result.num_images, result.dataset
+        (10, 'cifar10-png-10images')
     """
     entry = get_entry(name)
     device = resolve_device(device)
@@ -174,7 +181,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Count:
-    """How many of ``num_images`` were right among the best 1 and the best 5."""
+    """How many of ``num_images`` labels were among the best 1 and the best 5 classes."""
 
     num_images: int
     correct: tuple[int, ...]
@@ -191,10 +198,10 @@ def count_correct(
     precision: Precision = "float32",
     progress: Callable[[int], None] | None = None,
 ) -> Count:
-    """Run the model over batches of pixels and count.
+    """Run the model over batches of pixels, and count the labels among its best classes.
 
-    The model is moved to the device and put in eval mode; for another precision than float32 a copy of it. An optimised
-    one keeps the precision and memory format it was made with.
+    The model is moved to the device and put in eval mode; for a precision other than float32, a copy of it. An
+    optimised network keeps its own precision and memory format.
     """
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
     memory_format = torch.contiguous_format if precision == "float32" else torch.channels_last

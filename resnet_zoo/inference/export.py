@@ -1,6 +1,6 @@
 """A network as an ONNX file or a torch.export program, with its preprocessing and class names inside.
 
-The file is written beside its target, read back by the program that will run it, compared with the eager network at two
+The file is written beside its target, loaded by the runtime it is made for, compared with the eager network at two
 batch sizes, and only then moved into place.
 """
 
@@ -40,7 +40,7 @@ TOLERANCE = 1e-4
 """Largest difference from the eager network, relative to its largest output where that is above 1."""
 
 _CHECKED_BATCH_SIZES = (1, 3)
-_TRACED_BATCH_SIZE = 2  # neither of those checked; torch takes a batch of one for a constant
+_TRACED_BATCH_SIZE = 2  # other than those checked; torch would bake in a batch size of 1
 _OPSET = 18  # the first that both torch 2.6's exporter and today's write
 
 Outputs = dict[str, np.ndarray[Any, Any]]
@@ -57,10 +57,10 @@ class Export:
         target: The file written.
         sha256: Its sha256.
         size_bytes: Its size.
-        outputs: Names of what it returns.
+        outputs: Names of its outputs.
         weights: Where the weights come from, every link with its hash; ``None`` for fresh random values.
-        checked_batch_sizes: The batches on which it was compared with the eager network.
-        largest_difference: The largest absolute difference found there.
+        checked_batch_sizes: Sizes of the batches on which it was compared with the eager network.
+        largest_difference: The largest absolute difference on them.
     """
 
     name: str
@@ -85,11 +85,11 @@ def export_model(
     features: Sequence[str] | None = None,
     overwrite: bool = False,
 ) -> Export:
-    """Write a network as a file that other programs run; the number of images per batch is free.
+    """Write a network as an ONNX file or a torch.export program, and check that it computes the same.
 
-    It takes ``images`` (N, C, H, W), float32, normalised, of the network's size, and returns ``logits`` (N, K). Inside
-    is what `metadata_of` says: how to make the input, the class names in label order, where the weights come from. The
-    same weights and versions give the same bytes every time.
+    The file takes normalised float32 ``images`` (N, C, H, W) of the network's size, for any N, and returns ``logits``
+    (N, K). Its metadata (`metadata_of`) hold the preprocessing, the class names in label order and where the weights
+    come from. The same weights and versions give the same bytes every time.
 
     Args:
         name: A row or alias, ``hf-hub:owner/name``, or the path of a network file; see `open_network`.
@@ -97,19 +97,25 @@ def export_model(
         format: ``onnx`` (needs the extra ``export``) or ``torch-export``.
         weights: A tag or path, as in `create_model`; ``None`` means the row's default weights.
         size: Height and width of the inputs, one that the weight set was tested at; ``None`` means its usual one.
-        pretrained: ``False`` without ``weights``: fresh random values, for trying out what comes after; the metadata
+        pretrained: ``False`` without ``weights`` exports fresh random values, to try out a deployment; the metadata
             say so.
-        features: Return these feature maps by name instead of the logits, see `create_feature_extractor`.
+        features: Layers whose maps the file returns by name instead of the logits, see `create_feature_extractor`.
         overwrite: Replace a target that exists.
 
     Raises:
         UnknownModelError, UnknownWeightsError, WeightsUnavailableError, DownloadError, WeightsMismatchError,
             IntegrityError, UnsafeCheckpointError, CheckpointError: As `open_network`.
         UnknownLayerError: The network has no layer of that name.
-        ArgumentError: A size that the weights were not tested at, an unknown format, a target of the wrong suffix or
-            that exists, no or repeated ``features``, or the extra is not installed.
+        ArgumentError: The weights were not tested at ``size``, the format is unknown, the target has the wrong suffix
+            or exists, ``features`` is empty or names a layer twice, or the extra is not installed.
         ExportError: The file does not compute what the network does; it was not kept.
         OSError: The target cannot be written; nothing is left behind.
+
+    Example:
+        >>> written = resnet_zoo.export_model("resnet18_cifar10", "network.pt2", format="torch-export")
+        >>> program = torch.export.load(written.target).module()
+        >>> program(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 10])
     """
     target = Path(target)
     _check_target(target, format, overwrite=overwrite)
@@ -148,7 +154,7 @@ def export_model(
 
 
 def metadata_of(network: Network, chain: Chain | None, outputs: Sequence[str]) -> dict[str, str]:
-    """Return what a file says about itself: strings, of which all but ``model`` and ``dataset`` (rows only) are JSON.
+    """Return a file's metadata: strings, of which all but ``model`` and ``dataset`` (rows only) are JSON.
 
     ``preprocess`` is the manifest's record: an image is decoded to RGB, its short edge resized to ``short_edge`` and
     its centre cropped to ``crop`` pixels, and (value - mean) / std of values from 0 to 255 is the input.
@@ -216,7 +222,7 @@ def _onnx_bytes(model: nn.Module, images: Tensor, metadata: Mapping[str, str]) -
 
 
 def _forget_where_it_was_made(proto: Any) -> None:
-    """Take away the exporter's notes: stack traces with this machine's paths, which differ from run to run."""
+    """Remove the exporter's notes: stack traces with this machine's paths, which differ from run to run."""
     graph = proto.graph
     for noted in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         del noted.metadata_props[:]

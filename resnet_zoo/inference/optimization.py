@@ -1,4 +1,4 @@
-"""A network made ready for inference: batch-norm folded into the convolutions, channels_last, fewer bits.
+"""A network prepared for inference: batch-norm folded into the convolutions, channels_last, fewer bits.
 
 In eval mode a batch-norm is y = (x - mean) / sqrt(var + eps) * weight + bias, linear in x, and so is the convolution
 before it; their product is one convolution with a bias (Jacob et al. 2018, https://arxiv.org/abs/1712.05877, section
@@ -25,11 +25,11 @@ from resnet_zoo.inference import quantization
 _LOG = logging.getLogger("resnet_zoo")
 
 PROBE_IMAGES, PROBE_SEED = 4, 0
-"""How many images of random values a new network is compared on with the one it was made from."""
+"""How many random images the folded network and the original are compared on, and the seed they are drawn from."""
 
 
 _EXACT_INT8_FLAG = "avx512_vnni"
-"""What it calls those that add up products of 8-bit integers without saturation."""
+"""The CPU flag of instructions that add up products of 8-bit integers without saturation."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,15 @@ class InferenceReport:
     """What `optimize_for_inference` did, and how far the outputs moved.
 
     Attributes:
-        folded_batch_norms: How many batch-norms went into convolutions; none is left.
+        folded_batch_norms: How many batch-norms were folded into convolutions: all of them.
         memory_format: ``channels_last``.
         dtype: ``float32``, ``bfloat16``, ``float16`` or ``int8``.
         compiled: Whether the network is compiled.
-        probe_size: (N, C, H, W) of the images it was compared on: drawn from a fixed seed, or for ``int8`` the first
-            of those it was calibrated on.
-        largest_logit_difference: Largest absolute difference of an output from that of the network given, in float32.
-        largest_logit: Largest absolute output of the network given, to compare the difference with.
-        argmax_agreement: Share of the probe's images with the same best class, 0 to 1; ``None`` for feature maps.
+        probe_size: (N, C, H, W) of the images that both networks were compared on: drawn from a fixed seed, or for
+            ``int8`` the first calibration images.
+        largest_logit_difference: Largest absolute difference of an output from the original's, in float32.
+        largest_logit: Largest absolute output of the original, to compare the difference with.
+        argmax_agreement: Share of the images with the same best class, 0 to 1; ``None`` for feature maps.
     """
 
     folded_batch_norms: int
@@ -68,10 +68,10 @@ class InferenceReport:
 
 
 class OptimizedModel(nn.Module):
-    """What `optimize_for_inference` returns: a network that takes and gives what the one it was made from does.
+    """What `optimize_for_inference` returns: a network with the inputs and outputs of the original.
 
     Attributes:
-        network: The folded network, compiled if that was asked for.
+        network: The folded network, compiled on request.
         report: What was done, and how far the outputs moved.
     """
 
@@ -89,9 +89,9 @@ class OptimizedModel(nn.Module):
         return f"{self.report.dtype}, batch-norm folded{', compiled' if self.report.compiled else ''}"
 
     def forward(self, x: Tensor) -> Any:
-        """Return float32 logits (N, K), or float32 maps by name if the network given returned maps.
+        """Return float32 logits (N, K), or float32 maps by name if the original returns maps.
 
-        They are inference tensors: clone what is to be trained on.
+        They are inference tensors: clone them before training on them.
 
         Args:
             x: Normalised images (N, C, H, W) of any floating type and memory format.
@@ -108,7 +108,7 @@ class OptimizedModel(nn.Module):
             return _in_float32(self.network(x.to(self.dtype, memory_format=torch.channels_last)))
 
     def train(self, mode: bool = True) -> OptimizedModel:  # noqa: ARG002  # torch's signature
-        """Stay in eval mode, whatever the module around it does: there is nothing left to train."""
+        """Stay in eval mode whatever the surrounding module does: nothing is left to train."""
         return super().train(False)
 
 
@@ -119,24 +119,30 @@ def optimize_for_inference(
     calibration: Tensor | None = None,
     compile: bool = False,  # noqa: A002  # torch's own word
 ) -> OptimizedModel:
-    """Return a faster network with the same outputs; the model given is left as it was.
+    """Return a faster copy of a network with nearly the same outputs; the original is not changed.
 
-    Batch-norm is folded into the convolutions and memory is laid out channels_last. The new network is then compared
-    with the one given on a few images; its ``report`` says what was done and what differs, and is logged.
+    Batch-norm is folded into the convolutions, and memory is laid out channels_last. The copy is then compared with
+    the original on a few images: its ``report`` says what was done and what differs, and is logged.
 
     Args:
-        model: A network of this zoo, or a module made of one, on the device where it will run.
+        model: A network of this zoo, or a module that contains one, on the device where it will run.
         dtype: ``torch.bfloat16`` or ``torch.float16`` where the device multiplies them (`supported_dtypes`); ``None``
-            means ``torch.float32``. `fast_dtype` chooses. ``torch.int8``, on a CPU of x86, is faster still: maps and
+            means ``torch.float32``. `fast_dtype` chooses. ``torch.int8``, on x86 CPUs, is faster still: maps and
             weights of all convolutions are rounded to 8-bit integers. Measured: ResNet-18 keeps its 90.17% on the
             10,000 images of cifar10-jpeg (90.19%).
-        calibration: For ``torch.int8``, and needed there: normalised images (N, C, H, W) like those to come, a hundred
-            or more; the range of values that each map gets is taken from them.
-        compile: Compile it with ``torch.compile``: takes up to minutes, here and again for another batch size.
+        calibration: Required for ``torch.int8`` and for nothing else: a hundred or more normalised images
+            (N, C, H, W) like those to classify, from which the range of each map is taken.
+        compile: Use ``torch.compile``, which takes up to minutes, here and again for each new batch size.
 
     Raises:
-        ArgumentError: The device has no such arithmetic, the values do not fit into ``dtype``, a batch-norm has no
+        ArgumentError: The device does not multiply ``dtype``, the values do not fit into it, a batch-norm has no
             convolution before it, the calibration images are missing or unfit, or nothing can be compiled here.
+
+    Example:
+        >>> model = resnet_zoo.create_model("resnet18_cifar10", pretrained=True)
+        >>> fast = resnet_zoo.optimize_for_inference(model)
+        >>> fast.report.folded_batch_norms, fast.report.argmax_agreement
+        (20, 1.0)
     """
     device = next(model.parameters()).device
     dtype = torch.float32 if dtype is None else dtype
@@ -177,7 +183,7 @@ def optimize_for_inference(
 
 
 def fold_batch_norms(network: nn.Module) -> int:
-    """Fold every batch-norm into the convolution before it, in place; an identity stays where it was.
+    """Fold every batch-norm into the convolution before it, in place, and leave an identity where it was.
 
     Args:
         network: In eval mode.

@@ -1,4 +1,4 @@
-"""What is in these images?"""
+"""Images classified: the best classes of each, with their probabilities."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from resnet_zoo.inference.optimization import optimize_for_inference
 from resnet_zoo.zoo import Network, open_network
 
 SINGLE = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray)
-"""The types of one image; anything else is taken for several."""
+"""The types of a single image; anything else is an iterable of images."""
 
 
 @dataclass(frozen=True)
@@ -53,17 +53,17 @@ def predict(
     fast: bool = False,
     on_bad: OnBad | None = None,
 ) -> list[Prediction]:
-    """Classify images with a network, its own preprocessing included.
+    """Classify images with a network and its own preprocessing.
 
-    CIFAR rows, made for 32x32 images, take others shrunk to that size.
+    For CIFAR rows, whose inputs are 32x32, other images are resized to that.
 
     Args:
         name: A row or alias, ``hf-hub:owner/name``, or the path of a network file; see `open_network`.
         images: One image or several: paths, bytes of image files, PIL images, or (H, W, 3) uint8 RGB arrays.
         weights: A tag or path, as in `create_model`; ``None`` means the row's default weights.
         size: Height and width of the inputs, one that the weight set was tested at; ``None`` means its usual one.
-        model: A network to use instead of loading ``weights``; it is moved to the device and left in eval mode.
-        top_k: How many classes per image; ``None`` means five, or all where there are fewer.
+        model: A network to use instead of loading ``weights``; it is moved to the device and put in eval mode.
+        top_k: Classes per image; ``None`` means five, or all if there are fewer.
         device: ``auto`` (CUDA, MPS, then CPU) or a torch device.
         batch_size: Images per forward pass.
         fast: Use `optimize_for_inference`, with bfloat16 where the device multiplies it.
@@ -76,8 +76,14 @@ def predict(
         UnknownModelError, UnknownWeightsError, WeightsUnavailableError, WeightsMismatchError, DownloadError,
             IntegrityError, UnsafeCheckpointError, CheckpointError: As `open_network`.
         DatasetError: An image is missing or unreadable.
-        ArgumentError: ``size`` is not one that the weights were tested at, ``top_k`` is not between 1 and the number of
-            classes, or the device is not there.
+        ArgumentError: The weights were not tested at ``size``, ``top_k`` is not between 1 and the number of classes,
+            the batch size is not positive, the network does not take RGB images, ``model`` has another number of
+            classes, or the device is not available.
+
+    Example:
+        >>> (prediction,) = resnet_zoo.predict("resnet18_cifar10", "photo.jpg", top_k=1)
+        >>> prediction.classes
+        (ClassScore(label=..., name='...', probability=...),)
     """
     sources = [images] if isinstance(images, SINGLE) else images
     return list(
@@ -109,16 +115,25 @@ def stream_predictions(
     fast: bool = False,
     on_bad: OnBad | None = None,
 ) -> Iterator[Prediction]:
-    """Do what `predict` does, one prediction after the other: any number of images in the memory of a few batches.
+    """Classify any number of images one by one, holding only a few batches in memory.
 
-    The arguments are checked and the network is loaded at once, the images are drawn as predictions are taken.
+    The arguments are checked and the network is loaded by the call; images are read as predictions are taken.
 
     Args:
-        name, weights, size, model, top_k, device, batch_size, fast, on_bad: As for `predict`.
-        images: Several images, of any kinds that `predict` takes.
+        name, weights, size, model, top_k, device, batch_size, fast, on_bad: As in `predict`.
+        images: An iterable of images, of the kinds that `predict` takes.
+
+    Yields:
+        One prediction per readable image, in order.
 
     Raises:
-        As `predict`; what concerns an image, when its turn comes.
+        ZooError: As `predict`; errors about an image are raised when its turn comes.
+
+    Example:
+        >>> for prediction in resnet_zoo.stream_predictions("resnet18_cifar10", sorted(Path("photos").glob("*.jpg"))):
+        ...     print(prediction.image, prediction.classes[0].name)
+        photos/a.jpg ...
+        photos/b.jpg ...
     """
     network = open_network(name, weights=weights, size=size)
     num_classes = network.entry.num_classes

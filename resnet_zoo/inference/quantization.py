@@ -2,7 +2,7 @@
 
 Weights get one scale per output channel, activations one scale and zero per map (Jacob et al. 2018,
 https://arxiv.org/abs/1712.05877, section 2). What follows the last map, the pool and the classifier, stays float32: it
-is a thousandth of the work, and rounding there would make classes equal.
+is a thousandth of the work, and rounding there would make classes tie.
 
 torch calls its `torch.ao.quantization` deprecated in favour of torchao, whose way to the same arithmetic needs a
 compiler and, as of torchao 0.18, does not take a residual network. Three functions of it are used here.
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from resnet_zoo.errors import ArgumentError
 
 ENGINE = "x86"
-"""torch's name of the kernels: oneDNN's and FBGEMM's, whichever is faster for a convolution."""
+"""torch's name for the kernels: oneDNN's and FBGEMM's, whichever is faster for a convolution."""
 
 _BATCH_SIZE = 32
 """Images computed at a time while ranges are observed."""

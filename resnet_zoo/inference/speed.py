@@ -1,4 +1,4 @@
-"""How fast rows are on this machine: images per second and latency, beside what its matrix products reach."""
+"""How fast rows are on this machine: images per second and latency, beside the speed of its matrix products."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from resnet_zoo.network.building import build
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 _MIN_RUNS = 5
-"""Runs of every measurement, however long they take."""
+"""Least number of runs per measurement, however long they take."""
 
 _PEAK_SIZES = {"cpu": 2048, "cuda": 8192}
 """Rows and columns of the matrices whose product gives the peak: large enough to fill the device."""
 _OTHER_PEAK_SIZE = 4096
 
 _OUT_OF_MEMORY = re.compile("out of memory|not enough memory|can't allocate memory")
-"""What torch says on one kind of device or another."""
+"""How torch words it on one kind of device or another."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class Speed:
         latency_ms: Median time of a forward pass.
         latency_p95_ms: 95% of the forward passes took no longer.
         tflops: 10^12 operations per second: two per multiply-accumulate of convolutions and the classifier.
-        peak_tflops: What a large square matrix product of this dtype reaches on the device: the best of several.
-        peak_share: ``tflops / peak_tflops``. Above 1 where the measurement of the peak was disturbed.
+        peak_tflops: The same of a large square matrix product of this dtype on the device, the best of several.
+        peak_share: ``tflops / peak_tflops``; above 1 where the measurement of the peak was disturbed.
     """
 
     name: str
@@ -91,21 +91,28 @@ def measure_speed(
     seconds: float = 1.0,
     progress: TitledProgress | None = None,
 ) -> Benchmark:
-    """Measure the forward pass of rows with fresh random values, which take as long as any.
+    """Measure the speed of rows' forward passes, with fresh random values: they take as long as trained ones.
 
     Args:
         names: Rows or aliases; ``None`` means all.
         batch_sizes: Images per forward pass.
-        dtypes: ``float32``, ``bfloat16``, ``float16``: those that the device multiplies (`supported_dtypes`).
+        dtypes: ``float32``, ``bfloat16`` or ``float16``, where the device multiplies them (`supported_dtypes`).
         device: ``auto`` (CUDA, MPS, then CPU) or a torch device.
         fast: Measure `optimize_for_inference` too.
-        compile: Measure it compiled too.
-        seconds: How long each measurement takes, after a warm-up of two runs; at least five runs are made.
+        compile: Measure the compiled network too.
+        seconds: Length of each measurement, after a warm-up of two runs; it takes at least five runs.
         progress: Called with (row, measurements done, measurements in all).
 
     Raises:
         UnknownModelError: No row has this name.
-        ArgumentError: A batch size, dtype, device or time that cannot be, or a batch that does not fit into memory.
+        ArgumentError: A batch size or the time is out of range, the device is not available or does not multiply a
+            dtype, nothing can be compiled here, or a batch does not fit into memory.
+
+    Example:
+        >>> benchmark = resnet_zoo.measure_speed("resnet18_cifar10", batch_sizes=[1], seconds=0.1)
+        >>> (speed,) = benchmark.speeds
+        >>> print(f"{speed.mode}, {speed.dtype}: {speed.images_per_s:.0f} images/s, {speed.latency_ms:.1f} ms")
+        eager, float32: ... images/s, ... ms
     """
     names = [names] if isinstance(names, str) else list_models() if names is None else names
     entries = [get_entry(name) for name in names]
@@ -169,7 +176,7 @@ def _times_of_batch(
         with torch.inference_mode():
             images = torch.randn(*size).to(device, dtype)
             return time_runs(lambda: model(images), device, seconds=seconds)
-    except RuntimeError as error:  # a class of its own on CUDA only
+    except RuntimeError as error:  # only CUDA raises a class of its own
         if not _OUT_OF_MEMORY.search(str(error)):
             raise
         raise ArgumentError(

@@ -53,7 +53,7 @@ def header_for(output: Path) -> Header | None:
     """Return what makes the header of a file, by its suffix; ``None`` for one that `write_parquet` writes.
 
     Raises:
-        ArgumentError: There is no such format, or pyarrow is missing.
+        ArgumentError: The suffix is not one of the formats, or pyarrow is missing.
     """
     headers: dict[str, Header | None] = {".npy": npy_header, ".safetensors": safetensors_header, ".parquet": None}
     suffix = output.suffix.lower()
@@ -100,7 +100,7 @@ def complete(path: Path, header: bytes, tail: Path | None) -> None:
 def write_parquet(contents: Contents, named_rows: Iterable[tuple[list[str], Rows]], path: Path) -> None:
     """Write a parquet file: ``path``, a string, and ``embedding``, a list of C float32.
 
-    A byte of a path that is no UTF-8 is written as an escape, as in the JSON lists.
+    A byte of a path that is not UTF-8 is written as an escape, as in the JSON lists.
     """
     pa, parquet = _import_pyarrow()
     item = pa.list_(pa.float32(), contents.channels)

@@ -41,15 +41,20 @@ RULES: dict[FlopsRule, tuple[str, ...]] = {
 
 
 def count_params(model: nn.Module) -> int:
-    """Return the number of parameters, trainable or not; buffers (batch-norm statistics) are no parameters."""
+    """Count the parameters of a model, trainable or not; buffers (batch-norm statistics) are not counted.
+
+    Example:
+        >>> resnet_zoo.count_params(resnet_zoo.create_model("resnet18_cifar10"))
+        11173962
+    """
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def count_flops(model: nn.Module, input_size: Sequence[int], *, rule: FlopsRule = "openmmlab") -> int:
     """Count the operations of one forward pass of one image, on the meta device.
 
-    Nothing is computed and the model is left as it was. Only modules are seen: an operation called as a function
-    (``F.relu``) counts nothing, as upstream.
+    Nothing is computed, and the model is not changed. As upstream, only modules are counted: an operation called as a
+    function (``F.relu``) is not.
 
     Args:
         model: A network of convolution, batch-norm, ReLU, pooling and linear modules.
@@ -58,6 +63,10 @@ def count_flops(model: nn.Module, input_size: Sequence[int], *, rule: FlopsRule 
 
     Raises:
         ArgumentError: The rule is not one of the three.
+
+    Example:
+        >>> resnet_zoo.count_flops(resnet_zoo.create_model("resnet18_cifar10"), (3, 32, 32))
+        557211648
     """
     if rule not in RULES:
         raise ArgumentError(f"Expected a rule of {', '.join(RULES)}, got {rule!r}.")

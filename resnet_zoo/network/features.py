@@ -72,6 +72,12 @@ class FeatureExtractor(Trunk):
 
     Raises:
         UnknownLayerError, ArgumentError: As `create_feature_extractor`.
+
+    Example:
+        >>> model = resnet_zoo.create_model("resnet50_in1k")
+        >>> body = resnet_zoo.FeatureExtractor(model, layers=("stage2", "stage4"))
+        >>> body.channels, body.reductions
+        ({'stage2': 512, 'stage4': 2048}, {'stage2': 8, 'stage4': 32})
     """
 
     def __init__(self, model: ResNet, *, layers: Sequence[str] = STAGES) -> None:

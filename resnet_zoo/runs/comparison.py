@@ -1,4 +1,4 @@
-"""Two training curves held against each other, epoch by epoch."""
+"""Two training curves compared, epoch by epoch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Reached:
     Attributes:
         target: The other's final top-1 in percent.
         epoch: The epoch, ``None`` if it never does.
-        seconds: Training time until then, where the log says.
+        seconds: Training time until then, where the log has it.
     """
 
     target: float
@@ -46,8 +46,8 @@ class CurveComparison:
         largest_gap: The pair whose top-1 differ most, ``None`` if no epoch was evaluated in both.
         first_reached: When the first curve reaches the second's final top-1.
         second_reached: When the second curve reaches the first's.
-        first_seconds: Training time of the first, where the log says.
-        second_seconds: Training time of the second.
+        first_seconds: Training time of the first, where the log has it.
+        second_seconds: Training time of the second, where the log has it.
     """
 
     first: Curve
@@ -63,7 +63,7 @@ class CurveComparison:
 
 
 def compare_curves(first: Curve, second: Curve) -> CurveComparison:
-    """Hold two curves against each other."""
+    """Compare two curves."""
     points = [{point.epoch: point for point in curve.points} for curve in (first, second)]
     pairs = tuple(_pair(epoch, points[0].get(epoch), points[1].get(epoch)) for epoch in sorted(points[0] | points[1]))
     gaps = [pair for pair in pairs if pair.top1_difference is not None]

@@ -1,6 +1,6 @@
 """Training logs as curves: ours, OpenMMLab's 0.x ``.log.json``, and mmengine's ``vis_data/*.json``.
 
-A curve has a point an epoch, counted from 1: the state after that many epochs. What a log does not say is ``None``.
+A curve has a point an epoch, counted from 1: the state after that many epochs. What a log does not record is ``None``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Point:
         top1: Test accuracy after it, in percent.
         top5: The same among the best five.
         seconds: Time it took; of an OpenMMLab log the time its lines cover.
-        images_per_s: Training images per second; OpenMMLab's logs do not say.
+        images_per_s: Training images per second; ``None`` for OpenMMLab's logs.
     """
 
     epoch: int
@@ -49,11 +49,11 @@ class Curve:
     """A training log, epoch by epoch.
 
     Attributes:
-        title: What to call it: the run folder's or the file's name.
+        title: The name of the run folder or the file.
         source: The file.
         format: Who wrote it.
-        row: The row trained, where the log's folder says.
-        recipe: Name of the recipe, where the log's folder says.
+        row: The row trained, where the log's folder names it.
+        recipe: Name of the recipe, where the log's folder names it.
         dataset: What it was evaluated on, from the folder or the file's name; ``None``: unknown.
         points: In order of epochs.
     """

@@ -61,10 +61,10 @@ def new_run_folder(root: Path, row: str, *, suffix: str = "") -> Path:
 
 
 def write_json(path: Path, record: Any) -> None:
-    """Write a record as JSON, all of it or nothing.
+    """Write a record as JSON, in one step.
 
     Raises:
-        OSError: The file cannot be written; what was there is as it was.
+        OSError: The file cannot be written; an existing one is unchanged.
         ValueError: A number is not finite.
     """
     text = json.dumps(to_json(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -95,7 +95,7 @@ def read_run(folder: Path) -> Run:
     """Read a finished run folder; hashes and numbers are checked elsewhere (`verify_run`).
 
     Raises:
-        RunError: A file is missing, unreadable, or not of its form.
+        RunError: A file is missing, unreadable or malformed.
     """
     if not folder.is_dir():
         raise RunError(folder, "", "is not a folder; pass a run folder, runs/<row>/<stamp>")
@@ -115,7 +115,7 @@ def read_record(path: Path, kind: type[_Record], text: str | None = None) -> _Re
     """Read one of the JSON files of a run folder, or its text where that was read already.
 
     Raises:
-        RunError: The file is missing, unreadable, no JSON, or lacks a field, has one too many or a wrong one.
+        RunError: The file is missing, unreadable or not JSON, or a field is missing, unknown or wrong.
     """
     return _decoded(path, "", _parse(path, read_text(path) if text is None else text), kind)
 
@@ -126,7 +126,7 @@ def read_log(path: Path, text: str | None = None) -> Log:
     A torn last line is left out and reported; anything else that is wrong is an error.
 
     Raises:
-        RunError: The file is missing or unreadable, or a line is not of its form.
+        RunError: The file is missing or unreadable, or a line is malformed.
     """
     lines = (read_text(path) if text is None else text).split("\n")
     is_torn = bool(lines[-1]) and not is_complete(lines[-1].encode())
@@ -162,7 +162,7 @@ def read_text(path: Path) -> str:
     """Read a text file of a run; its line ends stay as they are.
 
     Raises:
-        RunError: It is missing, unreadable, or no UTF-8.
+        RunError: It is missing, unreadable or not UTF-8.
     """
     try:
         return path.read_bytes().decode()
@@ -184,7 +184,7 @@ def _refuse_constant(name: str) -> None:
 
 
 def is_complete(line: bytes) -> bool:
-    """Tell whether a log's last line is all there."""
+    """Tell whether a log's last line is complete."""
     try:
         json.loads(line)
     except ValueError:

@@ -96,7 +96,7 @@ def _matplotlib() -> Any:
 
 
 def _draw(axes: Axes, curves: Sequence[Curve], value: Callable[[Point], float | None], title: str) -> None:
-    """Draw one quantity of every curve; a curve that does not have it is left out."""
+    """Draw one quantity of every curve; curves without it are left out."""
     axes.set_title(title, loc="left", fontsize=13, fontweight="bold")
     axes.set_xlabel("Epoch")
     axes.grid(visible=True, color="#dddddd", linewidth=0.8)

@@ -33,7 +33,7 @@ class RecipeFile:
 
 @dataclass(frozen=True, kw_only=True)
 class DataFingerprint:
-    """The data a run was trained and evaluated on: what it is called, how much it is, and its hash."""
+    """The data a run was trained and evaluated on: names, numbers of images and hashes."""
 
     train: str
     test: str
@@ -45,7 +45,7 @@ class DataFingerprint:
 
 @dataclass(frozen=True, kw_only=True)
 class EnvironmentFile:
-    """``environment.json``: what a run depended on beside its recipe.
+    """``environment.json``: what a run depended on besides its recipe.
 
     Attributes:
         commit: The commit of the checkout, ``None`` outside of one.
@@ -190,7 +190,7 @@ class LogResume:
 
 @dataclass(frozen=True, kw_only=True)
 class LogChange:
-    """Training went on although something was otherwise than at its beginning: from which step on, and what."""
+    """Training continued although something had changed since its start: from which step on, and what."""
 
     kind: Literal["change"] = "change"
     epoch: int

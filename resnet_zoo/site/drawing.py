@@ -1,4 +1,4 @@
-"""The sketch of an architecture: one box a layer, as high as its maps and as wide as its channels are many."""
+"""The sketch of an architecture: one box per layer, as high as its maps, and the wider the more channels."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def write_site(target: Path, files: Mapping[str, bytes], *, force: bool = False)
 
 
 def check_target(target: Path, *, force: bool = False) -> None:
-    """Raise if a site may not be written there.
+    """Refuse a place where a site may not be written.
 
     Raises:
         ArgumentError: The folder holds other files, or the place is not a folder.

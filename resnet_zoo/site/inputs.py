@@ -1,4 +1,4 @@
-"""What a site shows beside the manifest: trainings, the report of ``verify``, the speeds of ``benchmark``."""
+"""What a site shows besides the manifest: trainings, the report of ``verify``, the speeds of ``benchmark``."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def shipped_trainings(entry: Entry, home: Path) -> Iterator[Training]:
         home: The manifest's folder.
 
     Raises:
-        RunError: A folder is there and cannot be read.
+        RunError: A folder exists and cannot be read.
     """
     for tag, weights in entry.weights.items():
         if isinstance(weights.origin, RunOrigin):
@@ -72,7 +72,7 @@ def find_trainings(root: Path) -> tuple[list[Training], list[str]]:
     Only what has not finished its first epoch is left out.
 
     Raises:
-        ArgumentError: There is no such folder.
+        ArgumentError: The folder does not exist.
         RunError: A run folder cannot be read.
     """
     if not root.is_dir():
@@ -87,7 +87,7 @@ def read_training(folder: Path, *, weights: str | None = None) -> Training:
     """Read a run folder, finished or not.
 
     Raises:
-        RunError: A file is missing, unreadable, or not of its form.
+        RunError: A file is missing, unreadable or malformed.
     """
     result = folder / RESULT_NAME
     return Training(

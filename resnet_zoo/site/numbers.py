@@ -25,9 +25,9 @@ class Number:
         key: Field of `Published`.
         title: What it is, with its unit.
         published: As printed.
-        measured: What it is held against; ``None`` if it was not measured.
+        measured: What it is held against; ``None`` if not measured.
         state: Whether they agree. What was not measured, or not on what the source measured, is ``not checked``.
-        difference: Measured less published, with its sign; empty where that is nothing or means nothing.
+        difference: Measured less published, with its sign; empty where it is zero or has no meaning.
         detail: How it was measured, or why not.
     """
 
@@ -88,7 +88,7 @@ def count_states(numbers: Iterable[Number]) -> dict[State, int]:
 
 
 def _count(entry: Entry, report: Report | None, key: str, title: str) -> Number:
-    """Hold printed digits against the manifest's exact integer, or take the report's check of it."""
+    """Compare printed digits with the manifest's exact integer, or take the report's check of it."""
     published = getattr(entry.published, key)
     field, unit = _UNITS[key]
     check = _check_of(report, field)

@@ -26,7 +26,7 @@ class Draws:
     Attributes:
         top: First row of the crop in the padded image, (N,) int64.
         left: First column.
-        is_flipped: Whether left and right change sides, (N,) bool.
+        is_flipped: Whether left and right are swapped, (N,) bool.
         hole_top: First row of the cutout square, (N,) int64; may lie outside of the image.
         hole_left: First column.
     """

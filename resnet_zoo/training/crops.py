@@ -55,7 +55,7 @@ class Crop(NamedTuple):
 def uniform_numbers(*, seed: int, epoch: int, index: int) -> list[float]:
     """Return the numbers in [0, 1) that one image gets in one epoch.
 
-    Philox is made to be addressed: the seed and the epoch are its key, the image is the counter's second word, and
+    Philox is addressable: the seed and the epoch are its key, the image is the counter's second word, and
     the draws count up in the first.
     """
     philox = np.random.Philox(key=np.array([seed, epoch], np.uint64), counter=np.array([0, index, 0, 0], np.uint64))
@@ -116,7 +116,7 @@ def read_crop(
     if image_size is not None:
         check_size(*image_size, title)
         crop = choose_crop(*image_size, uniform)
-        with suppress(ValueError):  # what is wrong with the file, the other decoder says, or it can read it
+        with suppress(ValueError):  # the other decoder reads the file, or reports what is wrong with it
             return crop_and_resize(decode_top(data, crop.top + crop.height), crop, size, backend)
     pixels = decode_bytes(data, title)
     height, width, _ = pixels.shape
@@ -181,7 +181,7 @@ class CropImages:
     def batches(self, order: Sequence[int] | Tensor, *, epoch: int, batch_size: int) -> Iterator[Batch]:
         """Yield the images of these indices in this order, the last batch possibly smaller.
 
-        Crops depend on the seed, the epoch and the index alone: a rest of an order gives the rest of the batches, and
+        Crops depend on the seed, the epoch and the index alone: the rest of an order gives the rest of the batches, and
         a repeated index the same crop again. Pixels are (N, 3, H, W) uint8 in channels-last memory. One pass at a
         time: a new one ends the last.
 
@@ -191,7 +191,7 @@ class CropImages:
             batch_size: Images per batch.
 
         Raises:
-            ArgumentError: An index that is none, a negative epoch, or a batch size below 1.
+            ArgumentError: An index that is out of range, a negative epoch, or a batch size below 1.
             DatasetError: An image cannot be read; the message names it.
         """
         indices = torch.as_tensor(order, dtype=torch.int64).cpu().numpy()

@@ -1,4 +1,4 @@
-"""A training as it is watched: a line per epoch, a bar on a terminal, and TensorBoard event files."""
+"""The progress of a training: a line per epoch, a bar on a terminal, and TensorBoard event files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from resnet_zoo.training.loop import Pace
 
 
 class Console:
-    """Writes to stderr what a person wants to see of a training; see `console`."""
+    """Writes the progress of a training to stderr; see `console`."""
 
     def __init__(self, bar: Any = None, held_out: str = "test") -> None:
         self.bar, self.held_out = bar, held_out
@@ -62,7 +62,7 @@ def console(*, quiet: bool = False, held_out: str = "test") -> Iterator[Console]
 
     Args:
         quiet: Say nothing; for all processes but the first.
-        held_out: What the images are called that the network is measured on.
+        held_out: Name of the images that the network is measured on.
     """
     if quiet:
         yield Silent()

@@ -1,4 +1,4 @@
-"""Transfer: a network of the zoo, a tree of class folders, and a network file that tells those classes apart."""
+"""Transfer learning: from a network of the zoo and a tree of class folders to a network file for those classes."""
 
 from __future__ import annotations
 
@@ -56,46 +56,54 @@ def finetune(
     overwrite: bool = False,
     screen: Console | None = None,
 ) -> FinetuneResult:
-    """Train a new classifier, then the whole network, to tell the classes of a tree of folders apart.
+    """Fine-tune a network on a folder of images per class: first a new classifier, then the whole network.
 
-    The file is one that `create_model`, `predict`, `embed` and others take in place of a name. Its header says class
-    names, preprocessing, what it was made from, how, and the accuracy on the held-out images. The last epoch is the
-    result: the held-out images choose nothing. The same call gives the same bits on the same device.
+    The result is a network file that `create_model`, `predict`, `embed` and others take in place of a name. Its header
+    holds class names, preprocessing, origin, hyperparameters and the accuracy on the held-out images. The last epoch
+    is the result: nothing is selected on the held-out images. The same call gives the same bits on the same device.
 
-    A hidden folder beside the target keeps checkpoints until the file is there. Killed or stopped, the same call goes
-    on from the last one, to the same bits.
+    Checkpoints are kept in a hidden folder beside the target until it is written. After a kill or a stop, the same call
+    resumes from the last checkpoint, to the same bits.
 
     Args:
         name: A row or alias, ``hf-hub:owner/name``, or the path of a network file; see `open_network`.
-        data: The folder of images, see `read_class_tree`. Images of any size: a network that resizes is trained on
-            random resized crops, another (CIFAR's) on images shrunk to its size, padded, cropped and flipped.
+        data: The folder of images, see `read_class_tree`. Images may have any size: a network that resizes is trained
+            on random resized crops, others (CIFAR's) on images shrunk to their size, padded, cropped and flipped.
         target: The ``.safetensors`` file to write.
         classes: The classes to use, in label order; ``None`` means all, sorted by name.
         weights: For a row: a tag or path, as in `create_model`; ``None`` means its default weights.
-        from_scratch: Begin with fresh values instead of weights.
-        val_share: Share of each class to hold out where the tree holds no ``val`` or ``test`` folder.
-        tuning: How; ``None`` means `TUNING`, or `FRESH` from scratch.
+        from_scratch: Start from fresh values instead of weights.
+        val_share: Share of each class to hold out if there is no ``val`` or ``test`` folder, 0 to below 1; ``None``
+            means `VAL_SHARE`.
+        tuning: Hyperparameters; ``None`` means `TUNING`, or `FRESH` from scratch.
         seed: Of the new values, the order and the augmentation.
         device: ``auto`` (CUDA, MPS, then CPU) or a torch device.
-        num_workers: Processes that decode images for a network that resizes; ``None``: one per core.
-        overwrite: Replace a target that exists, and drop an unfinished training that began otherwise.
-        screen: Told about the progress; ``None`` for nobody.
+        num_workers: Processes that decode images for a network that resizes; ``None`` means one per core.
+        overwrite: Replace a target that exists, and discard an unfinished training with other settings.
+        screen: Shows the progress; ``None`` for silence.
 
     Raises:
         UnknownModelError, UnknownWeightsError, WeightsUnavailableError, DownloadError, WeightsMismatchError,
             IntegrityError, UnsafeCheckpointError, CheckpointError: As `open_network`.
-        DatasetError: The images are missing, of fewer than two classes, or unreadable.
-        ArgumentError: A target that cannot be, classes without a folder, or a value out of range.
-        TrainingError: Another process is writing the target, or an unfinished training began otherwise; or the training
-            was stopped (`TrainingStopped`) or diverged (`NonFiniteLossError`).
+        DatasetError: The images are missing, unreadable, or of fewer than two classes.
+        ArgumentError: The target has another suffix or exists, a class has no folder, arguments exclude each other, a
+            value is out of range, or the device is not available.
+        TrainingError: Another process is writing the target, an unfinished training has other settings, the disk is
+            full, or the training was stopped (`TrainingStopped`) or diverged (`NonFiniteLossError`).
         OSError: The target cannot be written; the last checkpoint is kept.
+
+    Example:
+        >>> tuning = resnet_zoo.Tuning(head_epochs=1, epochs=0)
+        >>> result = resnet_zoo.finetune("resnet18_cifar10", "pets/", "pets.safetensors", tuning=tuning)
+        >>> resnet_zoo.predict("pets.safetensors", "photo.jpg")[0].classes
+        (ClassScore(label=..., name='...', probability=...), ClassScore(label=..., name='...', probability=...))
     """
     target = Path(target)
     check_target(target, (".safetensors",), overwrite=overwrite)
     network = _find_network(name, weights, from_scratch=from_scratch)
     tree = read_class_tree(data, classes=classes, val_share=val_share)
     if not from_scratch:
-        _ = network.weights  # what is wrong with them is to be known before any image is read
+        _ = network.weights  # a fault in them is reported before any image is read
     tuner = Tuner(
         network=network,
         made_from=_origin(network, weights, from_scratch=from_scratch),
@@ -123,7 +131,7 @@ def _find_network(
 
 
 def _origin(network: Network, weights: str | os.PathLike[str] | None, *, from_scratch: bool) -> str:
-    """Name what a training begins with; files without their folders."""
+    """Name what a training starts from; files without their folders."""
     if from_scratch:
         return "fresh values"
     kind = kind_of(network.name)
@@ -143,22 +151,28 @@ _VARIANT = "class folders"
 
 @dataclass(frozen=True)
 class FinetuneResult:
-    """A network that was fine-tuned, and the file it is in.
+    """What `finetune` returns: the file of a fine-tuned network, and how well it does.
 
     Attributes:
         path: The file.
-        sha256: Of its bytes.
-        size_bytes: Of the file.
+        sha256: Its sha256.
+        size_bytes: Its size.
         model: The row whose network it is.
-        made_from: The weights it began with: a row and a tag, a file, a repository, or ``fresh values``.
+        made_from: What it started from: a row and a tag, a file, a repository, or ``fresh values``.
         class_names: In label order.
-        num_train: Images trained with.
+        num_train: Images trained on.
         num_val: Images held out.
-        top1: Share of the held-out images that are right, in percent, after the last epoch, in float32; ``None``
-            where none were held out.
-        top1_interval: 95% Wilson score interval of ``top1``, in percent.
+        top1: Top-1 accuracy on the held-out images after the last epoch, in percent, in float32; ``None`` if none were
+            held out.
+        top1_interval: 95% Wilson score interval of ``top1``, in percent; ``None`` if none were held out.
         train_seconds: Time spent in training steps.
         device: The device's name.
+
+    Example:
+        >>> tuning = resnet_zoo.Tuning(head_epochs=1, epochs=0)
+        >>> result = resnet_zoo.finetune("resnet18_cifar10", "pets/", "pets.safetensors", tuning=tuning)
+        >>> result.class_names, result.num_train, result.num_val, result.made_from
+        (('cat', 'dog'), 10, 2, 'resnet18_cifar10 retrained')
     """
 
     path: str
@@ -180,15 +194,15 @@ class Tuner:
     """A network about to be fine-tuned, and everything needed for it.
 
     Attributes:
-        network: What it begins with.
+        network: What it starts from.
         made_from: The name of that.
         from_scratch: Use fresh values instead of the network's weights.
         tree: The images.
-        tuning: How.
+        tuning: Hyperparameters.
         seed: Of new values, order and augmentation.
         processes: This process alone, and its device.
         num_workers: Processes that decode images for a network that resizes.
-        screen: Told about the progress.
+        screen: Shows the progress.
     """
 
     network: Network
@@ -330,7 +344,7 @@ class Tuner:
         return loop.run()
 
     def _metadata(self, plan: Plan, correct: int | None) -> dict[str, str]:
-        """Return what the file's header says beside the network; no time and no path, so that equal runs are equal."""
+        """Return the header's texts beside the network's own; no time and no path, so that equal runs are equal."""
         texts = {
             "finetuned_from": {"weights": plan.made_from, "sha256": plan.weights_sha256},
             "finetuning": {**asdict(plan.tuning), "seed": plan.seed, "num_images": len(self.tree.train.paths)},
@@ -343,7 +357,7 @@ class Tuner:
 
 
 def _check_readable(tree: ClassTree) -> None:
-    """Decode every image once, so that a broken one is known before an epoch begins.
+    """Decode every image once, so that a broken one is reported before an epoch begins.
 
     Raises:
         DatasetError: An image cannot be read; the message names it.

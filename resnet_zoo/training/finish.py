@@ -52,7 +52,7 @@ def finish(
         position: Where the training ended, with the test images that were right then.
 
     Raises:
-        OSError: A file cannot be written; the checkpoints are as they were.
+        OSError: A file cannot be written; the checkpoints are unchanged.
     """
     weights = _export(folder, model, plan)
     entry = get_entry(plan.row)

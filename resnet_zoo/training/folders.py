@@ -35,7 +35,7 @@ _PATIENCE_S = 10
 """Processes that decode images inherit the lock, and outlive a killed training by up to five seconds."""
 
 _FREE_FIELDS = ("commit", "dirty", "command")
-"""What may differ when a run goes on: the code's own hash says more."""
+"""What may differ when a run resumes: the code's own hash says more."""
 
 
 def find_finished(root: Path, plan: RecipeFile, environment: EnvironmentFile) -> Path | None:
@@ -62,7 +62,7 @@ def open_folder(
     """Return the newest unfinished run of this row, recipe and seed, to be entered; ``None`` if there is none.
 
     Raises:
-        TrainingError: It began with other code, recipe, data or versions, and that is not allowed.
+        TrainingError: Code, recipe, data or versions have changed since it began, and that is not allowed.
         RunError: Its files cannot be read.
     """
     for folder in sorted((root / plan.row).glob("*"), reverse=True):
@@ -107,7 +107,7 @@ def hold_folder(folder: Path, otherwise: str = "pass --new") -> Iterator[Path]:
 
     Args:
         folder: The folder.
-        otherwise: What a person may do instead of waiting for the other process.
+        otherwise: What a person can do instead of waiting for the other process.
 
     Raises:
         TrainingError: Another process holds it.
@@ -134,7 +134,7 @@ def check_space(root: Path, entry: Entry) -> None:
 
 
 def changes_since(folder: Path, plan: RecipeFile, environment: EnvironmentFile) -> list[str]:
-    """Return what is different from when a run began, as words.
+    """Describe what has changed since a run began.
 
     Raises:
         RunError: Its files cannot be read.
@@ -161,7 +161,7 @@ _PLAN_NAME = "plan.json"
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that the bits of the result follow from: an unfinished training goes on if it is the same."""
+    """Everything that determines the bits of the result: an unfinished training resumes if all of it is the same."""
 
     model: str
     made_from: str

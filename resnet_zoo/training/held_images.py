@@ -85,7 +85,7 @@ class HeldImages:
 
 
 def hold_out(images: LabelledImages, count: int) -> tuple[LabelledImages, LabelledImages]:
-    """Divide training images into those to train with and ``count`` to measure on, so that no test image chooses.
+    """Divide training images into those to train with and ``count`` to measure on, so that test images choose nothing.
 
     Which ones are held out depends on how many there are and on nothing else: no seed changes it.
 

@@ -1,4 +1,4 @@
-"""ImageNet's training images as a row's recipe wants them: random resized crops, mirrored half of the time."""
+"""ImageNet's training images as a row's recipe needs them: random resized crops, mirrored half of the time."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class ImageNetTraining(CropImages):
         labels: (num_images,) int64.
 
     Raises:
-        DatasetError: The folder is missing, empty or damaged, lacks classes, or has folders that are no class.
-        ArgumentError: The row is no ImageNet row, a number is out of range, or pyarrow is needed and not installed.
+        DatasetError: The folder is missing, empty or damaged, lacks classes, or has folders that are not classes.
+        ArgumentError: The row is not an ImageNet row, a number is out of range, or pyarrow is needed and not installed.
     """
 
     def __init__(

@@ -66,7 +66,7 @@ class Learner:
         )
 
     def state(self) -> dict[str, Tensor]:
-        """Return every tensor that training changes, by name: parameters, statistics, momentum. They are no copies."""
+        """Return every tensor that training changes, by name: parameters, statistics, momentum. They are not copies."""
         momentum = self.optimizer.state
         return {
             **{f"model.{name}": tensor for name, tensor in self.model.state_dict().items()},
@@ -157,6 +157,6 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
 
 
 def repeat_exactly(device: torch.device) -> None:
-    """See to it that the same step gives the same bits."""
+    """Make the same step give the same bits."""
     if device.type == "cuda":
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True

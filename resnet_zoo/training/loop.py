@@ -70,10 +70,10 @@ class Loop:
         testing: The test images; ``None``: the network is never measured.
         evaluate_every: Epochs between two measurements, 0 for none before the last epoch, which is always measured.
         checkpoint_s: Seconds between checkpoints within an epoch; one is made after every epoch in any case.
-        changes: What is otherwise than at the beginning of the run, for its log.
-        watch: Told about progress every few steps.
-        on_line: Given every line of the log.
-        say: Given sentences for the person at the terminal.
+        changes: What has changed since the run began, for its log.
+        watch: Called with the progress every few steps.
+        on_line: Called with every line of the log.
+        say: Called with sentences for the person at the terminal.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Loop:
         Raises:
             TrainingStopped: Ctrl-C or SIGTERM; a checkpoint was written.
             NonFiniteLossError: The loss is no longer a finite number.
-            TrainingError: The disk is full or cannot be written; the checkpoints are as they were.
+            TrainingError: The disk is full or cannot be written; the checkpoints are unchanged.
         """
         with writing(self.folder), _stop_requests(self.say) as stop:
             self._resume()
@@ -132,7 +132,7 @@ class Loop:
             self._write(LogChange(epoch=self.position.epoch, step=self.position.step, changes=self.changes))
 
     def _load(self) -> Position | None:
-        """Take up the newest checkpoint, if there is one, and cut off what the log says beyond it: it happens again."""
+        """Load the newest checkpoint, if there is one, and cut the log off there: the rest happens again."""
         (self.folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         found = load_newest(self.folder / CHECKPOINTS, self.learner, self.say)
         with (self.folder / LOG_NAME).open("ab") as log:
@@ -261,7 +261,7 @@ class Loop:
 
     def _write_checkpoint(self) -> Position:
         with (self.folder / LOG_NAME).open("ab") as log:
-            os.fsync(log.fileno())  # what the checkpoint counts on must be there if the power fails
+            os.fsync(log.fileno())  # the log that the checkpoint relies on must survive a power failure
             position = replace(self.position, log_bytes=log.tell())
         save_checkpoint(self.folder / CHECKPOINTS, self.learner, position)
         return position
@@ -275,7 +275,7 @@ class Loop:
 
 @contextlib.contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Turn an error of writing into a sentence that says what is still good."""
+    """Turn an error of writing into a sentence that says what is still intact."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The test images during a training: measured, never chosen by."""
+"""The test images during a training: measured on, never used to choose."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def shard(order: Tensor, *, rank: int, num_devices: int) -> Tensor:
 
 
 def num_steps(num_images: int, total_batch: int, num_devices: int) -> int:
-    """Return the steps of an epoch: the last one may be smaller, none is dropped."""
+    """Return the steps of an epoch; the last one may be smaller, and no image is dropped."""
     return math.ceil(math.ceil(num_images / num_devices) / (total_batch // num_devices))
 
 

@@ -48,7 +48,7 @@ def reproduce(
     """Train a row from its recipe, evaluate the last epoch's weights, and return the run folder.
 
     Alone, or in each of the processes that torchrun started. If the newest unfinished run of this row, recipe and seed
-    is of the same code, data and versions, it goes on from its last checkpoint, bit for bit.
+    has the same code, data and versions, it resumes from its last checkpoint, bit for bit.
 
     Args:
         name: A row or alias.
@@ -57,13 +57,13 @@ def reproduce(
         overrides: Recipe fields to replace, as text; the result says so.
         seed: Of initial values, order and augmentation.
         runs: Where run folders are made: ``<runs>/<row>/<stamp>/``.
-        settings: How it runs; ``None`` means as `Settings` says by itself.
+        settings: How it runs; ``None`` means the defaults of `Settings`.
 
     Raises:
         UnknownModelError: No row has this name.
-        ArgumentError: A recipe, field, device or number of devices that cannot be.
+        ArgumentError: A recipe, field, device or number of devices is invalid.
         DatasetError: The images are missing, incomplete or unreadable, or the same for training and testing.
-        TrainingError: It cannot begin, was stopped (`TrainingStopped`), or diverged (`NonFiniteLossError`).
+        TrainingError: It cannot start, was stopped (`TrainingStopped`), or diverged (`NonFiniteLossError`).
     """
     options: dict[str, Any] = {"overrides": overrides, "runs": runs, "settings": settings}
     with _trainer(name, data, recipe=recipe, **options) as trainer:
@@ -73,13 +73,12 @@ def reproduce(
 def reproduce_seeds(name: str, data: str | os.PathLike[str], *, seeds: Sequence[int], **how: Any) -> Path:
     """Train a row once for each seed and return the folder of the summary: mean, standard deviation, n.
 
-    Killed or stopped, the same call goes on: seeds that are finished are not trained again, unless a summary names
-    them.
+    After a kill or a stop, the same call continues: finished seeds are not trained again, unless a summary names them.
 
     Args:
         name: A row or alias.
         data: As in `reproduce`.
-        seeds: At least two, no two of them equal.
+        seeds: At least two, all different.
         how: Further arguments of `reproduce`.
 
     Raises:
@@ -106,7 +105,7 @@ def _trainer(
     runs: str | os.PathLike[str] = "runs",
     settings: Settings | None = None,
 ) -> Iterator[Trainer]:
-    """Judge the arguments, and connect the processes for as long as the context lasts; see `reproduce`."""
+    """Check the arguments, and connect the processes for as long as the context lasts; see `reproduce`."""
     settings = settings or Settings()
     entry = get_entry(name)
     base = find_recipe(entry.recipe, recipe)
@@ -127,7 +126,7 @@ def _trainer(
 
 @dataclass(frozen=True)
 class Settings:
-    """How a training runs, beside its recipe; none of it changes what a recipe says.
+    """How a training runs, besides its recipe; nothing here changes what a recipe says.
 
     Attributes:
         device: ``auto`` or a torch device.
@@ -138,8 +137,8 @@ class Settings:
             none. For choosing a recipe: such a run is not a result of its row.
         evaluate_every: Epochs between two looks at the test images; 0 for none before the end.
         checkpoint_s: Seconds between two checkpoints within an epoch.
-        allow_changed: Go on with a run although code, recipe, data or versions are others than at its beginning.
-        new: Begin a new run even if an unfinished one could go on; one that torchrun starts again goes on.
+        allow_changed: Resume a run even if code, recipe, data or versions have changed since it began.
+        new: Start a new run even if an unfinished one could be resumed; one that torchrun restarts is resumed.
         tensorboard: Write event files for TensorBoard too.
     """
 
@@ -168,7 +167,7 @@ class Trainer:
         runs: Where run folders are made.
         settings: How it runs.
         processes: The processes that train together.
-        screen: Told about the progress.
+        screen: Shows the progress.
     """
 
     entry: Entry
@@ -271,7 +270,7 @@ class Trainer:
         )
 
     def _folder(self, plan: RecipeFile, environment: EnvironmentFile) -> AbstractContextManager[Path]:
-        """Find an unfinished run to go on with, or make a new one; to be entered."""
+        """Find an unfinished run to resume, or make a new one; a context manager."""
         if not self.settings.new or is_restarted():
             found = open_folder(self.runs, plan, environment, self.settings.allow_changed)
             if found is not None:
@@ -314,7 +313,7 @@ class Trainer:
         )
 
     def _listener(self, folder: Path) -> Callable[[LogLine], None]:
-        """Return what is called with every line of the log."""
+        """Return the function that is called with every line of the log."""
         if not (self.settings.tensorboard and self.processes.is_first):
             return self.screen.on_line
         write = tensorboard_writer(folder)

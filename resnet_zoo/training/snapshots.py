@@ -62,7 +62,7 @@ def save_checkpoint(folder: Path, learner: Learner, position: Position) -> Path:
     """Write a checkpoint and remove all but the last `KEPT`.
 
     Raises:
-        OSError: It cannot be written; the ones before are as they were.
+        OSError: It cannot be written; earlier ones are unchanged.
     """
     tensors = {name: tensor.detach().cpu() for name, tensor in learner.state().items()}
     data = safetensors_bytes(tensors, {"position": json.dumps(asdict(position))})
@@ -86,7 +86,8 @@ def load_newest(folder: Path, learner: Learner, say: Callable[[str], None]) -> P
     Args:
         folder: The checkpoints.
         learner: Of the same row and recipe.
-        say: Told about every checkpoint that is skipped: unreadable, damaged, or not of such a learner.
+        say: Called with a sentence about every checkpoint that is skipped: unreadable, damaged, or not of such a
+            learner.
     """
     for path in list_checkpoints(folder):
         try:
@@ -108,7 +109,7 @@ def _restore(learner: Learner, path: Path) -> Position:
     saved, header = read_safetensors(path)
     position = Position(**json.loads(header["position"]))
     state = learner.state()
-    for name, tensor in state.items():  # all is judged before anything is overwritten
+    for name, tensor in state.items():  # everything is checked before anything is overwritten
         if name not in saved or saved[name].shape != tensor.shape:
             raise ValueError(f"{name} is missing or has a different shape")
     with torch.no_grad():

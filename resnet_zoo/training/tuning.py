@@ -13,23 +13,31 @@ from resnet_zoo.errors import ArgumentError
 
 @dataclass(frozen=True)
 class Tuning:
-    """Two phases of SGD with Nesterov momentum: a fresh classifier on a frozen network, then all of it.
+    """Hyperparameters of fine-tuning with SGD and Nesterov momentum: first a new classifier, then the whole network.
 
-    A fresh classifier sends random gradients back, which would spoil what the network has learnt; so it is trained
-    alone first (Kumar et al. 2022, https://arxiv.org/abs/2202.10054). In both phases the rate rises and falls in a
-    triangle: the rise lets momentum and batch-norm settle, the fall to zero takes the place of choosing an epoch.
+    A new classifier sends back random gradients, which would spoil what the network has learnt, so it is first trained
+    alone (Kumar et al. 2022, https://arxiv.org/abs/2202.10054). In both phases the learning rate rises and falls in a
+    triangle: the rise lets momentum and batch-norm settle, and the fall to zero replaces choosing an epoch.
 
     Attributes:
-        head_epochs: Epochs of the classifier alone, with batch-norm's statistics frozen too; 0 leaves the phase out.
+        head_epochs: Epochs of the classifier alone, with batch-norm's statistics frozen too; 0 skips the phase.
         epochs: Epochs of the whole network; 0 trains the classifier only.
-        lr: Highest rate of the whole network. A tenth of what networks are trained with from fresh values.
-        head_factor: The classifier's rate while it is alone, over ``lr``: there is nothing to spoil. Pooled vectors
-            are long (a squared norm of several hundred), so that much more would make its loss swing.
+        lr: Highest learning rate of the whole network: a tenth of the usual one from fresh values.
+        head_factor: The classifier's rate while it trains alone, over ``lr``. It has nothing to spoil, but pooled
+            vectors are long (a squared norm of several hundred), so a much higher rate would make the loss oscillate.
         batch_size: Images per step. Small, because small data sets have few steps.
         weight_decay: L2 penalty on matrices and kernels; batch-norm's parameters and biases have none.
-        label_smoothing: Share of the target spread over all classes: keeps few images from being learnt by heart.
+        label_smoothing: Share of the target spread over all classes, against memorising a few images.
         warmup: Length of each triangle's rise, as a share of its phase.
         precision: Of the network's arithmetic; parameters and their updates are float32.
+
+    Raises:
+        ArgumentError: A value is out of range.
+
+    Example:
+        >>> phases = resnet_zoo.Tuning(epochs=5, lr=0.02).phases(resnet_zoo.get_entry("resnet18_cifar10"))
+        >>> {phase: (recipe.epochs, recipe.lr) for phase, recipe in phases.items()}
+        {'head': (3, 0.04), 'whole': (5, 0.02)}
     """
 
     head_epochs: int = 3
@@ -46,7 +54,7 @@ class Tuning:
         """Refuse values that nothing can be trained with.
 
         Raises:
-            ArgumentError: Names the field, what it may be, and what it is.
+            ArgumentError: Names the field, what is allowed, and the value.
         """
         if self.precision not in get_args(Precision):
             raise ArgumentError(f"Expected precision {' or '.join(get_args(Precision))}, got {self.precision!r}.")
@@ -60,10 +68,10 @@ class Tuning:
                 raise ArgumentError(f"Expected {field} to be a number above 0, got {getattr(self, field)!r}.")
 
     def phases(self, entry: Entry) -> dict[str, Recipe]:
-        """Return the recipe of each phase, ``head`` and ``whole``, of those that have epochs, in this order.
+        """Return the recipes of the phases that have epochs: ``head``, then ``whole``.
 
         Args:
-            entry: The network's row; one that resizes gets random resized crops, another is padded and cropped.
+            entry: The network's row. Rows that resize get random resized crops, others are padded and cropped.
 
         Raises:
             ArgumentError: A value is out of range.
@@ -79,7 +87,7 @@ class Tuning:
             milestones=(),
             warmup=self.warmup,
             precision=self.precision,
-            # As the published half-precision recipe, whose networks and losses are these.
+            # That of the published half-precision recipe, which trains these networks with this loss.
             loss_scale=RECIPES["in1k_fp16"].loss_scale if self.precision == "float16" else None,
         )
         phases = {"head": (self.head_epochs, self.lr * self.head_factor), "whole": (self.epochs, self.lr)}
@@ -92,5 +100,5 @@ TUNING = Tuning()
 """For a network with weights."""
 
 FRESH = Tuning(head_epochs=0, epochs=30, lr=0.1, weight_decay=5e-4)
-"""For fresh values: there is nothing to keep, so no phase of its own for the classifier, a rate that networks are
-trained with, and more epochs."""
+"""For fresh values: nothing to keep, so no separate phase for the classifier, the usual learning rate, and more epochs.
+"""

@@ -45,19 +45,24 @@ class Checkpoint:
 def load_checkpoint(path: str | os.PathLike[str], *, sha256: str | None = None) -> Checkpoint:
     """Read a checkpoint of any known layout without running code.
 
-    Safetensors, and PyTorch files (zip and legacy pickle) as OpenMMLab 0.x and 1.x, torchvision and timm write them,
-    always with ``weights_only=True``. A file under the name of a published upstream checkpoint must also carry that
+    Reads safetensors, and PyTorch files (zip and legacy pickle) as OpenMMLab 0.x and 1.x, torchvision and timm write
+    them, always with ``weights_only=True``. A file named like a published upstream checkpoint must also have that
     checkpoint's hash.
 
     Args:
         path: A .safetensors file, or any PyTorch checkpoint.
-        sha256: What the file's sha256 must be, or its leading digits.
+        sha256: The expected sha256 of the file, or its leading digits.
 
     Raises:
-        WeightsUnavailableError: There is no such file, or it cannot be opened.
-        IntegrityError: The file's sha256 is not the expected one; nothing of the file was parsed.
-        UnsafeCheckpointError: The file wants to run code; the error names what it wanted.
-        CheckpointError: The file is empty, damaged, or holds no state dict.
+        WeightsUnavailableError: The file does not exist, or cannot be opened.
+        IntegrityError: The file's sha256 is not the expected one; no byte of the file was parsed.
+        UnsafeCheckpointError: The file asks to run code; the error names what it asks for.
+        CheckpointError: The file is empty, damaged or changed while it was read, or holds no state dict.
+
+    Example:
+        >>> checkpoint = resnet_zoo.load_checkpoint("checkpoint.pth")
+        >>> checkpoint.layout, checkpoint.tensors["conv1.weight"].shape
+        ('openmmlab', torch.Size([64, 3, 7, 7]))
     """
     path = Path(path)
     before = _stat(path)

@@ -66,18 +66,24 @@ def convert_checkpoint(
         source: A checkpoint of any known layout, see `load_checkpoint`.
         target: The file to write: ``.safetensors``; or ``.pth`` for programs that read nothing else (a plain state
             dict, for OpenMMLab under ``state_dict``).
-        name: The row it must fit. ``None``: the row whose published checkpoint has the source's file name, else the
-            first row of the table that fits.
+        name: The row it must fit. ``None`` means the row whose published checkpoint has the source's file name, else
+            the first row of the table that fits.
         layout: Key layout to write: ``resnet_zoo``, ``torchvision``, ``timm`` or ``openmmlab``.
         overwrite: Replace a target that exists.
-        sha256: What the source's sha256 must be, or its leading digits.
+        sha256: The expected sha256 of the source, or its leading digits.
 
     Raises:
-        ArgumentError: Unknown layout or target suffix, the target exists, or torchvision's layout for a ResNetV1D.
-        UnknownModelError: No row is called ``name``.
-        WeightsMismatchError: The checkpoint fits no row, or not the one named.
+        ArgumentError: The layout or the target's suffix is unknown, the target exists, or torchvision's layout was
+            asked for a ResNetV1D.
+        UnknownModelError: ``name`` is not a row or alias.
+        WeightsMismatchError: The checkpoint does not fit the row ``name``, or any row.
         OSError: The target cannot be written; nothing is left behind.
         WeightsUnavailableError, IntegrityError, UnsafeCheckpointError, CheckpointError: As `load_checkpoint`.
+
+    Example:
+        >>> written = resnet_zoo.convert_checkpoint("checkpoint.pth", "resnet50.safetensors")
+        >>> written.name, written.source_layout, written.layout
+        ('resnet50_in1k', 'openmmlab', 'resnet_zoo')
     """
     source, target = Path(source), Path(target)
     _check_target(target, layout, overwrite=overwrite)

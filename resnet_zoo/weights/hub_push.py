@@ -38,29 +38,36 @@ def push_to_hub(
     token: str | None = None,
     class_names: Sequence[str] | None = None,
 ) -> str:
-    """Write a network to the Hub in one commit: configuration, weights and card, in the layout timm expects.
+    """Push a network to the Hub in one commit: configuration, weights and card, in the layout timm expects.
 
-    Equal weights give equal bytes, and nothing is committed where everything is there already.
+    Equal weights give equal bytes, and nothing is committed if the repository already holds them.
 
     Args:
         model: A network of this package, with any number of classes and channels.
-        repository: ``owner/name``; made if it is not there.
+        repository: ``owner/name``; created if it does not exist.
         name: The row (or alias) whose network it is.
-        weights: The weight set of the row whose values it has, if it does: its preprocessing and licence go with them.
+        weights: The weight set of the row whose values the network has, if any: its preprocessing and licence are
+            published with them.
         private: Make a new repository private.
         commit_message: Of the commit.
         token: Access token; ``None`` means the one huggingface_hub finds (``HF_TOKEN``, or a login).
-        class_names: Names of the classes, in label order; ``None`` means those of the row, if the number is the same.
+        class_names: Names of the classes, in label order; ``None`` means the row's, if there are as many.
 
     Returns:
         The address of the commit.
 
     Raises:
-        ArgumentError: ``repository`` has another form, or the number of names is not that of the classes.
-        UnknownModelError: No row is called ``name``.
+        ArgumentError: ``repository`` is not of the form ``owner/name``, or there is not one name per class.
+        UnknownModelError: ``name`` is not a row or alias.
         UnknownWeightsError: The row has no weight set ``weights``.
         WeightsMismatchError: The model is not the row's network.
-        PublishError: The Hub refused, or cannot be reached.
+        PublishError: The Hub refused or is unreachable, or offline mode is on.
+
+    Example:
+        >>> model = resnet_zoo.create_model("resnet18_cifar10", pretrained=True)
+        >>> address = resnet_zoo.push_to_hub(model, "your-name/resnet18", name="resnet18_cifar10")
+        >>> resnet_zoo.create_model("hf-hub:your-name/resnet18").fc.out_features
+        10
     """
     from huggingface_hub import HfApi
 

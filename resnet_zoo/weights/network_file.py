@@ -33,27 +33,33 @@ def save_network(
 ) -> str:
     """Write a network to a file that `create_model`, `predict`, `embed` and others take in place of a name.
 
-    The same network gives the same bytes, and the file is moved into place when it is whole.
+    The same network gives the same bytes, and the file is moved into place when it is complete.
 
     Args:
         path: The file to write; ends in ``.safetensors``.
         model: A network of this package.
         row: The row (or alias) whose network it is.
         class_names: One per class of the model, in label order.
-        preprocess: How an image gets in; ``None`` means the row's.
-        input_size: Channels, height, width; ``None`` means the model's channels and the row's height and width.
-        metadata: More texts for the header, to keep with the file: where it comes from.
+        preprocess: How images are prepared; ``None`` means as the row's.
+        input_size: (C, H, W); ``None`` means the model's channels and the row's height and width.
+        metadata: More texts for the header, such as where the network comes from.
         overwrite: Replace a file that exists.
 
     Returns:
         The file's sha256.
 
     Raises:
-        ArgumentError: The path has another suffix, is a folder or exists; a number of names that is not the model's
-            number of classes; a name, size or rule that `read_network` would refuse.
-        UnknownModelError: No row is called ``row``.
+        ArgumentError: The path has another suffix, is a folder or exists; there is not one name per class; or
+            `read_network` would refuse a name, the size, the preprocessing or the metadata.
+        UnknownModelError: ``row`` is not a row or alias.
         WeightsMismatchError: The model is not the row's network.
         OSError: The file cannot be written; nothing is left behind.
+
+    Example:
+        >>> model = resnet_zoo.create_model("resnet18_cifar10", num_classes=2)
+        >>> sha256 = resnet_zoo.save_network("ab.safetensors", model, row="resnet18_cifar10", class_names=["a", "b"])
+        >>> resnet_zoo.open_network("ab.safetensors").class_names
+        ('a', 'b')
     """
     path = Path(path)
     check_target(path, (".safetensors",), overwrite=overwrite)
