@@ -168,7 +168,7 @@ class IntegrityError(DownloadError):
     def __init__(self, path: str | PathLike[str], expected: str, actual: str, note: str = "") -> None:
         self.path, self.expected, self.actual, self.note = str(path), expected, actual, note
         self.attempts = {self.path: "wrong sha256"}
-        self.next_step = "Fetch it again from its source; nothing of it was used."
+        self.next_step = "Fetch it again from its source; it was not used."
         ZooError.__init__(self, self.path, expected, actual, note)
 
     def __str__(self) -> str:
@@ -254,7 +254,7 @@ class UnsafeCheckpointError(CheckpointError):
     def __str__(self) -> str:
         return (
             f"{self.path} was refused: it asks for {self.found!r}, and a checkpoint may hold only tensors and plain "
-            "values. Nothing of it was run. Get the weights from a source you trust."
+            "values. Nothing in it was run. Get the weights from a source you trust."
         )
 
 
@@ -342,7 +342,7 @@ class TrainingStopped(TrainingError):  # noqa: N818  # no error: somebody asked 
         super().__init__(self.folder)
 
     def __str__(self) -> str:
-        return f"Stopped; a checkpoint is in {self.folder}. Run the same command again to go on."
+        return f"Stopped; a snapshot is in {self.folder}. Run the same command again to resume."
 
 
 class NonFiniteLossError(TrainingError):
@@ -362,8 +362,8 @@ class NonFiniteLossError(TrainingError):
 
     def __str__(self) -> str:
         return (
-            f"The loss of step {self.step} is {self.loss}, so training cannot go on. {self.folder} keeps its last good "
-            "checkpoint. Lower the learning rate (--set lr=…, or --lr), or train in another precision."
+            f"The loss of step {self.step} is {self.loss}, so training cannot continue. {self.folder} keeps its last "
+            "good snapshot. Lower the learning rate (--set lr=…, or --lr), or train in a different precision."
         )
 
 

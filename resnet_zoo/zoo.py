@@ -150,7 +150,7 @@ class Network:
             ArgumentError: The network takes images of another number of channels.
         """
         if self.in_channels != 3:
-            raise ArgumentError(f"{self.name} takes images of {self.in_channels} channels; images here are RGB, of 3.")
+            raise ArgumentError(f"{self.name} takes images with {self.in_channels} channels; these are RGB, with 3.")
         return Transform(self.entry.preprocess, self.entry.input_size, any_size=True)
 
     def load(self, *, num_classes: int | None = None, in_channels: int | None = None) -> ResNet:

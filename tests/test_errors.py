@@ -78,11 +78,11 @@ MESSAGE_FACTS: dict[type[ZooError], list[str]] = {
     ManifestError: ["weights_manifest.json", "row resnet50_in1k", "field exact.params", "expected an integer, got '3'"],
     WeightsUnavailableError: ["'openmmlab'", "resnet50_in1k", "the disk is in another castle"],
     DownloadError: ["https://a.test/x: 404", "https://b.test/x: timed out"],
-    IntegrityError: ["x.pth", "expected sha256 ea4938fc", "got " + "00" * 32, "nothing of it was used"],
+    IntegrityError: ["x.pth", "expected sha256 ea4938fc", "got " + "00" * 32, "it was not used"],
     PublishError: ["owner/resnets", "the token was refused"],
     ExportError: ["row.onnx", "logits", "batch of 3", "0.25", "0.0001", "other format"],
     CheckpointError: ["x.pth", "the file is empty"],
-    UnsafeCheckpointError: ["x.pth", "'posix.system'", "Nothing of it was run"],
+    UnsafeCheckpointError: ["x.pth", "'posix.system'", "Nothing in it was run"],
     WeightsMismatchError: [
         "x.safetensors",
         "resnet18_cifar10",
@@ -93,7 +93,7 @@ MESSAGE_FACTS: dict[type[ZooError], list[str]] = {
     ],
     TrainingError: ["the disk is full"],
     TrainingStopped: ["runs/x", "Run the same command again"],
-    NonFiniteLossError: ["step 17 is inf", "runs/x keeps its last good checkpoint", "--set lr="],
+    NonFiniteLossError: ["step 17 is inf", "runs/x keeps its last good snapshot", "--set lr="],
     RunError: ["runs/x/result.json", "field correct1", "expected an integer, got '3'"],
     DatasetError: ["cat.jpg is not an image"],
 }

@@ -297,7 +297,7 @@ def test_a_network_of_other_channels_and_classes_can_be_saved_and_loaded_again(t
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "", "cpu:x", "tpu"])
 def test_a_device_that_is_not_there_is_an_argument_error(device: str) -> None:
-    with pytest.raises(ArgumentError, match=r"is not there\. Pass auto, cpu"):
+    with pytest.raises(ArgumentError, match=r"is not available\. Pass auto, cpu"):
         create_model(NAME, device=device)
 
 

@@ -29,7 +29,7 @@ def resolve_device(device: torch.device | str) -> torch.device:
         torch.empty(1, device=resolved)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ArgumentError(
-            f"The device {str(device)!r} is not there. Pass auto, cpu, or one of this machine's."
+            f"The device {str(device)!r} is not available. Pass auto, cpu, or a device of this machine."
         ) from error
     return resolved
 

@@ -21,7 +21,7 @@ _LONGEST_WAIT = datetime.timedelta(days=30)
 """For a slower process; gloo notices at once that one has died, nccl only by the time, so that its own limit stays."""
 
 _STOPPED = (
-    "Another process of this run stopped; its own message says why. What is done is kept: run the same command again."
+    "Another process of this run stopped; its own message says why. Finished work is kept; run the same command again."
 )
 
 

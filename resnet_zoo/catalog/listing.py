@@ -102,7 +102,7 @@ def describe(entry: Entry, places: Mapping[str, str]) -> dict[str, str]:
 _PLACES = {
     "ships": "ships with this checkout",
     "here": "on this machine",
-    "no address": "not on this machine, and the manifest has no address of it",
+    "no address": "not on this machine, and the manifest has no address for it",
 }
 
 
@@ -172,7 +172,7 @@ def _number(text: str, after: str) -> float:
 def _check_key(key: str) -> None:
     known = (*_TEXT_KEYS, *_NUMBER_KEYS)
     if key not in known:
-        raise ArgumentError(f"There is no key {key!r} to filter or sort by; there are {', '.join(known)}.")
+        raise ArgumentError(f"There is no key {key!r} to filter or sort by; the keys are {', '.join(known)}.")
 
 
 def as_csv(entries: Iterable[Entry]) -> str:

@@ -199,6 +199,6 @@ def replace_manifest(path: Path, content: Any, before: bytes) -> None:
     """
     parse_manifest(path, content)
     if path.read_bytes() != before:
-        raise ArgumentError(f"{path} was changed while this ran. Run it again; what is done already is not done twice.")
+        raise ArgumentError(f"{path} changed while this ran. Run it again; finished work is not repeated.")
     write_atomically(path, lambda part: part.write_bytes(format_manifest(content).encode()))
     _read_once.cache_clear()

@@ -54,7 +54,7 @@ def check_rules(manifest: Manifest) -> None:
         for place, name in names:
             where = ("models", row, *place)
             expect(name.isidentifier() and not keyword.iskeyword(name), "a Python identifier", name, where)
-            expect(name not in taken, "a name no other row has", name, where)
+            expect(name not in taken, "a name that no other row has", name, where)
             taken.add(name)
         _check_entry(entry, ("models", row))
 
@@ -113,7 +113,7 @@ def _check_weight_set(weight_set: WeightSet, where: Place) -> None:
         _check_own_accuracy(own, (*where, "published", index))
         sizes = [other.preprocess.crop for other in weight_set.published[:index]]
         crop = own.preprocess.crop
-        expect(crop not in sizes, "another crop than the ones before", crop, (*where, "published", index, "preprocess"))
+        expect(crop not in sizes, "a crop that is not listed before", crop, (*where, "published", index, "preprocess"))
     if weight_set.measured is not None:
         _check_measured(weight_set.measured, (*where, "measured"))
 
@@ -125,7 +125,7 @@ def _check_witness(origin: UpstreamOrigin, where: Place) -> None:
     expect_sha256(origin.sha256_prefix, (*where, "sha256_prefix"))
     size = witness.size_bytes
     expect(size is None or size > 0, "a positive integer or null", size, (*where, "witness", "size_bytes"))
-    expect(bool(witness.source.strip()), "who saw it", witness.source, (*where, "witness", "source"))
+    expect(bool(witness.source.strip()), "who vouches for it", witness.source, (*where, "witness", "source"))
 
 
 def _check_own_accuracy(own: OwnAccuracy, where: Place) -> None:
@@ -134,7 +134,7 @@ def _check_own_accuracy(own: OwnAccuracy, where: Place) -> None:
         expect(bool(_OWN_DECIMAL.fullmatch(printed)), "a decimal as printed", printed, (*where, field))
         expect(float(printed) <= 100, "percent", printed, (*where, field))
     crop = own.preprocess.crop
-    expect(crop is not None, "preprocessing with a crop, the size tested at", crop, (*where, "preprocess"))
+    expect(crop is not None, "preprocessing with a crop, which is the test size", crop, (*where, "preprocess"))
     _check_url(own.source, (*where, "source"))
 
 

@@ -141,7 +141,7 @@ def _relative_to_manifest(folder: Path) -> str:
     """Return a folder as the manifest's ``base_urls`` name it."""
     home = manifest_path().parent
     if home.resolve() not in folder.resolve().parents:
-        raise ArgumentError(f"{folder} is not inside {home}, where the manifest stands. Pass a folder inside of it.")
+        raise ArgumentError(f"{folder} is not inside {home}, the folder of the manifest. Pass a folder inside it.")
     return folder.resolve().relative_to(home.resolve()).as_posix()
 
 
@@ -155,8 +155,8 @@ def _check_tag(entry: Entry, tag: str, *, replace: bool) -> None:
         )
     if known is not None and known.file is not None and not replace:
         raise ArgumentError(
-            f"{entry.name} has weights {tag!r} already{_described(known.measured)}. Pass another --tag, or --replace "
-            "to put this run in their place."
+            f"{entry.name} already has weights {tag!r}{_described(known.measured)}. Pass another --tag, or --replace "
+            "to replace them with those of this run."
         )
 
 
@@ -177,8 +177,8 @@ def _refuse_worse(entry: Entry, tag: str, new: Measured) -> None:
     found = [reason for reason, holds in reasons.items() if holds]
     if found:
         raise ArgumentError(
-            f"{entry.name} has weights {tag!r}{_described(old)}; this run's{_described(new)} would be "
-            f"{' and '.join(found)}. Pass another --tag, or --allow-worse to replace them all the same."
+            f"{entry.name} has weights {tag!r}{_described(old)}; this run's{_described(new)} have "
+            f"{' and '.join(found)}. Pass another --tag, or --allow-worse to replace them anyway."
         )
 
 

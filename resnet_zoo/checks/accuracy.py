@@ -67,12 +67,12 @@ def check_reproduction(
     name, published, measured = f"published_{top}", getattr(entry.published, top), f"{getattr(result, top):.2f}"
     official = official_accuracy(entry.dataset, result, top)
     if official is None:
-        why = f"{result.dataset} is not the official {entry.dataset} test set, so not comparable as equal"
+        why = f"{result.dataset} is not the official {entry.dataset} test set, so not comparable"
         return Check(name, "not checked", published, measured, why)
     if overridden:
         why = f"the recipe was changed: {', '.join(overridden)}"
         return Check(name, "not checked", published, measured, why)
-    detail = f"tolerance {REPRODUCTION_TOLERANCE_PCT} points below, none above"
+    detail = f"tolerance {REPRODUCTION_TOLERANCE_PCT} points below, no limit above"
     detail += f"; {official.words}" if official.words else ""
     status = official.status(float(published) - REPRODUCTION_TOLERANCE_PCT, 100.0)
     return Check(name, status, published, measured, detail)
@@ -95,7 +95,7 @@ def _check_recorded(entry: Entry, top: Literal["top1", "top5"], result: Evaluati
     detail = f"{counts[0]} correct on {recorded.date}, {counts[1]} now; {tolerance}; {_images(top, result)}"
     official = official_accuracy(entry.dataset, result, top)
     if official is None:
-        detail += f"; the published number is of {entry.dataset}, so not comparable"
+        detail += f"; the published number is for {entry.dataset}, so not comparable"
     elif official.words:
         detail += f"; {official.words}"
     return Check(
@@ -119,7 +119,7 @@ def _check_published(
         return Check(top, "not checked", published, text, detail)
     detail += f"; {official.words}" if official.words else ""
     if not published_weights:
-        detail = f"the published number is of other weights, and none is recorded for these: {detail}"
+        detail = f"the published number belongs to other weights, and none is recorded for these: {detail}"
         return Check(top, "not checked", published, text, detail)
     status = official.status(float(published) - ACCURACY_TOLERANCE_PCT, float(published) + ACCURACY_TOLERANCE_PCT)
     return Check(top, status, published, text, f"{detail}, tolerance {ACCURACY_TOLERANCE_PCT}")

@@ -97,10 +97,10 @@ def _pinned(origin: UpstreamOrigin, pin: Pin) -> UpstreamOrigin:
     checkpoint = load_checkpoint(object_path(pin.object_sha256), sha256=pin.object_sha256)
     named = checkpoint.header.get("source_sha256", "")
     if named != pin.sha256:
-        raise IntegrityError(f"{origin.url}, as the cache remembers it", named, pin.sha256)
+        raise IntegrityError(f"{origin.url}, as pinned in the cache", named, pin.sha256)
     if origin.sha256_prefix != pin.sha256 and pin.url != origin.url:
         raise ArgumentError(
-            f"{origin.url} was fetched from {pin.url}, which only the {len(origin.sha256_prefix)} digits of its name "
+            f"{origin.url} was fetched from {pin.url}, which only the {len(origin.sha256_prefix)} digits in its name "
             "vouch for. Remove it (`resnet-zoo cache rm`), and fetch it without --mirror."
         )
     return UpstreamOrigin(origin.url, pin.sha256, witness_of(origin, pin))

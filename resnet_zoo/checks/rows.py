@@ -153,7 +153,7 @@ def _check_manifest(entry: Entry) -> Check:
     }
     wrong = [fact for fact, holds in facts.items() if not holds]
     if wrong:
-        return Check("manifest", "failed", detail=f"not so: {'; '.join(wrong)}")
+        return Check("manifest", "failed", detail=f"does not hold: {'; '.join(wrong)}")
     return Check("manifest", "passed", detail=f"schema; {'; '.join(facts)}")
 
 

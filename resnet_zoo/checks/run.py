@@ -109,7 +109,7 @@ def recorded_by(run: Run) -> Measured:
 def _check_facts(name: str, facts: Mapping[str, bool]) -> Check:
     wrong = [fact for fact, holds in facts.items() if not holds]
     if wrong:
-        return Check(name, "failed", detail=f"not so: {'; '.join(wrong)}")
+        return Check(name, "failed", detail=f"does not hold: {'; '.join(wrong)}")
     return Check(name, "passed", detail="; ".join(facts))
 
 
@@ -132,7 +132,7 @@ def _check_recipe(entry: Entry, run: Run) -> Check:
         recipe: Recipe = decode(Recipe, values, ("values",))
     except WrongValueError as error:
         where = ".".join(map(str, error.where))
-        return Check("recipe", "not checked", detail=f"another form than this version's: {where}: {error.why}")
+        return Check("recipe", "not checked", detail=f"in a different form from this version's: {where}: {error.why}")
     except ArgumentError as error:
         return Check("recipe", "failed", detail=str(error))
     facts = {
@@ -167,15 +167,15 @@ def _check_log(run: Run) -> Check:
         and [line.step for line in steps] == list(range(result.steps)),
         "every step in its epoch": bool(missing)
         or all(line.epoch in bounds and bounds[line.epoch][0] <= line.step < bounds[line.epoch][1] for line in steps),
-        "no line torn": not run.log.is_torn,
-        "nothing changed on the way" + _told(run.log.changes): not run.log.changes,
+        "no torn line": not run.log.is_torn,
+        "nothing changed during the training" + _told(run.log.changes): not run.log.changes,
         "the last epoch is the result": not _is_measured(run) or _is_result(epochs[-1], result),
     }
     strays = _stray_rates(run)
-    facts["learning rates as scheduled" + (f" (other in epoch {_some(strays)})" if strays else "")] = not strays
+    facts["learning rates as scheduled" + (f" (different in epoch {_some(strays)})" if strays else "")] = not strays
     check = _check_facts("log", facts)
     if check.status == "passed" and not _is_measured(run):
-        return Check("log", "not checked", detail="it does not say what the last epoch reached, as in older versions")
+        return Check("log", "not checked", detail="an older log, without the accuracy of the last epoch")
     return check
 
 
@@ -250,7 +250,7 @@ def _check_weights(entry: Entry, run: Run) -> tuple[LoadedWeights | None, Chain 
     if not path.is_file() and shipped.is_file() and sha256_of(shipped) == said.sha256:
         path = shipped
     if not path.is_file():
-        why = f"{path} is not there: only the small files of the run are"
+        why = f"{path} is missing; only the small files of the run are here"
         return None, None, Check("weights", "not checked", detail=why)
     found = f"sha256 {sha256_of(path)}, {path.stat().st_size} bytes"
     expected = f"sha256 {said.sha256}, {said.size_bytes} bytes"
@@ -295,6 +295,6 @@ def _check_accuracy(entry: Entry, run: Run, result: Evaluation | None, why: str)
     published = [check_reproduction(entry, top, result, run.result.overridden) for top in ("top1", "top5")]
     checks = check_accuracy(entry, result, recorded=recorded, published_weights=False)
     if (result.dataset, result.num_images) != (recorded.dataset, recorded.num_images):
-        other = f"the run was evaluated on {recorded.num_images} images of {recorded.dataset}, these are others"
+        other = f"the run was evaluated on {recorded.num_images} images of {recorded.dataset}, which these are not"
         checks = [replace(check, status="not checked", detail=f"{other}: {check.detail}") for check in checks]
     return [*checks, *published]

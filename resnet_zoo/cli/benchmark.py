@@ -33,10 +33,10 @@ from resnet_zoo.cli.shell import device_option, examples, format_option, with_op
     metavar="DTYPE,...",
     default="float32",
     show_default=True,
-    help="float32, and bfloat16 or float16 where the device multiplies them.",
+    help="float32, and bfloat16 or float16 where the device supports them natively.",
 )
-@click.option("--fast", is_flag=True, help="Measure the network optimised for inference too.")
-@click.option("--compile", "compiled", is_flag=True, help="Measure it compiled too: takes a minute per network.")
+@click.option("--fast", is_flag=True, help="Also measure the network optimised for inference.")
+@click.option("--compile", "compiled", is_flag=True, help="Also measure it compiled, which takes a minute per network.")
 @click.option("--seconds", type=float, default=1.0, show_default=True, help="Length of each measurement.")
 @with_options(device_option, format_option("table", "json", "csv"))
 def benchmark(
@@ -49,10 +49,10 @@ def benchmark(
     device: str,
     form: str,
 ) -> None:
-    """Measure images per second and latency of the rows named, or of all fifteen.
+    """Measure images per second and latency of the named rows, or of all fifteen.
 
-    Beside them stands what a large matrix product of the same dtype reaches on this device, and the share of it that
-    the network reaches. The networks have random values, which take as long as any.
+    Matrix peak is the speed of a large matrix product of the same dtype on this device; Share is the network's part of
+    it. The networks have random values, which take as long as real weights.
     """
     for name in names:
         get_entry(name)

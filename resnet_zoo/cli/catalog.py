@@ -28,12 +28,12 @@ from resnet_zoo.weights.cache_contents import facts_of_weights, weight_facts
 @click.argument("pattern", required=False)
 @click.option("--dataset", type=click.Choice(list(DATASET_TITLES)), help="Only rows of this data set.")
 @click.option(
-    "--where", multiple=True, metavar="KEY<VALUE", help="Only rows that meet this (< <= = >= >); may be repeated."
+    "--where", multiple=True, metavar="KEY<VALUE", help="Only rows that meet this condition (< <= = >= >); repeatable."
 )
 @click.option("--sort", metavar="KEY[:desc]", help="Sort by a key of the JSON output.")
-@click.option("-q", "--quiet", is_flag=True, help="Names only, one a line.")
+@click.option("-q", "--quiet", is_flag=True, help="Names only, one per line.")
 @click.option("--weights", "every_set", is_flag=True, help="List the rows' weight sets.")
-@click.option("--local", is_flag=True, help="List the weight sets that are on this machine.")
+@click.option("--local", is_flag=True, help="List the weight sets on this machine.")
 @format_option("table", "json", "csv", "markdown")
 def list_command(
     pattern: str | None,
@@ -47,16 +47,16 @@ def list_command(
 ) -> None:
     """List the rows of the zoo, or those whose name matches PATTERN.
 
-    PATTERN has wildcards (quote them), or is a part of the name. Parameters are in millions, FLOPs in billions (one
-    multiply-accumulate counts as one), top-1 and top-5 in percent, all as published. KEY is one of the JSON output:
+    PATTERN has wildcards (quote them), or is part of the name. Parameters are in millions, FLOPs in billions (one
+    multiply-accumulate counts as one), top-1 and top-5 in percent, all as published. KEY is a key of the JSON output:
     name, architecture, dataset, num_classes, params_m, flops_g, top1, top5, params, flops, macs.
 
-    Weights says where a row's default weights are: they ship with the checkout, are here in a cache, or are to be
-    fetched.
+    The Weights column says where a row's default weights are: they ship with the checkout, are here in a cache, or
+    must be fetched.
 
-    With --weights or --local a line is a weight set, the default one of a row with a star: top-1 as its own publisher
-    printed it, height and width of the test images, how many bits of its sha256 are known before the first byte is
-    fetched, and where it is or would be fetched from.
+    With --weights or --local each line is a weight set, with a star for the default of its row: top-1 as its publisher
+    printed it, height and width of the test images, how many bits of its sha256 are known before the download, and
+    where it is or where it would come from.
     """
     if (every_set or local) and (quiet or form not in ("table", "json")):
         raise click.UsageError("--weights and --local go with --format table or json.")
@@ -67,7 +67,7 @@ def list_command(
         sets = [found for found in weight_facts(entries) if found.is_here or not local]
         if local and not sets:
             click.echo(
-                "No weights of these rows are on this machine; `resnet-zoo download NAME` fetches some.", err=True
+                "No weights of these rows are on this machine; `resnet-zoo download NAME` fetches them.", err=True
             )
         echo_json([asdict(found) for found in sets]) if form == "json" else echo_weight_sets(sets)
     elif quiet:
@@ -92,14 +92,16 @@ def _place(entry: Entry) -> str:
     short_help="Show everything the manifest says about a row.",
 )
 @click.argument("name")
-@click.option("--chain", is_flag=True, help="Load the weights (fetched if need be) and show every hash on the way.")
+@click.option(
+    "--chain", is_flag=True, help="Load the weights (fetching them if needed) and show every hash on the way."
+)
 @with_options(weights_option, format_option("table", "json"))
 def show(name: str, chain: bool, weights: str | None, form: str) -> None:
     """Show everything the manifest says about a row, and its training recipe.
 
-    NAME is a row or an alias; with --weights TAG, the row as that weight set is used. With --chain, the file's way from
-    the manifest to the tensors in memory: source, sha256 at each step, and what vouches for it; --weights says for
-    which file, else it is the row's default.
+    NAME is a row or an alias. --weights TAG shows the row with the preprocessing of that weight set. --chain follows a
+    file from the manifest to the tensors in memory: source, sha256 at each step, and what vouches for it. It follows
+    the file of --weights, or the row's default.
     """
     entry = get_entry(name)
     if weights is not None and not chain:

@@ -34,9 +34,9 @@ from resnet_zoo.cli.shell import (
     )
 )
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option("--data", type=click.Path(), metavar="DIR", help="Test images: measure top-1 and top-5 too.")
+@click.option("--data", type=click.Path(), metavar="DIR", help="Test images, to measure top-1 and top-5 too.")
 @click.option("--download", is_flag=True, help="Fetch weights that are not in the cache.")
-@click.option("--run", type=click.Path(), metavar="DIR", help="Check this run folder of a training instead of rows.")
+@click.option("--run", type=click.Path(), metavar="DIR", help="Check this run folder instead of rows.")
 @with_options(weights_option, size_option, device_option, *data_options, format_option("table", "json", "junit"))
 @click.pass_context
 def verify(
@@ -54,13 +54,15 @@ def verify(
     partial: bool,
     form: str,
 ) -> None:
-    """Check every number of the rows named, or of all fifteen.
+    """Check every number of the named rows, or of all fifteen.
 
-    Without options: manifest, architecture, parameters and FLOPs. With weights also the file; with --data the
-    accuracy. What could not be checked is marked so and never counts as passed. With --run, a run folder is checked
-    from its files alone: hashes, recipe, log, counts and weights; with --data the accuracy against its result.
+    Without options this checks manifest, architecture, parameters and FLOPs; with weights also the file; with --data
+    also the accuracy. A number that could not be checked is marked as not checked and never counts as passed.
 
-    Exit code 1 if a number is wrong, 3 if one that was asked for could not be checked.
+    --run checks a run folder from its files alone: hashes, recipe, log, counts and weights. With --data it also
+    compares the accuracy with the run's result.
+
+    Exit code 1 if a number is wrong, 3 if a number you asked for could not be checked.
     """
     for entry in map(get_entry, names):  # what is misspelt is reported before torch is imported
         used_with(entry, weights or entry.default_weights, size=size)
@@ -112,13 +114,13 @@ def _check_run_options(names: Sequence[str], others: Mapping[str, object]) -> No
 )
 @click.argument("name")
 @click.option("--data", type=click.Path(), metavar="DIR", required=True, help="The test images.")
-@click.option("--download", is_flag=True, help="CIFAR: fetch the official archive into DIR if it is not there.")
+@click.option("--download", is_flag=True, help="CIFAR: fetch the official archive into DIR if it is missing.")
 @click.option(
     "--precision",
     type=click.Choice(["float32", "bfloat16"]),
     default="float32",
     show_default=True,
-    help="Number format of the computation; accuracies are published for float32.",
+    help="Precision of the computation; published accuracies are for float32.",
 )
 @with_options(weights_option, size_option, device_option, fast_option, *data_options, format_option("table", "json"))
 def evaluate(
@@ -138,8 +140,8 @@ def evaluate(
 ) -> None:
     """Measure top-1 and top-5 of a row on its test images, in percent.
 
-    DIR holds test/<class>/ or the CIFAR archive, for ImageNet val/<wnid>/. The weights are the row's default ones
-    (fetched if need be), or those of --weights.
+    DIR holds test/<class>/ or the CIFAR archive; for ImageNet, val/<wnid>/. The weights are those of --weights, or the
+    row's default (fetched if needed).
     """
     entry = get_entry(name)
     used_with(entry, weights or entry.default_weights, size=size)  # told before the images are looked for

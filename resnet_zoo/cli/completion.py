@@ -108,8 +108,8 @@ def with_completion(command: click.Command) -> click.Command:
 def completion(ctx: click.Context, shell: str) -> None:
     """Print the script that completes commands, options, models, weights and paths in a shell.
 
-    Read by the shell when it starts (see the examples), it asks resnet-zoo itself at every Tab, so that it is never
-    out of date. bash needs version 4.4 or newer; in zsh, compinit must have run before.
+    The shell reads it at startup (see the examples). It asks resnet-zoo at every Tab, so it is never out of date. It
+    needs bash 4.4 or newer; in zsh, run compinit first.
     """
     kind: Any = get_completion_class(shell)
     click.echo(kind(ctx.find_root().command, {}, PROGRAM, VARIABLE).source())

@@ -33,8 +33,8 @@ from resnet_zoo.cli.shell import (
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @click.option("-o", "--output", required=True, metavar="OUT", help="The .npy, .safetensors or .parquet file to write.")
 @batch_size_option(16)
-@click.option("--num-threads", "-j", type=click.IntRange(min=1), help="Threads that work.  [default: one per core]")
-@click.option("--force", is_flag=True, help="Replace OUT if it exists, or an unfinished run of another kind.")
+@click.option("--num-threads", "-j", type=click.IntRange(min=1), help="Number of threads.  [default: one per core]")
+@click.option("--force", is_flag=True, help="Replace OUT, or an unfinished run that began differently.")
 @with_options(weights_option, size_option, device_option, fast_option, format_option("table", "json"))
 def embed(
     name: str,
@@ -49,11 +49,11 @@ def embed(
     fast: bool,
     form: str,
 ) -> None:
-    """Write one vector per image of files and folders: what the network has pooled before its classifier.
+    """Write one vector per image of files and folders: the pooled features before the classifier.
 
     NAME is a row, hf-hub:owner/name, or the path of a network file. Unreadable images are left out and listed in
-    OUT.bad.jsonl. The paths stand in OUT.paths.json (.npy), or in OUT itself. A run that was interrupted goes on when
-    the same command is given again; under torchrun the processes share the work.
+    OUT.bad.jsonl. The paths are in OUT.paths.json (.npy), or in OUT itself. Run the same command again to resume an
+    interrupted run. Under torchrun the processes share the work.
     """
     kind_of(name)  # a misspelt name is reported before torch is imported
     from resnet_zoo.inference.embedding_files import embed_files

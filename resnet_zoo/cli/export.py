@@ -20,11 +20,13 @@ from resnet_zoo.cli.shell import examples, size_option, weights_option
     )
 )
 @click.argument("name")
-@click.option("--format", "form", type=click.Choice(["onnx", "torch-export"]), required=True, help="What to write.")
-@click.option("-o", "--output", type=click.Path(), metavar="FILE", required=True, help="A .onnx or .pt2 file.")
+@click.option("--format", "form", type=click.Choice(["onnx", "torch-export"]), required=True, help="File format.")
+@click.option(
+    "-o", "--output", type=click.Path(), metavar="FILE", required=True, help="The .onnx or .pt2 file to write."
+)
 @weights_option
 @size_option
-@click.option("--untrained", is_flag=True, help="Fresh random values instead of weights, to try out what comes after.")
+@click.option("--untrained", is_flag=True, help="Export random values instead of weights, to try out a pipeline.")
 @click.option("--features", metavar="LAYER,...", help="Return these feature maps instead of the logits.")
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 def export(
@@ -39,9 +41,9 @@ def export(
 ) -> None:
     """Write a network as an ONNX file or a torch.export program.
 
-    NAME is a row, hf-hub:owner/name, or the path of a network file. The number of images per batch is free.
-    Preprocessing, class names and the weights' hashes are in the file's metadata. The file is compared with the network
-    before it is moved into place.
+    NAME is a row, hf-hub:owner/name, or the path of a network file. The batch size is free. The file's metadata holds
+    preprocessing, class names and the weights' hashes. The file is compared with the network before it is moved into
+    place.
     """
     kind_of(name)  # a misspelt name is reported before torch is imported
     if untrained and weights is not None:
@@ -59,5 +61,5 @@ def export(
         features=layers,
         overwrite=force,
     )
-    origin = written.weights.title if written.weights else "fresh random values"
+    origin = written.weights.title if written.weights else "random values"
     echo_record(asdict(written) | {"weights": origin})

@@ -25,11 +25,13 @@ def _tuning_option(option: str, field: str, kind: Any, text: str) -> Any:
 
 
 _tuning_options = (
-    _tuning_option("--head-epochs", "head_epochs", click.IntRange(min=0), "Epochs of the classifier alone."),
-    _tuning_option("--epochs", "epochs", click.IntRange(min=0), "Epochs of the whole network; 0 leaves it as it is."),
-    _tuning_option("--lr", "lr", float, "Highest learning rate of the whole network; the classifier's is twice that."),
+    _tuning_option("--head-epochs", "head_epochs", click.IntRange(min=0), "Epochs for the classifier alone."),
+    _tuning_option(
+        "--epochs", "epochs", click.IntRange(min=0), "Epochs for the whole network; 0 trains the classifier only."
+    ),
+    _tuning_option("--lr", "lr", float, "Peak learning rate of the whole network; the classifier's is twice that."),
     _tuning_option("--batch-size", "batch_size", click.IntRange(min=1), "Images per step."),
-    _tuning_option("--precision", "precision", click.Choice(get_args(Precision)), "Of the network's arithmetic."),
+    _tuning_option("--precision", "precision", click.Choice(get_args(Precision)), "Precision of the computation."),
 )
 
 
@@ -50,19 +52,21 @@ _tuning_options = (
 )
 @click.option("-o", "--output", required=True, metavar="OUT", help="The .safetensors file to write.")
 @click.option("--classes", metavar="A,B,...", help="The classes to use, in this order.  [default: all, sorted]")
-@click.option("--val-share", type=float, help="Share of each class to hold out, if DIR has none.  [default: 0.1]")
-@click.option("--from-scratch", is_flag=True, help="Begin with fresh values instead of weights.")
+@click.option(
+    "--val-share", type=float, help="Share of each class to hold out, if DIR has no val or test.  [default: 0.1]"
+)
+@click.option("--from-scratch", is_flag=True, help="Start from random values instead of weights.")
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Of new values, order and augmentation.",
+    help="Seed of new values, order and augmentation.",
 )
 @click.option(
     "--num-workers", "-j", type=click.IntRange(min=0), help="Processes that decode images.  [default: one per core]"
 )
-@click.option("--force", is_flag=True, help="Replace OUT if it exists, or an unfinished training of another kind.")
+@click.option("--force", is_flag=True, help="Replace OUT, or an unfinished training that began differently.")
 @with_options(*_tuning_options, weights_option, device_option, format_option("table", "json"))
 def finetune(
     name: str,
@@ -79,11 +83,11 @@ def finetune(
     form: str,
     **tuning: Any,
 ) -> None:
-    """Train a network to tell the classes of a folder apart: a new classifier first, then all of it.
+    """Train a network on the classes of a folder: first a new classifier, then the whole network.
 
-    NAME is a row, hf-hub:owner/name, or the path of a network file. OUT holds class names and preprocessing too, and
-    stands for a NAME in predict, embed and export. Progress is on stderr. A training that was interrupted goes on when
-    the same command is given again.
+    NAME is a row, hf-hub:owner/name, or the path of a network file. OUT also holds class names and preprocessing, and
+    works as NAME in predict, embed and export. Progress goes to stderr. Run the same command again to resume an
+    interrupted training.
     """
     kind_of(name)  # a misspelt name is reported before torch is imported
     given = {field: value for field, value in tuning.items() if value is not None}
@@ -127,7 +131,7 @@ def _shown(result: FinetuneResult) -> dict[str, Any]:
         "model": result.model,
         "made_from": result.made_from,
         "classes": f"{len(names)}: {', '.join(names[:10])}{more}",
-        "images": f"{result.num_train} trained with, {result.num_val} held out",
+        "images": f"{result.num_train} for training, {result.num_val} held out",
         "top1": accuracy,
         "train_seconds": f"{result.train_seconds:.1f}",
         "device": result.device,

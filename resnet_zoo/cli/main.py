@@ -19,20 +19,20 @@ AFTER_THE_OPTIONS = """
 \b
 Exit codes:
   0 all good
-  1 checked and wrong: a number, a hash or a file is not what it should be
+  1 checked and wrong: a number, hash or file is not as expected
   2 wrong usage, or a name that does not exist
   3 could not be checked: weights, images or the network were unavailable
   130 stopped by Ctrl-C
-  141 whoever read the output has closed the pipe
+  141 the reader of the output closed the pipe
 
 \b
 Environment:
-  RESNET_ZOO_HOME      folder of the cache (`resnet-zoo cache dir` prints it)
-  RESNET_ZOO_MIRROR    as --mirror
-  RESNET_ZOO_OFFLINE   as --offline if 1, true, yes or on; HF_HUB_OFFLINE too
-  RESNET_ZOO_MANIFEST  as --manifest
-  RESNET_ZOO_DEBUG     as --debug if 1
-  NO_COLOR, COLUMNS    tables without colour; their width in characters
+  RESNET_ZOO_HOME      cache folder (`resnet-zoo cache dir` prints it)
+  RESNET_ZOO_MIRROR    same as --mirror
+  RESNET_ZOO_OFFLINE   same as --offline if 1, true, yes or on; HF_HUB_OFFLINE too
+  RESNET_ZOO_MANIFEST  same as --manifest
+  RESNET_ZOO_DEBUG     same as --debug if 1
+  NO_COLOR, COLUMNS    tables without colour; table width in characters
   HF_TOKEN, HF_HOME    read by the Hugging Face client, for hf-hub: addresses
   HTTPS_PROXY          read by every transfer; so is REQUESTS_CA_BUNDLE
 

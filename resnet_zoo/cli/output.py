@@ -214,7 +214,7 @@ def echo_evaluation(result: Evaluation) -> None:
     }
     official = official_accuracy(get_entry(result.name).dataset, result, "top1")
     if official is None:
-        record["note"] = f"{result.dataset} is not the official test set: not comparable with the published"
+        record["note"] = f"{result.dataset} is not the official test set: not comparable with the published numbers"
     elif official.words:
         record["note"] = f"top-1: {official.words}"
     echo_record(record)

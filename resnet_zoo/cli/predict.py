@@ -44,7 +44,7 @@ _STDIN = "-"
 @click.argument("images", nargs=-1, metavar="[IMAGE|FOLDER|-]...")
 @click.option("--top-k", type=click.IntRange(min=1), help="Classes per image.  [default: 5, or all if fewer]")
 @batch_size_option(16)
-@click.option("--skip-bad", is_flag=True, help="Report unreadable images and go on.")
+@click.option("--skip-bad", is_flag=True, help="Report unreadable images and continue.")
 @with_options(weights_option, size_option, device_option, fast_option, format_option("table", "jsonl", "csv", "json"))
 def predict(
     name: str,
@@ -60,13 +60,13 @@ def predict(
 ) -> None:
     """Classify images, best classes first.
 
-    NAME is a row, hf-hub:owner/name, or the path of a network file. A FOLDER stands for all images below it. With
-    -, or without images, paths are read from standard input, one a line. jsonl and csv are written as the images are
+    NAME is a row, hf-hub:owner/name, or the path of a network file. A FOLDER means every image below it. With -, or
+    without images, paths are read from standard input, one per line. jsonl and csv output is written as images are
     done, for any number of them.
     """
     kind_of(name)  # a misspelt name is reported before torch is imported
     if not images and (sys.stdin is None or sys.stdin.isatty()):
-        raise click.UsageError("Name images or folders, or send their paths to standard input, one a line.")
+        raise click.UsageError("Name images or folders, or send their paths to standard input, one per line.")
     from resnet_zoo.images.folders import check_there, find_images
     from resnet_zoo.inference.prediction import stream_predictions
 
@@ -100,7 +100,7 @@ def _paths(given: tuple[str, ...]) -> Iterator[str]:
             number += 1
             yield found
     if not number:
-        raise DatasetError("No images: standard input is empty. Name images or folders, or send paths, one a line.")
+        raise DatasetError("No images: standard input is empty. Name images or folders, or send paths, one per line.")
 
 
 def _lines_of_stdin() -> Iterator[str]:

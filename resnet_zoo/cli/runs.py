@@ -34,7 +34,7 @@ def diff_log(run: str, other: str, plot: str | None, force: bool, form: str) -> 
     """Compare the curves of two trainings, RUN and OTHER.
 
     Each is a run folder, its log.jsonl, an OpenMMLab .log.json, or a vis_data/*.json of mmengine. Differences are
-    OTHER less RUN.
+    OTHER minus RUN.
     """
     if plot is not None:
         check_target(Path(plot), overwrite=force)

@@ -101,7 +101,7 @@ def batch_size_option(default: int) -> Callable[[Any], Any]:
         type=click.IntRange(min=1),
         default=default,
         show_default=True,
-        help="Images computed at a time.",
+        help="Images per forward pass.",
     )
 
 
@@ -132,7 +132,7 @@ size_option = click.option(
     "--size", type=int, metavar="PX", help="Test size, one that the weights' publisher used.  [default: the usual one]"
 )
 device_option = click.option(
-    "--device", metavar="DEVICE", default="auto", show_default=True, help="Compute on: auto, cpu, cuda, cuda:1, mps."
+    "--device", metavar="DEVICE", default="auto", show_default=True, help="Device: auto, cpu, cuda, cuda:1, mps."
 )
 
 
@@ -174,7 +174,7 @@ fast_option = click.option(
     "--fast",
     is_flag=True,
     callback=_tell_what_was_done,
-    help="Fold batch-norm, compute in bfloat16 where the device multiplies it, and say what it changes.",
+    help="Fold batch-norm, compute in bfloat16 where the device supports it natively, and report the effect.",
 )
 data_options = (
     batch_size_option(64),
@@ -185,7 +185,7 @@ data_options = (
         help="Processes that decode images.  [default: none on a CPU, else one per core, at most 8]",
     ),
     click.option("--skip-bad", is_flag=True, help="Count and report unreadable images instead of stopping."),
-    click.option("--partial", is_flag=True, help="Accept a folder in which classes are missing."),
+    click.option("--partial", is_flag=True, help="Accept a folder with missing classes."),
 )
 
 

@@ -15,15 +15,15 @@ from resnet_zoo.cli.shell import examples
     )
 )
 @click.argument("out", type=click.Path())
-@click.option("--runs", type=click.Path(), metavar="DIR", help="Show the trainings of the run folders in here.")
+@click.option("--runs", type=click.Path(), metavar="DIR", help="Show the trainings in these run folders.")
 @click.option("--report", type=click.Path(), metavar="FILE", help="Output of `resnet-zoo verify --format json`.")
 @click.option("--benchmark", type=click.Path(), metavar="FILE", help="Output of `resnet-zoo benchmark --format json`.")
-@click.option("--force", is_flag=True, help="Write into OUT though it holds other files; they stay.")
+@click.option("--force", is_flag=True, help="Write into OUT even if it holds other files, which stay.")
 def site(out: str, runs: str | None, report: str | None, benchmark: str | None, force: bool) -> None:
     """Write the zoo as a static web site into the folder OUT.
 
-    The table of all rows, plots, a page for each model, and one on what is counted and checked. It opens from disk and
-    needs no network. OUT is empty, not there yet, or a former site, which is replaced as a whole.
+    The site has the table of all rows, plots, a page for each model, and a page on what is counted and checked. It
+    opens from disk and needs no network. OUT must be empty, not exist yet, or hold an earlier site, which is replaced.
     """
     from resnet_zoo.site import build_site
 

@@ -47,8 +47,8 @@ from resnet_zoo.weights.cache_contents import (
 def convert(source: str, target: str, name: str | None, layout: Any, force: bool, form: str) -> None:
     """Convert a checkpoint of any known layout to safetensors, without running code from it.
 
-    The same source gives the same bytes every time. A TARGET that ends in .pth is written for programs that read
-    nothing else.
+    The same source gives the same bytes every time. A TARGET that ends in .pth is written as a PyTorch file, for
+    programs that cannot read safetensors.
     """
     if name is not None:
         get_entry(name)
@@ -69,7 +69,7 @@ def convert(source: str, target: str, name: str | None, layout: Any, force: bool
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--all", "every", is_flag=True, help="All rows of the zoo.")
 @click.option("--dataset", type=click.Choice(list(DATASET_TITLES)), help="With --all: only rows of this data set.")
-@click.option("--weights", "tag", metavar="TAG", help="A weight set of the rows.  [default: each row's own]")
+@click.option("--weights", "tag", metavar="TAG", help="A weight set of the rows.  [default: each row's default]")
 @click.option("--all-sets", is_flag=True, help="Every weight set of the rows.")
 @format_option("table", "json")
 @click.pass_context
@@ -82,10 +82,10 @@ def download(
     all_sets: bool,
     form: str,
 ) -> None:
-    """Fetch weights into the cache, checked, so that they load offline.
+    """Fetch weights into the cache and check them, to load them offline later.
 
-    A transfer that broke off goes on where it stopped. A row that fails is reported, the others are fetched all the
-    same; the exit code is then 1 if bytes were wrong, else 3.
+    An interrupted transfer resumes. If a row fails, the error is reported and the other rows are still fetched; the
+    exit code is then 1 if bytes were wrong, otherwise 3.
     """
     if every == bool(names):
         raise click.UsageError("Name the rows to download, or pass --all.")
@@ -125,7 +125,7 @@ def download(
 
 @click.group(epilog=examples("cache ls", "cache verify", "cache rm resnet50", "cache export mirror/"))
 def cache() -> None:
-    """Look after the weights on this machine."""
+    """Manage the weights on this machine."""
 
 
 @cache.command("dir", epilog=examples("cache dir"))
@@ -151,7 +151,7 @@ def cache_ls(form: str) -> None:
 def cache_verify(ctx: click.Context, form: str) -> None:
     """Check the sha256 of every file in the cache.
 
-    Exit code 1 if one is damaged; its next load puts it aside and fetches it again.
+    Exit code 1 if a file is damaged. The next load puts it aside and fetches it again.
     """
     files = list_cache()
     damaged = damaged_files(files)
@@ -178,7 +178,7 @@ def cache_rm(names_and_tags: tuple[str, ...], every: bool) -> None:
 
 @cache.command("prune", epilog=examples("cache prune"))
 def cache_prune() -> None:
-    """Remove unfinished transfers, damaged files put aside, and weights that no row has any more."""
+    """Remove unfinished transfers, damaged files put aside, and weights that no row uses any more."""
     click.echo(f"{prune()} bytes freed")
 
 
@@ -190,8 +190,8 @@ def cache_prune() -> None:
 def cache_export(ctx: click.Context, target: str) -> None:
     """Copy the weights into a folder that works as a mirror on a machine without network.
 
-    Only weights with a published safetensors file: a mirror serves them under its name. Exit code 3 if others were
-    left out.
+    A mirror serves weights under the name of their published safetensors file. Weights without one are left out, with
+    exit code 3.
     """
     written, left_out = export_mirror(Path(target))
     for path in written:

@@ -92,7 +92,7 @@ def _read(root: Path, classes: Sequence[str] | None, val_share: float | None) ->
         raise ArgumentError(f"{root} has its own validation images in {held_out.name}. Leave out val_share.")
     strays = [] if classes is not None else [name for name in _folders(held_out) if name not in names]
     if strays:
-        raise DatasetError(f"{held_out} has folders that are no class of {train_folder.name}: {some(strays)}.")
+        raise DatasetError(f"{held_out} has folders that are not classes of {train_folder.name}: {some(strays)}.")
     return ClassTree(names, Images.of(train), Images.of(_list_images(held_out, names)))
 
 
@@ -113,7 +113,9 @@ def _class_names(folder: Path, classes: Sequence[str] | None) -> tuple[str, ...]
     try:
         check_class_names(names, len(names))
     except WrongValueError as error:
-        raise ArgumentError(f"{folder}: a folder cannot name a class: {error.why}. Rename it.") from error
+        raise ArgumentError(
+            f"{folder}: the name of a class folder is unusable: {error.why}. Rename the folder."
+        ) from error
     return tuple(names)
 
 

@@ -18,7 +18,7 @@ def check_there(paths: Iterable[str | os.PathLike[str]]) -> None:
     """
     for path in paths:
         if not Path(path).exists():
-            raise DatasetError(f"{os.fspath(path)} is not there. Check the path.")
+            raise DatasetError(f"{os.fspath(path)} does not exist. Check the path.")
 
 
 def find_images(paths: Iterable[str | os.PathLike[str]]) -> Iterator[str]:

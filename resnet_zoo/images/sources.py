@@ -94,6 +94,6 @@ def check_label(label: int, name: str, classes: list[str], title: str) -> None:
     wnid = _WNID.match(name)
     if wnid and wnid[1] in classes and classes[label] != wnid[1]:
         raise DatasetError(
-            f"{title} has the label {label}, which is {classes[label]}: the shards count classes in another order. "
-            "Pack them with labels in WordNet-id order."
+            f"{title} has the label {label}, which is {classes[label]}: the shards number the classes in another "
+            "order. Pack them with labels in WordNet-id order."
         )

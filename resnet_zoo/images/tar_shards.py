@@ -45,7 +45,7 @@ class TarShards:
         number, offset, size = self._places[index].tolist()
         data = read_file(self._shards[number], offset=offset, size=size)
         if len(data) < size:
-            raise DatasetError(f"{self.title(index)} is cut off: {self._shards[number]} became shorter.")
+            raise DatasetError(f"{self.title(index)} is cut off: {self._shards[number]} was truncated.")
         return data
 
     def title(self, index: int) -> str:

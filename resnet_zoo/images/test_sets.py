@@ -267,7 +267,7 @@ def _read_archive(
     except Exception as error:  # torchvision raises RuntimeError, OSError, pickle and urllib errors alike
         reason = (str(error).splitlines() or [type(error).__name__])[0].removesuffix(".")
         if "download=True" in reason:  # torchvision's advice, for its own argument
-            reason = "a file of it is missing, or its md5 is another"
+            reason = "a file is missing, or has the wrong md5"
         raise DatasetError(f"{root}: the {dataset} archive cannot be used: {reason}. Fetch it again.") from error
     names = class_folders(dataset)
     if list(images.classes) != names:
@@ -289,7 +289,7 @@ def read_tree(folder: Path, classes: list[str], *, partial: bool) -> tuple[list[
     if strays and not found & set(classes):
         raise DatasetError(f"{folder} has no class folders; expected folders such as {classes[0]} and {classes[-1]}.")
     if strays:
-        raise DatasetError(f"{folder} has folders that are no class: {some(strays)}. Move them out of it.")
+        raise DatasetError(f"{folder} has folders that are not classes: {some(strays)}. Move them out of it.")
     paths: list[Path] = []
     labels: list[int] = []
     empty: list[str] = []

@@ -82,8 +82,8 @@ class Transform:
             return resize_crop_like_pillow(decoded, self.height, self.height)
         height, width = decoded.shape[:2]
         raise DatasetError(
-            f"is {width}x{height} pixels, and this model takes {self.width}x{self.height} as they are. Resize it, or "
-            "pass any_size=True to have that done."
+            f"is {width}x{height} pixels, and this model takes {self.width}x{self.height} only. Resize it, "
+            "or pass any_size=True to resize it automatically."
         )
 
     def normalise(self, pixels: Tensor) -> Tensor:

@@ -58,11 +58,11 @@ class InferenceReport:
 
     def __str__(self) -> str:
         """Return it as a sentence."""
-        agreement = "" if self.argmax_agreement is None else f", the best class the same on {self.argmax_agreement:.0%}"
+        agreement = "" if self.argmax_agreement is None else f"; the best class agrees on {self.argmax_agreement:.0%}"
         return (
             f"Computes in {self.dtype}, {self.memory_format}, {self.folded_batch_norms} batch-norms folded"
-            f"{', compiled' if self.compiled else ''}; on {self.probe_size[0]} probe images the largest difference is "
-            f"{self.largest_logit_difference:.2g} of {self.largest_logit:.2g}{agreement}."
+            f"{', compiled' if self.compiled else ''}; on {self.probe_size[0]} probe images the largest logit "
+            f"difference is {self.largest_logit_difference:.2g} of {self.largest_logit:.2g}{agreement}."
         )
 
 
@@ -247,7 +247,7 @@ def _check_dtype(dtype: torch.dtype, device: torch.device) -> None:
     known = (*supported_dtypes(device), *((torch.int8,) if quantization.is_available(device) else ()))
     if dtype not in known:
         raise ArgumentError(
-            f"Expected a dtype that {device} multiplies quickly ({', '.join(map(_name, known))}), got {_name(dtype)}. "
+            f"Expected a dtype that is fast on {device} ({', '.join(map(_name, known))}), got {_name(dtype)}. "
             "Leave it out for float32."
         )
 
@@ -258,7 +258,7 @@ def _check_calibration(calibration: Any, dtype: torch.dtype, channels: int, *, c
             raise ArgumentError(f"Calibration images are for dtype torch.int8, got {_name(dtype)}. Leave them out.")
         return
     if compiled:
-        raise ArgumentError("An int8 network runs kernels of its own, which nothing compiles. Leave out compile.")
+        raise ArgumentError("An int8 network runs its own kernels, which cannot be compiled. Leave out compile.")
     if not _is_batch(calibration, channels) or not calibration.isfinite().all():
         raise ArgumentError(
             f"int8 needs calibration images: normalised, finite, of shape (N, {channels}, H, W), got "

@@ -230,4 +230,6 @@ def _check_arguments(batch_sizes: Sequence[int], dtypes: Sequence[str], device: 
     known = [name for name, dtype in DTYPES.items() if dtype in supported_dtypes(device)]
     wrong = [dtype for dtype in dtypes if dtype not in known]
     if wrong or not dtypes:
-        raise ArgumentError(f"Expected dtypes that {device} multiplies ({', '.join(known)}), got {list(dtypes)}.")
+        raise ArgumentError(
+            f"Expected dtypes that {device} supports natively ({', '.join(known)}), got {list(dtypes)}."
+        )

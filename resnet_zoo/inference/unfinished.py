@@ -102,7 +102,9 @@ class PartialRun:
         try:
             self._lock.acquire(timeout=0)
         except Timeout as error:
-            raise ArgumentError(f"Another process is writing {self.output}. Wait for it, or choose another.") from error
+            raise ArgumentError(
+                f"Another process is writing {self.output}. Wait for it, or choose another output."
+            ) from error
         return self
 
     def __exit__(
@@ -131,11 +133,11 @@ class PartialRun:
             return
         if before is not None and not restart:
             changes = ", ".join(
-                f"{key} was {before.get(key)}, is {now[key]}" for key in now if before.get(key) != now[key]
+                f"{key} was {before.get(key)} and is {now[key]}" for key in now if before.get(key) != now[key]
             )
             raise ArgumentError(
-                f"{self.folder} holds an unfinished run of another kind ({changes}). Run that command again to finish "
-                "it, or start again (--force)."
+                f"{self.folder} holds an unfinished run that began differently ({changes}). Run that command again to "
+                "finish it, or start over (--force)."
             )
         self._facts_path.unlink(missing_ok=True)  # first: without it nothing else counts
         for path in (*self.folder.glob("rank*.f32"), *self.folder.glob("rank*.jsonl")):
@@ -259,7 +261,7 @@ class RowLog:
         num_rows = int(facts["rows"])
         data = rows.read(num_rows * self.channels * 4)
         if not line.endswith(b"\n") or zlib.crc32(data) != facts["crc32"]:
-            raise ValueError("not whole")
+            raise ValueError("incomplete")
         bad = {int(at): str(why) for at, why in facts["bad"].items()}
         return Batch(np.frombuffer(data, "<f4").reshape(num_rows, self.channels), bad)
 
@@ -288,7 +290,7 @@ class MergedRows:
             batch = next(logs[rank], None)
             if batch is None:
                 raise DatasetError(
-                    f"{self.run.folder} lacks rows of process {rank}: all processes must share this folder. Run the "
+                    f"{self.run.folder} lacks vectors of process {rank}: all processes must share this folder. Run the "
                     "same command again."
                 )
             yield list(islice(images, facts.batch_size)), batch

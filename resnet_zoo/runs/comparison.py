@@ -40,7 +40,7 @@ class CurveComparison:
     Attributes:
         first: The one curve.
         second: The other.
-        note: Why the accuracies are not comparable as equal, empty if they are.
+        note: Why the accuracies are not comparable, empty if they are.
         epochs: Every epoch that either has.
         final_top1_difference: Of the last evaluated epochs, in points.
         largest_gap: The pair whose top-1 differ most, ``None`` if no epoch was evaluated in both.
@@ -124,7 +124,7 @@ def _reached(curve: Curve, other: Curve) -> Reached | None:
 def _note(first: Curve, second: Curve) -> str:
     if first.dataset is None or second.dataset is None:
         unknown = " and ".join(curve.title for curve in (first, second) if curve.dataset is None)
-        return f"{unknown} does not say what it was evaluated on: accuracies may not be comparable as equal"
+        return f"{unknown} does not say what it was evaluated on: accuracies may not be comparable"
     if first.dataset != second.dataset:
-        return f"{first.dataset} against {second.dataset}: accuracies are not comparable as equal"
+        return f"{first.dataset} against {second.dataset}: accuracies are not comparable"
     return ""

@@ -143,7 +143,7 @@ def _draw_published(axes: Axes, curves: Sequence[Curve]) -> None:
     for row in dict.fromkeys(curve.row for curve in curves if curve.row):
         entry = get_entry(row)
         others = {curve.dataset for curve in curves if curve.row == row} - {entry.dataset}
-        note = " (not comparable as equal)" if others else ""
+        note = " (not comparable)" if others else ""
         label = f"published {entry.published.top1} on {DATASET_TITLES[entry.dataset]}{note}"
         level = float(entry.published.top1)
         axes.axhline(level, color=_GREY, linewidth=1.2, linestyle=(0, (6, 3)), zorder=2)

@@ -115,7 +115,7 @@ def _find_network(
     name: str | os.PathLike[str], weights: str | os.PathLike[str] | None, *, from_scratch: bool
 ) -> Network:
     if from_scratch and weights is not None:
-        raise ArgumentError(f"Weights ({os.fspath(weights)}) and from_scratch exclude each other. Leave out one.")
+        raise ArgumentError(f"Weights ({os.fspath(weights)}) and from_scratch are mutually exclusive. Leave one out.")
     if from_scratch and kind_of(name) != "row":
         raise ArgumentError(f"{os.fspath(name)} has its own weights. Leave out from_scratch, or name a row instead.")
     network = open_network(name, weights=weights)
@@ -232,7 +232,7 @@ class Tuner:
                 seconds += position.seconds
                 if testing is not None:
                     correct = position.test_correct1
-                    self.screen.say(f"{correct} of {testing.num_images} held-out images right")
+                    self.screen.say(f"{correct} of {testing.num_images} held-out images correct")
             metadata = self._metadata(plan, correct)
             sha256 = save_network(
                 target,

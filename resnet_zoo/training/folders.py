@@ -78,8 +78,8 @@ def open_folder(
         changes = changes_since(folder, plan, environment)
         if changes and not allow_changed:
             raise TrainingError(
-                f"{folder} is unfinished and began otherwise: {'; '.join(changes)}. Pass --allow-changed to go on with "
-                "it all the same, or --new to begin again."
+                f"{folder} is unfinished and began differently: {'; '.join(changes)}. Pass --allow-changed to resume "
+                "it anyway, or --new to start over."
             )
         return hold_folder(folder)
     return None
@@ -135,7 +135,8 @@ def check_space(root: Path, entry: Entry) -> None:
     needed = 2 * _FLOAT_BYTES * entry.exact.params * _COPIES  # parameters and momentum
     if free < needed:
         raise TrainingError(
-            f"{there} has {free >> 20} MiB free; a training of {entry.name} needs {needed >> 20}. Pass another --runs."
+            f"{there} has {free >> 20} MiB free; a training of {entry.name} needs {needed >> 20} MiB. Pass "
+            "another --runs."
         )
 
 
@@ -227,8 +228,8 @@ def _begin_or_go_on(folder: Path, plan: Plan, *, overwrite: bool) -> None:
         return
     if changes and not overwrite:
         raise TrainingError(
-            f"{folder} is unfinished and began otherwise: {'; '.join(changes)}. Pass what it began with to go on, or "
-            "begin again (--force)."
+            f"{folder} is unfinished and began differently: {'; '.join(changes)}. Pass what it began with to resume, "
+            "or start over (--force)."
         )
     for phase in folder.glob(f"*/{CHECKPOINTS}"):
         shutil.rmtree(phase.parent)

@@ -127,7 +127,7 @@ class Loop:
             self.position = found
             self.processes.spread(self.learner.state().values())
             self._write(LogResume(epoch=found.epoch, step=found.step))
-            self.say(f"Goes on at epoch {found.epoch + 1}, step {found.epoch_step} of {self.steps_per_epoch}.")
+            self.say(f"Resuming at epoch {found.epoch + 1}, step {found.epoch_step} of {self.steps_per_epoch}.")
         if self.changes:
             self._write(LogChange(epoch=self.position.epoch, step=self.position.step, changes=self.changes))
 
@@ -280,8 +280,8 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise TrainingError(
-            f"{folder} cannot be written ({error.strerror or error}). The last checkpoints are intact: make room and "
-            "run the same command again to go on."
+            f"{folder} cannot be written ({error.strerror or error}). The last snapshots are intact: make room and "
+            "run the same command again to resume."
         ) from error
 
 
@@ -297,7 +297,7 @@ def _stop_requests(say: Callable[[str], None]) -> Iterator[threading.Event]:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
-        say("Stops after this step and writes a checkpoint; once more stops at once, without one.")
+        say("Stopping after this step with a snapshot. A second signal stops at once, without one.")
 
     if threading.current_thread() is not threading.main_thread():
         yield stop

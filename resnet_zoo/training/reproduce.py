@@ -87,7 +87,7 @@ def reproduce_seeds(name: str, data: str | os.PathLike[str], *, seeds: Sequence[
         ZooError: As `reproduce`.
     """
     if len(set(seeds)) < max(2, len(seeds)):
-        raise ArgumentError(f"Expected at least two seeds, no two of them equal; got {list(seeds)}.")
+        raise ArgumentError(f"Expected at least two seeds, all different; got {list(seeds)}.")
     with _trainer(name, data, **how) as trainer:
         folders = [trainer.train(seed, reuse=True) for seed in seeds]
         folder, summary = trainer.processes.first(lambda: summarise(folders))
@@ -196,7 +196,7 @@ class Trainer:
         with contextlib.ExitStack() as held:
             finished = self.processes.first(lambda: find_finished(self.runs, plan, environment)) if reuse else None
             if finished is not None:
-                self.screen.say(f"Finished before: {finished}")
+                self.screen.say(f"Already finished: {finished}")
                 return Path(finished)
             folder = Path(self.processes.first(lambda: held.enter_context(self._folder(plan, environment))))
             self.screen.say(f"Run folder: {folder}")
@@ -215,7 +215,7 @@ class Trainer:
         training: TrainingImages
         if entry.dataset == "in1k":
             if settings.hold_out:
-                raise ArgumentError(f"Holding images out divides CIFAR's training images; {entry.name} is of ImageNet.")
+                raise ArgumentError(f"Only CIFAR rows can hold out training images; {entry.name} is an ImageNet row.")
             training = ImageNetTraining(
                 entry,
                 self.data,
@@ -234,8 +234,8 @@ class Trainer:
         testing = TestImages(entry, test_set, self.processes, num_workers=self._num_workers)
         if training.fingerprint == testing.fingerprint:
             raise DatasetError(
-                f"{self.data} holds the same images for training and for testing. Pass the folder that holds both the "
-                "folder of training images and that of test images."
+                f"{self.data} holds the same images for training and for testing. Pass the folder that holds both "
+                "the training and the test folder."
             )
         return training, testing
 
@@ -335,7 +335,7 @@ def _verdict(result: ResultFile, entry: Entry) -> str:
     published = entry.published
     official = official_accuracy(entry.dataset, result, "top1")
     if official is None:
-        note = f" ({result.dataset} is not the official test set: not comparable)"
+        note = f" ({result.dataset} is not the official test set, so not comparable)"
     else:
         note = f" (top-1: {official.words})" if official.words else ""
     return (

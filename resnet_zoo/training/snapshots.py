@@ -93,15 +93,15 @@ def load_newest(folder: Path, learner: Learner, say: Callable[[str], None]) -> P
         try:
             data = path.read_bytes()
         except OSError as error:
-            say(f"{path} cannot be read ({error.strerror}); it is skipped.")
+            say(f"{path} cannot be read ({error.strerror}); skipping it.")
             continue
         if not path.stem.endswith(hashlib.sha256(data).hexdigest()):
-            say(f"{path} is damaged; it is skipped.")
+            say(f"{path} is damaged; skipping it.")
             continue
         try:
             return _restore(learner, data)
         except (SafetensorError, ValueError, TypeError, KeyError) as error:
-            say(f"{path} is not a checkpoint of this training ({error}); it is skipped.")
+            say(f"{path} is not a snapshot of this training ({error}); skipping it.")
     return None
 
 
@@ -112,7 +112,7 @@ def _restore(learner: Learner, data: bytes) -> Position:
     state = learner.state()
     for name, tensor in state.items():  # all is judged before anything is overwritten
         if name not in saved or saved[name].shape != tensor.shape:
-            raise ValueError(f"{name} is missing or has another shape")
+            raise ValueError(f"{name} is missing or has a different shape")
     with torch.no_grad():
         for name, tensor in state.items():
             tensor.copy_(saved[name])

@@ -52,7 +52,7 @@ class Tuning:
             raise ArgumentError(f"Expected precision {' or '.join(get_args(Precision))}, got {self.precision!r}.")
         if min(self.head_epochs, self.epochs) < 0 or not self.head_epochs + self.epochs:
             raise ArgumentError(
-                f"Expected epochs of 0 or more, and some to train in; got {self.head_epochs} of the classifier and "
+                f"Expected epochs of 0 or more and at least one in total, got {self.head_epochs} of the classifier and "
                 f"{self.epochs} of the whole network."
             )
         for field in ("lr", "head_factor", "batch_size"):

@@ -63,7 +63,7 @@ def run_card(entry: Entry, result: ResultFile, environment: EnvironmentFile) -> 
     ]
     official = official_accuracy(entry.dataset, result, "top1")
     if official is None:
-        note = f"Measured on {result.dataset}, not the official test set: the two lines are not comparable as equal.\n"
+        note = f"Measured on {result.dataset}, not the official test set: the two lines are not comparable.\n"
     else:
         note = f"Top-1: {official.words}.\n" if official.words else ""
     return _page(
@@ -95,7 +95,7 @@ def zoo_card(entries: Sequence[Entry], repository: str) -> str:
         "Weights of resnet_zoo as safetensors. `resnet_zoo.create_model(NAME, pretrained=True)` fetches them, and "
         "checks the full sha256 at every load.\n",
         "## Accuracy\n",
-        "Published: as printed by the source. Measured: with the file of this repository, `-` where nobody has yet.\n",
+        "Published: as printed by the source. Measured: with the file of this repository, `-` if not yet.\n",
         _table(
             ("Model", "Data set", *_HEADERS, "Measured top-1 (%)", "Measured top-5 (%)"),
             [_accuracy(entry, weights) for entry, _, weights in sets],
@@ -103,7 +103,7 @@ def zoo_card(entries: Sequence[Entry], repository: str) -> str:
         "## Files\n",
         _table(("Model", "Weights", "File", "Bytes", "sha256"), [_file(*found) for found in sets]),
         "## Sources\n",
-        "What the files were converted from: same values, other keys; half precision widened to float32.\n",
+        "The files were converted from these: same values, different keys, half precision widened to float32.\n",
         _table(("Model", "Weights", "Source", "sha256 of the source"), [_source(*found) for found in sets]),
     )
 

@@ -70,7 +70,7 @@ def load_checkpoint(path: str | os.PathLike[str], *, sha256: str | None = None) 
     else:
         tensors, header = _state_dict(_read_pickle(path), path), {}
     if _stat(path) != before:  # what was mapped is then not what was hashed
-        raise CheckpointError(path, "it was changed while it was read. Try again when nothing writes to it.")
+        raise CheckpointError(path, "it changed while it was read. Try again when nothing writes to it.")
     tensors = _without_wrapper_prefix(tensors)
     layout = _layout_of(tensors, header)
     if layout == "openmmlab":
@@ -188,7 +188,7 @@ def _check_archive(path: Path) -> None:
     if any(member.filename.endswith("/constants.pkl") for member in members):
         raise UnsafeCheckpointError(path, "TorchScript code")
     if sum(member.file_size for member in members) > path.stat().st_size:
-        raise CheckpointError(path, "it unpacks to more than its own size, which no torch.save does. Do not use it.")
+        raise CheckpointError(path, "it unpacks to more than its own size, which torch.save never does. Do not use it.")
 
 
 def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
@@ -200,7 +200,9 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
     strays = [str(key) for key, value in found.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
     if strays:
         some = ", ".join(strays[:5])
-        raise CheckpointError(path, f"expected a state dict of tensors, but {some} is none. Save model.state_dict().")
+        raise CheckpointError(
+            path, f"expected a state dict of tensors, but {some} is not one. Save model.state_dict()."
+        )
     return dict(found)
 
 

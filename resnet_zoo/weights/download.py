@@ -112,7 +112,7 @@ def next_step(entry: Entry, tag: str) -> str:
         elsewhere = f"`resnet-zoo list {entry.name} --weights` shows what other hosts have. "
     how = "Leave offline mode, or pass" if is_offline() else "Check the network, or pass"
     if not address_of(entry.weights[tag]):
-        how = "This package names no address of the file: it is in the project's checkout and with its releases. Pass"
+        how = "This package has no address for the file, which is in the project's checkout and its releases. Pass"
     return f"{here}{elsewhere}{how} the weights' file, or --mirror with a folder or address that has it."
 
 
@@ -216,7 +216,7 @@ def _fetch_from_hub(file: WeightsFile, progress: Progress | None, *, anew: bool)
     return checked_by(file, path, file.path)
 
 
-_OFFLINE = "not asked, because offline mode is on"
+_OFFLINE = "not contacted, because offline mode is on"
 
 
 def _convert_and_pin(weights: WeightSet, source: Source, part: Path, digest: str, convert: Convert) -> LocalWeights:

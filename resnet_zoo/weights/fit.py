@@ -42,7 +42,7 @@ def check_fit(name: str, shapes: Shapes, checkpoint: Checkpoint) -> None:
         raise WeightsMismatchError(name, str(checkpoint.path), missing, unexpected, wrong, fitting_rows(tensors))
     for key in shapes:
         if tensors[key].is_floating_point() == key.endswith("num_batches_tracked"):
-            raise CheckpointError(checkpoint.path, f"{key} is {tensors[key].dtype}, which it cannot be.")
+            raise CheckpointError(checkpoint.path, f"{key} is {tensors[key].dtype}, which is not a type for it.")
 
 
 def nearest_row(tensors: Mapping[str, Tensor]) -> str:

@@ -80,10 +80,10 @@ class HubConfig:
         except WrongValueError as error:
             raise CheckpointError(path, f"it is wrong at {'.'.join(map(str, error.where))}: {error.why}.") from error
         except UnknownModelError as error:
-            raise CheckpointError(path, f"it is for a row that this zoo does not have. {error}") from error
+            raise CheckpointError(path, f"it names a row that this zoo does not have. {error}") from error
         except KeyError as error:
             known = ", ".join(_ROWS_OF_TIMM)
-            why = f"{error.args[0]!r} is missing, or no architecture of this zoo (known from timm: {known})."
+            why = f"{error.args[0]!r} is missing, or is not an architecture of this zoo (known from timm: {known})."
             raise CheckpointError(path, why) from error
         except (ValueError, TypeError, AttributeError, IndexError, RecursionError) as error:
             raise CheckpointError(path, f"it is not a configuration of a network ({error}).") from error

@@ -116,7 +116,9 @@ def announced_hash(file: HubFile) -> str:
         DownloadError: It announces none, refuses, or cannot be reached.
     """
     if is_offline():
-        raise DownloadError({file.address: "its hash is not in the cache, and the Hub was not asked (offline mode)"})
+        raise DownloadError(
+            {file.address: "its hash is not in the cache, and the Hub was not contacted (offline mode)"}
+        )
     with _client_errors_as_download_errors(file):
         return _check_announced(file, None)
 
@@ -138,9 +140,9 @@ def _check_announced(file: HubFile, expected: WeightsFile | None) -> str:
 
     found = get_hf_file_metadata(hf_hub_url(file.repository, file.name, revision=file.revision))
     if not found.etag:
-        raise DownloadError({file.address: "the Hub announces no hash for it"})
+        raise DownloadError({file.address: "the Hub does not announce a hash for it"})
     if not _BLOB_NAME.fullmatch(found.etag):
-        raise DownloadError({file.address: "the server announces a hash (ETag) that cannot be one"})
+        raise DownloadError({file.address: "the server announces an ETag that is not a hash"})
     if expected is not None and is_sha256(found.etag) and found.etag != expected.sha256:
         raise IntegrityError(file.address, expected.sha256, found.etag)
     if expected is not None and found.size not in (None, expected.size_bytes):
@@ -186,14 +188,14 @@ def reason(error: BaseException) -> str:
     response = getattr(error, "response", None)
     status = getattr(response, "status_code", None)
     if isinstance(error, hub.GatedRepoError):
-        return "access to the repository must be asked for on its page, and a token given (HF_TOKEN)"
+        return "the repository is gated; request access on its page and set HF_TOKEN"
     if isinstance(error, hub.RepositoryNotFoundError):
-        return f"repository not found (HTTP {status}); if it is private, give a token (HF_TOKEN)"
+        return f"repository not found (HTTP {status}); if it is private, set HF_TOKEN"
     if isinstance(error, hub.RevisionNotFoundError):
         return "the repository has no such revision"
     if isinstance(error, hub.LocalEntryNotFoundError):
         return "it is not in Hugging Face's cache, and the Hub " + (
-            "was not asked, because offline mode is on" if is_offline() else "cannot be reached"
+            "was not contacted, because offline mode is on" if is_offline() else "cannot be reached"
         )
     if isinstance(error, hub.EntryNotFoundError):
         return "the repository has no such file"
@@ -202,9 +204,9 @@ def reason(error: BaseException) -> str:
     if status == 429:
         asked = response.headers.get("Retry-After", "") if response is not None else ""
         wait = f"in {asked} s" if asked.isdecimal() and len(asked) < 8 else "later"
-        return f"the Hub takes no more requests for now (HTTP 429); try again {wait}, or give a token (HF_TOKEN)"
+        return f"the Hub limits the rate of requests (HTTP 429); try again {wait}, or set HF_TOKEN"
     if status is not None and status >= 500:
-        return f"the Hub has a fault of its own (HTTP {status}); try again later"
+        return f"the Hub had a server error (HTTP {status}); try again later"
     words = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     if status is None and type(error).__module__.partition(".")[0] in _NETWORK_LIBRARIES:
         from huggingface_hub.constants import ENDPOINT

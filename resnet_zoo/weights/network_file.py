@@ -92,14 +92,14 @@ def save_network(
 def _checked_texts(header: NetworkHeader, in_channels: int, metadata: Mapping[str, str]) -> dict[str, str]:
     taken = sorted(set(FIELDS) & set(metadata))
     if taken:
-        raise ArgumentError(f"The metadata may not have {', '.join(taken)}: the header says it already.")
+        raise ArgumentError(f"The metadata may not have {', '.join(taken)}, which the header already has.")
     if header.input_size[0] != in_channels:
         raise ArgumentError(f"Expected an input_size of {in_channels} channels, the model's; got {header.input_size}.")
     try:
         header.check()
     except WrongValueError as error:
         raise ArgumentError(
-            f"A network file cannot say that: {'.'.join(map(str, error.where))}: {error.why}."
+            f"A network file cannot hold this: {'.'.join(map(str, error.where))}: {error.why}."
         ) from error
     return {**metadata, **header.as_text()}
 

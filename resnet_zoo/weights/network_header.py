@@ -108,7 +108,7 @@ class NetworkHeader:
                 path, f"its header is wrong at {'.'.join(map(str, error.where))}: {error.why}."
             ) from error
         except UnknownModelError as error:
-            raise CheckpointError(path, f"it is for a row that this zoo does not have. {error}") from error
+            raise CheckpointError(path, f"it names a row that this zoo does not have. {error}") from error
         return header
 
 

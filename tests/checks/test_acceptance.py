@@ -162,7 +162,7 @@ def test_accepting_twice_changes_nothing_more(accepted: Acceptance, good_run: Ma
 def test_weights_that_are_there_stay_unless_they_may_be_replaced(accepted: Acceptance, good_run: MadeRun) -> None:
     before = files_in(manifest_path().parent), manifest_path().read_text()
     measured = r"\(\d+\.\d\d% top-1 on 10 of cifar10-png-10images\)"
-    with pytest.raises(ArgumentError, match=f"has weights 'retrained' already {measured}. Pass another --tag, or --re"):
+    with pytest.raises(ArgumentError, match=f"already has weights 'retrained' {measured}. Pass another --tag, or --re"):
         accept(good_run)
     assert (files_in(manifest_path().parent), manifest_path().read_text()) == before
 
@@ -188,7 +188,7 @@ def test_good_weights_are_replaced_by_worse_ones_only_if_that_is_said(
     path.write_text(json.dumps(content))
     with use_manifest(path):
         before = files_in(checkout)
-        with pytest.raises(ArgumentError, match=f"would be {words}. Pass another --tag, or --allow-worse"):
+        with pytest.raises(ArgumentError, match=f"have {words}. Pass another --tag, or --allow-worse"):
             accept(good_run, replace=True)
         assert (files_in(checkout), json.loads(path.read_text())) == (before, content)
         done = accept(good_run, replace=True, allow_worse=True)
@@ -281,7 +281,7 @@ def test_what_cannot_be_entered_is_refused_before_anything_is_written(
 
 def test_a_manifest_changed_meanwhile_is_kept_and_no_file_is_left(good_run: MadeRun, manifest: Path) -> None:
     changed = manifest.read_text() + "\n"
-    with pytest.raises(ArgumentError, match="was changed while this ran"):
+    with pytest.raises(ArgumentError, match="changed while this ran"):
         accept(good_run, progress=lambda *_: manifest.write_text(changed))
     assert manifest.read_text() == changed
     assert files_in(manifest.parent) == [manifest.name]

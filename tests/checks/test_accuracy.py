@@ -101,7 +101,7 @@ def test_on_the_same_device_every_image_counts(correct: int, status: str) -> Non
     check = held(correct, recorded())
     assert (check.status, check.recorded, check.published) == (status, "93.12", "94.82")
     assert "tolerance 0 images (same device and torch)" in check.detail
-    assert "the published number is of cifar10, so not comparable" in check.detail
+    assert "the published number is for cifar10, so not comparable" in check.detail
 
 
 @pytest.mark.parametrize("other", [{"device": "a GPU"}, {"versions": {"torch": "2.7"}}])
@@ -131,7 +131,7 @@ def test_a_record_of_other_images_is_not_held_against_anything(options: dict[str
 def test_weights_of_ones_own_are_not_held_against_the_published_number() -> None:
     check = held(9482, recorded(), dataset="cifar10")
     assert check.status == "not checked"
-    assert "the published number is of other weights" in check.detail
+    assert "the published number belongs to other weights" in check.detail
     assert held(9482, recorded(), dataset="cifar10", published_weights=True).status == "passed"
 
 
@@ -180,4 +180,4 @@ def test_a_retrained_network_may_be_a_little_below_the_published_accuracy(
 
 def test_a_retrained_network_on_other_images_is_not_held_against_the_published_accuracy() -> None:
     check = check_reproduction(GOOD, "top1", evaluated(9600, dataset="cifar10-jpeg"))
-    assert (check.status, "not comparable as equal" in check.detail) == ("not checked", True)
+    assert (check.status, "not comparable" in check.detail) == ("not checked", True)

@@ -381,7 +381,7 @@ def test_what_came_from_a_mirror_is_not_pinned_by_eight_digits(
     in_new_process({**here.variables, "RESNET_ZOO_MIRROR": str(upstream[1])}, fetch_weights, zoo.manifest, ROW)
     before = zoo.manifest.read_bytes()
     done = in_new_process(here.variables, run_script, ["--pin-only", "--manifest", zoo.manifest])
-    assert (done.returncode, "only the 8 digits of its name vouch for" in done.stderr) == (2, True), done.stderr
+    assert (done.returncode, "only the 8 digits in its name vouch for" in done.stderr) == (2, True), done.stderr
     assert zoo.manifest.read_bytes() == before
 
 

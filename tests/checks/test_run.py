@@ -87,7 +87,7 @@ def test_a_run_on_a_part_of_the_classes_is_checked_on_the_same_part(made_run: Ma
     made_run.change("result.json", dataset=found.dataset, top1=found.top1, top5=found.top5, **counts)
     assert verify_run(made_run.folder, data=data, device="cpu").check("top1").status == "passed"
     other = verify_run(made_run.folder, data=made_run.data, device="cpu").check("top1")
-    assert (other.status, "these are others" in other.detail) == ("not checked", True)
+    assert (other.status, "which these are not" in other.detail) == ("not checked", True)
 
 
 # --- what is wrong in a run ---------------------------------------------------------------------------------------
@@ -181,16 +181,16 @@ WRONG: dict[str, tuple[Change, str, str]] = {
     "an epoch dropped": (without("epoch", 1), "log", "3 epochs (missing 1)"),
     "the last epoch dropped": (without("epoch", 2), "log", "3 epochs (missing 2)"),
     "a step dropped": (without("step", 5), "log", "12 steps, a line for each"),
-    "a torn last line": (lambda made: made.change_log(lambda lines: [*lines, '{"kind": "st']), "log", "no line torn"),
+    "a torn last line": (lambda made: made.change_log(lambda lines: [*lines, '{"kind": "st']), "log", "no torn line"),
     "code changed on the way": (
         lambda made: made.change_log(
             lambda lines: [*lines, format_line(LogChange(epoch=2, step=9, changes=("code_sha256 was 0 and is 1",)))]
         ),
         "log",
-        "nothing changed on the way (at step 9: code_sha256 was 0 and is 1)",
+        "nothing changed during the training (at step 9: code_sha256 was 0 and is 1)",
     ),
-    "another learning rate": (with_line("epoch", 2, lr=0.01), "log", "other in epoch 2"),
-    "another learning rate in a step": (with_line("step", 1, lr=0.01), "log", "other in epoch 0"),
+    "another learning rate": (with_line("epoch", 2, lr=0.01), "log", "different in epoch 2"),
+    "another learning rate in a step": (with_line("step", 1, lr=0.01), "log", "different in epoch 0"),
     "a step in another epoch": (with_line("step", 5, epoch=0), "log", "every step in its epoch"),
     "a last epoch that is not the result": (with_line("epoch", 2, top1=99.0), "log", "the last epoch is the result"),
     "a last epoch with another top-5": (with_line("epoch", 2, top5=99.0), "log", "the last epoch is the result"),
@@ -262,7 +262,7 @@ def test_a_log_that_does_not_say_what_its_last_epoch_reached_is_not_checked(made
     with_line("epoch", 2, top1=None, top5=None)(made_run)
     made_run.weights.unlink()
     check = verify_run(made_run.folder).check("log")
-    assert (check.status, "does not say what the last epoch reached" in check.detail) == ("not checked", True)
+    assert (check.status, "without the accuracy of the last epoch" in check.detail) == ("not checked", True)
 
 
 @pytest.mark.parametrize("field", ["correct1", "correct5"])
@@ -295,7 +295,7 @@ def test_other_images_than_the_runs_check_nothing(made_run: MadeRun, class_tree:
     report = verify_run(made_run.folder, data=class_tree(class_folders("cifar10"), per_class=2), device="cpu")
     check = report.check("top1")
     assert check.status == "not checked"
-    assert check.detail.startswith("the run was evaluated on 10 images of cifar10-png-10images, these are others")
+    assert check.detail.startswith("the run was evaluated on 10 images of cifar10-png-10images, which these are not")
 
 
 def test_a_run_of_another_row_than_named_is_refused(good_run: MadeRun) -> None:

@@ -465,7 +465,7 @@ def test_evaluate_without_images_could_not_check(tmp_path: Path, where: str, wei
 def test_evaluate_without_weights_could_not_check(class_tree: Callable[..., Path]) -> None:
     data = class_tree(class_folders("cifar10"))
     done = run("evaluate", ROW, "--data", data, "--weights", "openmmlab")
-    assert_one_sentence(done, 3, "bd6371c8.pth: not asked, because offline mode is on")
+    assert_one_sentence(done, 3, "bd6371c8.pth: not contacted, because offline mode is on")
 
 
 # --- predict ------------------------------------------------------------------------------------------------------
@@ -506,7 +506,7 @@ def test_predict_on_a_png_of_the_networks_size_says_nothing_on_stderr(weights: P
 @pytest.mark.parametrize(
     ("name", "content", "fact"),
     [
-        ("missing.jpg", None, "is not there"),
+        ("missing.jpg", None, "does not exist"),
         (".", None, "holds no images"),
         ("empty.jpg", b"", "empty"),
         ("text.jpg", b"no image", "not an image"),
@@ -567,8 +567,8 @@ def test_predict_goes_on_after_a_bad_image_if_told_to(weights: Path, image: Path
         (("--weights", "openmmlab"), 3, "Every source failed"),
         (("--weights", "openmmlab"), 3, "Leave offline mode, or pass the weights' file, or --mirror with a folder"),
         (("--weights", "openmmlab"), 3, "Weights of resnet18_cifar10 on this machine: retrained (--weights retrained)"),
-        (("--device", "cuda:99"), 2, "The device 'cuda:99' is not there"),
-        (("--device", "toaster"), 2, "The device 'toaster' is not there"),
+        (("--device", "cuda:99"), 2, "The device 'cuda:99' is not available"),
+        (("--device", "toaster"), 2, "The device 'toaster' is not available"),
     ],
 )
 def test_predict_with_a_wrong_argument_says_so(arguments: tuple[str, ...], code: int, fact: str, image: Path) -> None:
@@ -578,10 +578,10 @@ def test_predict_with_a_wrong_argument_says_so(arguments: tuple[str, ...], code:
 @pytest.mark.parametrize(
     ("arguments", "code", "fact"),
     [
-        (("predict", ROW, "nowhere.jpg"), 3, "nowhere.jpg is not there"),
+        (("predict", ROW, "nowhere.jpg"), 3, "nowhere.jpg does not exist"),
         (("predict", ROW, "."), 3, "holds no images"),
         (("predict", ROW, "-"), 3, "standard input is empty"),
-        (("embed", ROW, "nowhere", "-o", "out.npy"), 3, "nowhere is not there"),
+        (("embed", ROW, "nowhere", "-o", "out.npy"), 3, "nowhere does not exist"),
         (("finetune", ROW, "--data", "nowhere", "-o", "out.safetensors"), 3, "nowhere is not a folder"),
         (("evaluate", ROW, "--data", "nowhere"), 3, "nowhere is not a folder"),
         (("export", ROW, "--format", "torch-export", "--features", "stage9", "-o", "out.pt2"), 2, "no layer 'stage9'"),
@@ -755,7 +755,7 @@ def test_embed_that_cannot_be_done_is_one_sentence(tuned: Path, image: Path, tmp
     empty.mkdir()
     for paths, out, code, fact in (
         ([empty], "v.npy", 3, "holds no images"),
-        ([tmp_path / "missing"], "v.npy", 3, "is not there"),
+        ([tmp_path / "missing"], "v.npy", 3, "does not exist"),
         ([image], "v.csv", 2, "ends in .npy"),
         ([image], "missing/v.npy", 3, "No such file"),
     ):
@@ -799,7 +799,7 @@ def test_finetune_writes_a_network_that_predict_takes_and_says_what_it_did(
     assert_one_sentence(run("finetune", small, *options), 2, out, "exists already", "--force")
     table = assert_good(run("finetune", small, *options, "--force", "--classes", "sky, sea"))
     assert "2: sky, sea" in table
-    assert "4 trained with, 2 held out" in table
+    assert "4 for training, 2 held out" in table
 
 
 @pytest.mark.parametrize(
@@ -811,7 +811,7 @@ def test_finetune_writes_a_network_that_predict_takes_and_says_what_it_did(
         (("--classes", "sea,land"), 2, "no folder for the class 'land'"),
         (("--classes", "sea"), 3, "two or more classes"),
         (("--val-share", "1.5"), 2, "val_share of 0 to below 1"),
-        (("--epochs", "0", "--head-epochs", "0"), 2, "some to train in"),
+        (("--epochs", "0", "--head-epochs", "0"), 2, "at least one in total"),
         (("--from-scratch",), 2, "has its own weights"),
         (("--weights", "openmmlab"), 2, "has its own weights"),
     ],
@@ -866,7 +866,7 @@ def test_finetune_leaves_no_file_when_it_is_ended_and_goes_on(
     assert not out.exists()
     assert "Traceback" not in rest
     if number == signal.SIGINT:
-        assert "Run the same command again to go on" in rest
+        assert "Run the same command again to resume" in rest
     whole = tmp_path / "whole.safetensors"
     for target in (out, whole):
         assert_good(run(*(target if argument == out else argument for argument in arguments)))

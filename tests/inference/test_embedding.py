@@ -82,7 +82,7 @@ def test_a_row_takes_weights(tmp_path: Path, pet_model: ResNet) -> None:
 def test_wrong_arguments_are_refused(pet_file: Path) -> None:
     with pytest.raises(ArgumentError, match="positive batch size"):
         embed(pet_file, IMAGES, batch_size=0)
-    with pytest.raises(ArgumentError, match="'toaster' is not there"):
+    with pytest.raises(ArgumentError, match="'toaster' is not available"):
         embed(pet_file, IMAGES, device="toaster")
     with pytest.raises(UnknownModelError):
         embed("reznet50", IMAGES)

@@ -149,9 +149,9 @@ def test_an_unfinished_run_of_another_kind_is_kept_unless_force_is_given(
     other = save(tmp_path / "other.safetensors", 1)
     for name, options, fact in (
         (other, {}, "weights_sha256 was"),
-        (tuned, {"batch_size": 3}, "batch_size was 2, is 3"),
+        (tuned, {"batch_size": 3}, "batch_size was 2 and is 3"),
     ):
-        with pytest.raises(ArgumentError, match=f"another kind.*{fact}"):
+        with pytest.raises(ArgumentError, match=f"began differently.*{fact}"):
             run(name, images, out / "v.npy", **options)
     assert run(tuned, images, out / "v.npy").num_resumed == 4
     with pytest.raises(StopError):
@@ -176,14 +176,14 @@ def test_what_cannot_be_done_leaves_nothing(tuned: Path, images: Path, out: Path
     empty.mkdir()
     cases: list[tuple[type[Exception], str, Callable[[], object]]] = [
         (DatasetError, "holds no images", lambda: run(tuned, empty, out / "v.npy")),
-        (DatasetError, "is not there", lambda: run(tuned, tmp_path / "missing", out / "v.npy")),
+        (DatasetError, "does not exist", lambda: run(tuned, tmp_path / "missing", out / "v.npy")),
         (DatasetError, "No images", lambda: embed_files(tuned, [], out / "v.npy")),
         (DatasetError, "None of the 1 images can be read", lambda: run(tuned, images / BROKEN, out / "v.npy")),
         (ArgumentError, "ends in .npy", lambda: run(tuned, images, out / "v.csv")),
         (ArgumentError, "is a folder", lambda: run(tuned, images, folder(out.parent / "folder.npy"))),
         (ArgumentError, "positive batch size", lambda: run(tuned, images, out / "v.npy", batch_size=0)),
         (ArgumentError, "positive number of threads", lambda: run(tuned, images, out / "v.npy", num_threads=0)),
-        (ArgumentError, "is not there", lambda: run(tuned, images, out / "v.npy", device="toaster")),
+        (ArgumentError, "is not available", lambda: run(tuned, images, out / "v.npy", device="toaster")),
         (UnknownModelError, "Did you mean", lambda: run("reznet50", images, out / "v.npy")),
         (WeightsUnavailableError, "No such file", lambda: run(tmp_path / "no.pth", images, out / "v.npy")),
         (OSError, "No such file", lambda: run(tuned, images, out / "missing" / "v.npy")),

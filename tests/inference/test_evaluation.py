@@ -312,7 +312,7 @@ def test_an_unknown_precision_is_refused(model: ResNet, tmp_path: Path) -> None:
 
 
 def test_a_device_that_is_not_there_is_refused(model: ResNet, tmp_path: Path) -> None:
-    with pytest.raises(ArgumentError, match="not there"):
+    with pytest.raises(ArgumentError, match="is not available"):
         evaluate(NAME, tmp_path, model=model, device="cuda:99")
 
 

@@ -131,7 +131,7 @@ def test_a_run_of_another_kind_is_refused_or_starts_anew(field: str, output: Pat
     begun(output)
     folder = output.with_name("out.npy.partial")
     write(folder, *BATCHES)
-    with pytest.raises(ArgumentError, match=rf"unfinished run of another kind \({field} was .*--force"):
+    with pytest.raises(ArgumentError, match=rf"unfinished run that began differently \({field} was .*--force"):
         begun(output, OTHERS[field])
     assert same(read(folder), BATCHES)
     begun(output, OTHERS[field], restart=True)
@@ -146,7 +146,7 @@ def test_other_images_are_another_run_and_so_is_a_changed_one(output: Path, tmp_
     image.write_bytes(b"22")
     with pytest.raises(ArgumentError, match="images_sha256 was"):
         begun(output, images=[str(image)])
-    with pytest.raises(ArgumentError, match="num_images was 1, is 5"):
+    with pytest.raises(ArgumentError, match="num_images was 1 and is 5"):
         begun(output)
 
 
@@ -154,7 +154,7 @@ def test_other_images_are_another_run_and_so_is_a_changed_one(output: Path, tmp_
 def test_facts_that_are_damaged_are_another_run(text: str, output: Path) -> None:
     begun(output)
     (output.with_name("out.npy.partial") / "run.json").write_text(text)
-    with pytest.raises(ArgumentError, match="another kind"):
+    with pytest.raises(ArgumentError, match="began differently"):
         begun(output)
 
 
@@ -186,7 +186,7 @@ def test_rows_of_several_processes_are_merged_in_order(output: Path) -> None:
     with PartialRun(output) as run:
         write(run.folder, batch(0), batch(2, rows=1), rank=0)
         merged = MergedRows(run, facts)
-        with pytest.raises(DatasetError, match="lacks rows of process 1"):
+        with pytest.raises(DatasetError, match="lacks vectors of process 1"):
             list(merged.batches())
         write(run.folder, batch(1, rows=1, _0="broken"), rank=1)
         rows = list(merged.rows())

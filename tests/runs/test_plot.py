@@ -53,7 +53,7 @@ def test_a_picture_has_the_promised_size_and_the_same_bytes_twice(tmp_path: Path
 
 
 def test_the_published_accuracy_carries_its_data_set_and_is_not_taken_for_equal() -> None:
-    assert "published 94.82 on CIFAR-10 (not comparable as equal)" in texts([curve()])
+    assert "published 94.82 on CIFAR-10 (not comparable)" in texts([curve()])
     official = texts([curve(dataset="cifar10")])
     assert "published 94.82 on CIFAR-10" in official
     assert "not comparable" not in official

@@ -157,7 +157,7 @@ def test_the_accuracy_told_is_that_of_predict_on_the_held_out_images(
     assert result.top1 is not None
     assert result.top1_interval is not None
     assert result.top1_interval[0] <= result.top1 <= result.top1_interval[1]
-    assert log.sentences[-1] == f"{correct} of 3 held-out images right"
+    assert log.sentences[-1] == f"{correct} of 3 held-out images correct"
 
 
 def test_every_epoch_is_told_and_measured(tuned: tuple[FinetuneResult, Log]) -> None:
@@ -268,17 +268,17 @@ def test_stopped_and_killed_it_goes_on_to_the_same_bytes(
     tuned: tuple[FinetuneResult, Log], small: Path, photos: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.safetensors"
-    with pytest.raises(TrainingStopped, match="Run the same command again to go on") as stopped:
+    with pytest.raises(TrainingStopped, match="Run the same command again to resume") as stopped:
         run(small, photos, out, screen=Log(interrupt(2)))
     assert stopped.value.exit_code == 130
     with pytest.raises(Killed):  # in the second phase, after an epoch
         run(small, photos, out, screen=Log(kill(10)))
     assert not out.exists()
-    with pytest.raises(TrainingError, match=r"began otherwise: tuning\.lr was 0\.02 and is 0\.5"):
+    with pytest.raises(TrainingError, match=r"began differently: tuning\.lr was 0\.02 and is 0\.5"):
         run(small, photos, out, tuning=replace(SHORT, lr=0.5))
     log = Log()
     assert run(small, photos, out, screen=log).sha256 == tuned[0].sha256
-    assert any("Goes on" in sentence for sentence in log.sentences)
+    assert any("Resuming" in sentence for sentence in log.sentences)
     assert [item.name for item in tmp_path.iterdir()] == [out.name]
 
 
@@ -329,7 +329,7 @@ def test_names_and_weights_that_cannot_be_are_refused(refused: Callable[..., str
     assert "Did you mean resnet18" in refused(UnknownModelError, "resnet18_cifar1")
     assert "No weights" in refused(WeightsUnavailableError, ROW, weights=tmp_path / "missing.pth")
     assert "No such file" in refused(WeightsUnavailableError, tmp_path / "missing.safetensors")
-    assert "exclude each other" in refused(ArgumentError, ROW, weights="openmmlab", from_scratch=True)
+    assert "mutually exclusive" in refused(ArgumentError, ROW, weights="openmmlab", from_scratch=True)
     assert "has its own weights" in refused(ArgumentError, from_scratch=True)
     assert "has its own weights" in refused(ArgumentError, weights="openmmlab")
 
@@ -342,7 +342,7 @@ def test_a_network_for_grey_images_is_refused(refused: Callable[..., str], tmp_p
     grey = tmp_path / "grey.safetensors"
     model = create_model(ROW, in_channels=1)
     save_network(grey, model, row=ROW, class_names=class_names("cifar10"))
-    assert "takes images of 1 channels" in refused(ArgumentError, grey)
+    assert "takes images with 1 channels" in refused(ArgumentError, grey)
 
 
 @pytest.mark.parametrize("network", ["small", "small_in1k"])

@@ -479,7 +479,7 @@ def test_missing_classes_need_partial(root: Path) -> None:
 
 def test_a_stray_folder_is_an_error(root: Path) -> None:
     (root / "train" / "n00000000").mkdir()
-    with pytest.raises(DatasetError, match="no class: n00000000"):
+    with pytest.raises(DatasetError, match="not classes: n00000000"):
         reader(root)
 
 

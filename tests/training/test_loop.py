@@ -91,10 +91,10 @@ def test_a_stop_request_saves_and_says_how_to_go_on(tmp_path: Path, number: sign
 
     said: list[str] = []
     before = signal.getsignal(number)
-    with pytest.raises(TrainingStopped, match="Run the same command again to go on") as stopped:
+    with pytest.raises(TrainingStopped, match="Run the same command again to resume") as stopped:
         small_loop(tmp_path, on_line=request, say=said.append).run()
     assert stopped.value.exit_code == 130
-    assert said == ["Stops after this step and writes a checkpoint; once more stops at once, without one."]
+    assert said == ["Stopping after this step with a snapshot. A second signal stops at once, without one."]
     assert signal.getsignal(number) == before
     (checkpoint,) = list_checkpoints(tmp_path / CHECKPOINTS)
     assert checkpoint.name.startswith("step-000000002")

@@ -149,7 +149,7 @@ def test_a_run_that_began_otherwise_goes_on_only_if_allowed(
     assert train(cifar, tmp_path / "runs", replace(CPU, allow_changed=True), **options) == folder
     (line,) = read_log(folder / "log.jsonl").changes
     assert words in "; ".join(line.changes)
-    assert "nothing changed on the way" in str(verify_run(folder).check("log").detail)
+    assert "nothing changed during the training" in str(verify_run(folder).check("log").detail)
 
 
 def test_a_run_folder_of_another_row_is_refused(cifar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +204,7 @@ def test_a_finished_run_that_changed_on_its_way_is_not_taken_up(good_run: MadeRu
             ArgumentError,
             "expected pad_crop_flip for resnet18_cifar10, got resized_crop_flip",
         ),
-        ({"settings": replace(CPU, device="cuda:7")}, ArgumentError, "The device 'cuda:7' is not there"),
+        ({"settings": replace(CPU, device="cuda:7")}, ArgumentError, "The device 'cuda:7' is not available"),
     ],
 )
 def test_bad_arguments_are_told_before_anything_is_made(
@@ -226,7 +226,7 @@ def test_a_missing_tensorboard_is_told_before_anything_is_made(
 
 @pytest.mark.parametrize("seeds", [(3,), (3, 3), (3, 4, 3)])
 def test_a_spread_is_of_several_seeds(seeds: tuple[int, ...], cifar: Path) -> None:
-    with pytest.raises(ArgumentError, match="at least two seeds, no two of them equal"):
+    with pytest.raises(ArgumentError, match="at least two seeds, all different"):
         reproduce_seeds("resnet18_cifar10", cifar, seeds=seeds)
 
 
@@ -441,7 +441,7 @@ def test_a_killed_process_is_restarted_by_torchrun_and_the_weights_are_the_same(
         os.kill(children(running.pid)[-1], signal.SIGKILL)
         out, err = running.communicate(timeout=300)
     assert running.returncode == 0, err
-    assert "Goes on at epoch" in err
+    assert "Resuming at epoch" in err
     results = [read_run(Path(text.split()[-1])).result for text in (expected.stdout, out)]
     assert results[0].weights.sha256 == results[1].weights.sha256
 

@@ -51,7 +51,7 @@ def test_a_damaged_checkpoint_is_skipped_with_a_message(tmp_path: Path, damage: 
     learner = trained(0)
     assert load_newest(tmp_path, learner, said.append) == Position(step=1)
     assert same_state(learner, trained(1))
-    assert said == [f"{newest} is damaged; it is skipped."]
+    assert said == [f"{newest} is damaged; skipping it."]
 
 
 @pytest.mark.parametrize("crafted", ["no safetensors", "no position", "unknown position", "no tensors", "wrong shape"])
@@ -74,7 +74,7 @@ def test_a_whole_file_that_is_no_checkpoint_of_this_training_is_skipped(tmp_path
     assert load_newest(tmp_path, learner, said.append) == Position(step=1)
     assert same_state(learner, trained(1))
     assert len(said) == 1
-    assert said[0].startswith(f"{path} is not a checkpoint of this training (")
+    assert said[0].startswith(f"{path} is not a snapshot of this training (")
 
 
 def test_a_checkpoint_that_cannot_be_read_is_skipped(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_a_checkpoint_that_cannot_be_read_is_skipped(tmp_path: Path) -> None:
     said: list[str] = []
     assert load_newest(tmp_path, trained(0), said.append) == Position(step=1)
     assert len(said) == 1
-    assert "cannot be read (Is a directory); it is skipped." in said[0]
+    assert "cannot be read (Is a directory); skipping it." in said[0]
 
 
 def test_no_checkpoint_is_no_position(tmp_path: Path) -> None:

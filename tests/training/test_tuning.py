@@ -38,7 +38,7 @@ def test_half_precision_has_a_loss_scale() -> None:
     ("values", "fact"),
     [
         ({"epochs": -1}, "epochs of 0 or more"),
-        ({"epochs": 0, "head_epochs": 0}, "some to train in"),
+        ({"epochs": 0, "head_epochs": 0}, "at least one in total"),
         ({"lr": 0.0}, "lr to be a number above 0"),
         ({"lr": float("nan")}, "lr to be a number above 0"),
         ({"head_factor": float("inf")}, "head_factor to be"),

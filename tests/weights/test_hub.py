@@ -274,7 +274,7 @@ CONFIGS: dict[str, tuple[Any, str]] = {
     "no JSON": (None, "not a configuration"),
     "a list": ([1], "not a configuration"),
     "empty": ({}, "'architecture' is missing"),
-    "unknown architecture": ({"architecture": "vit_base"}, "'vit_base' is missing, or no architecture"),
+    "unknown architecture": ({"architecture": "vit_base"}, "'vit_base' is missing, or is not an architecture"),
     "unknown row": ({"resnet_zoo": {"name": "resnet19"}}, "'resnet19'"),
     "half of ours": ({"resnet_zoo": {"name": ROW}}, "'in_channels' is missing"),
     "no classes": ({"architecture": "resnet18", "num_classes": 0}, "positive integer, got 0"),

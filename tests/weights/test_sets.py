@@ -236,7 +236,7 @@ def is_cached(manifest: Path) -> bool:
 @pytest.mark.parametrize(
     ("change", "variables", "words"),
     [
-        ({}, {"HF_HUB_OFFLINE": "1"}, "not asked, because offline mode is on"),
+        ({}, {"HF_HUB_OFFLINE": "1"}, "not contacted, because offline mode is on"),
         ({}, {"HF_ENDPOINT": "http://127.0.0.1:9"}, "the Hub cannot be reached at http://127.0.0.1:9: .*refused"),
         (
             {},
@@ -244,7 +244,7 @@ def is_cached(manifest: Path) -> bool:
             "the Hub cannot be reached at http://no.such.host.invalid: ",
         ),
         ({"commit": "0" * 40}, {}, "the repository has no such revision"),
-        ({"repository": "timm/gone"}, {}, r"repository not found \(HTTP 404\); if it is private, give a token"),
+        ({"repository": "timm/gone"}, {}, r"repository not found \(HTTP 404\); if it is private, set HF_TOKEN"),
     ],
     ids=["offline", "no server", "no host", "a revision that is gone", "a repository that is gone"],
 )
@@ -277,14 +277,14 @@ def troubled(server: HubServer) -> Iterator[HubServer]:
 @pytest.mark.parametrize(
     ("status", "code", "headers", "words"),
     [
-        (401, "GatedRepo", {}, "access to the repository must be asked for on its page, and a token given"),
-        (401, "RepoNotFound", {}, r"repository not found \(HTTP 401\); if it is private, give a token"),
+        (401, "GatedRepo", {}, "the repository is gated; request access on its page and set HF_TOKEN"),
+        (401, "RepoNotFound", {}, r"repository not found \(HTTP 401\); if it is private, set HF_TOKEN"),
         (401, "", {}, r"not authorised \(HTTP 401\); check the token"),
         (403, "", {}, r"not authorised \(HTTP 403\); check the token"),
         (404, "EntryNotFound", {}, "the repository has no such file"),
-        (429, "", {"Retry-After": "86400"}, r"takes no more requests for now \(HTTP 429\); try again in 86400 s"),
-        (429, "", {"Retry-After": "\x1b[2J"}, r"takes no more requests for now \(HTTP 429\); try again later"),
-        (503, "", {}, r"the Hub has a fault of its own \(HTTP 503\); try again later"),
+        (429, "", {"Retry-After": "86400"}, r"the Hub limits the rate of requests \(HTTP 429\); try again in 86400 s"),
+        (429, "", {"Retry-After": "\x1b[2J"}, r"the Hub limits the rate of requests \(HTTP 429\); try again later"),
+        (503, "", {}, r"the Hub had a server error \(HTTP 503\); try again later"),
     ],
 )
 def test_a_hub_that_refuses_is_a_sentence_at_once_and_leaves_nothing(
@@ -303,7 +303,7 @@ def test_a_hub_that_refuses_is_a_sentence_at_once_and_leaves_nothing(
     ("header", "value", "words"),
     [
         ("X-Linked-ETag", f'"{"0" * 64}"', "wrong bytes: expected sha256 [0-9a-f]{64}, got 0{64}"),
-        ("X-Linked-ETag", '"../../../../pwned"', r"announces a hash \(ETag\) that cannot be one"),
+        ("X-Linked-ETag", '"../../../../pwned"', r"announces an ETag that is not a hash"),
         ("X-Linked-Size", "99999999999", "expected [0-9]+ bytes, the server announces 99999999999"),
     ],
     ids=["hash", "path", "size"],
@@ -523,7 +523,7 @@ def test_a_package_without_an_address_says_where_the_file_is(tmp_path: Path) -> 
     with pytest.raises(DownloadError) as caught:
         create_model("resnet18_cifar10", pretrained=True, manifest=path)
     said = str(caught.value)
-    assert "it is in the project's checkout and with its releases" in said
+    assert "which is in the project's checkout and its releases" in said
     assert "Check the network" not in said
     assert "Leave offline mode" not in said
 
