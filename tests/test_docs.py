@@ -61,7 +61,9 @@ def follow(blocks: list[Block], world: Path, folder: Path, home: Path) -> int:
         return in_new_process(variables, read_page, blocks, place)
 
 
-@pytest.mark.parametrize("page", TO_RUN)
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=[] if page == "docs/quickstart.md" else pytest.mark.slow) for page in TO_RUN]
+)
 def test_a_page_does_what_it_says(page: str, world: Path, tmp_path: Path, own_cache: Path) -> None:
     blocks = [block for block in TO_RUN[page] if not block.is_slow]
     assert follow(blocks, world, tmp_path, own_cache) == len(blocks) > 0

@@ -82,7 +82,7 @@ def test_a_network_for_grey_images_takes_no_rgb_ones(tmp_path: Path) -> None:
     path = tmp_path / "grey.safetensors"
     save_network(path, random_network(in_channels=1), row=ROW, class_names=class_names("cifar10"))
     assert create_model(path).conv1.in_channels == 1
-    with pytest.raises(ArgumentError, match="takes images of 1 channels"):
+    with pytest.raises(ArgumentError, match="takes images with 1 channels"):
         predict(path, smooth_image(32, 32), device="cpu")
 
 

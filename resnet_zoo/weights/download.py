@@ -87,7 +87,7 @@ def obtain_weights(
     for source in sources:
         address = shown_address(source.address)
         if source.is_remote and is_offline():
-            attempts[address] = "not asked, because offline mode is on"
+            attempts[address] = "not contacted, because offline mode is on"
             continue
         shown = under_title(progress, source.name)
         try:

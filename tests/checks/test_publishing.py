@@ -165,6 +165,7 @@ def loaded(manifest: Path, names: Iterable[str]) -> dict[str, tuple[str, str, st
     return found
 
 
+@pytest.mark.slow
 def test_hashes_and_files_are_published_and_load_elsewhere(zoo: Zoo, server: HubServer, tmp_path: Path) -> None:
     here = machine(server, tmp_path / "here")
     done = here.publish(zoo)

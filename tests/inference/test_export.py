@@ -189,6 +189,7 @@ def test_the_same_weights_give_the_same_bytes_without_this_machine_s_paths(
     assert str(Path(torch.__file__).parent).encode() not in first
 
 
+@pytest.mark.slow
 @formats
 def test_fresh_values_are_exported_only_if_asked_for_and_said_to_be_so(form: Format, tmp_path: Path) -> None:
     target = tmp_path / f"row{SUFFIXES[form]}"

@@ -233,6 +233,7 @@ def test_blocks_are_computed_once_without_gradients_and_twice_with_them() -> Non
     assert counted_calls(model, lambda: train_step(model, images())) == 8
 
 
+@pytest.mark.slow
 def test_recomputed_blocks_compile_to_one_graph() -> None:
     plain, recomputed = network(), network()
     recomputed.set_grad_checkpointing()

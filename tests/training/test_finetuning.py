@@ -177,6 +177,7 @@ def test_the_header_says_what_it_was_made_from_and_how(tuned: tuple[FinetuneResu
     assert json.loads(texts["validation"])["top1"] == result.top1
 
 
+@pytest.mark.slow
 def test_a_row_that_resizes_is_trained_on_crops_and_measured_with_its_transform(
     small_in1k: Path, tmp_path: Path
 ) -> None:
@@ -235,6 +236,7 @@ def test_a_row_begins_with_a_file_of_weights_or_with_fresh_values(photos: Path, 
 # --- the same bits, whatever happens ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_same_call_gives_the_same_bytes_and_another_seed_others(
     tuned: tuple[FinetuneResult, Log], small: Path, photos: Path, tmp_path: Path
 ) -> None:

@@ -167,6 +167,7 @@ def test_two_trainings_never_share_a_folder(cifar: Path, tmp_path: Path, monkeyp
         train(cifar, tmp_path / "runs")
 
 
+@pytest.mark.slow
 def test_several_seeds_are_summed_up_and_go_on_where_they_were(
     cifar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
