@@ -29,7 +29,7 @@ Exit codes:
 Environment:
   RESNET_ZOO_HOME      cache folder (`resnet-zoo cache dir` prints it)
   RESNET_ZOO_MIRROR    same as --mirror
-  RESNET_ZOO_OFFLINE   same as --offline (1, true, yes, on); HF_HUB_OFFLINE too
+  RESNET_ZOO_OFFLINE   --offline if 1, true, yes or on; HF_HUB_OFFLINE too
   RESNET_ZOO_MANIFEST  same as --manifest
   RESNET_ZOO_DEBUG     same as --debug if 1
   NO_COLOR, COLUMNS    tables without colour; table width in characters
