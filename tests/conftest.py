@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -31,6 +31,11 @@ needs_permissions = pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, 
 
 _DATA_VARIABLE = "RESNET_ZOO_TEST_DATA"
 """Folder with cifar10-jpeg.tar.gz and imagenet-samples.tar, for the tests on real images."""
+
+
+def slow(*values: object) -> Any:
+    """Return the values of a parametrised test that is slow with them."""
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)

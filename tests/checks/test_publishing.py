@@ -211,6 +211,7 @@ def test_hashes_and_files_are_published_and_load_elsewhere(zoo: Zoo, server: Hub
     assert {name: facts[0] for name, facts in found.items()} == {name: facts[0] for name, facts in there.items()}
 
 
+@pytest.mark.slow
 def test_rows_can_be_published_one_after_the_other(zoo: Zoo, server: HubServer, tmp_path: Path) -> None:
     here = machine(server, tmp_path / "here")
     assert here.publish(zoo, ROW).returncode == 0

@@ -92,17 +92,16 @@ def assert_same(actual: Values, expected: dict[str, torch.Tensor]) -> None:
 # --- what is in the file -------------------------------------------------------------------------------------------
 
 
-def is_quick(name: str, form: Format) -> bool:
-    return name in QUICK_ROWS if form == "torch-export" else name == ROW  # the ONNX exporter takes its time
+def marks_of(name: str, form: Format) -> list[pytest.MarkDecorator]:
+    """Return how long it takes: the ONNX exporter takes its time."""
+    if name == ROW:
+        return []
+    return [pytest.mark.slow if name in QUICK_ROWS and form == "torch-export" else pytest.mark.long]
 
 
 @pytest.mark.parametrize(
     ("name", "form"),
-    [
-        pytest.param(name, form, marks=[] if is_quick(name, form) else [pytest.mark.long])
-        for form in FORMATS
-        for name in NAMES
-    ],
+    [pytest.param(name, form, marks=marks_of(name, form)) for form in FORMATS for name in NAMES],
 )
 def test_the_file_computes_what_the_network_does_for_any_batch(name: str, form: Format, tmp_path: Path) -> None:
     if form == "onnx" and not HAS_ONNX:
@@ -176,6 +175,7 @@ def test_features_are_exported_by_name(form: Format, weights: Path, model: ResNe
     assert json.loads(metadata["outputs"]) == list(layers)
 
 
+@pytest.mark.slow
 @formats
 def test_the_same_weights_give_the_same_bytes_without_this_machine_s_paths(
     form: Format, weights: Path, tmp_path: Path

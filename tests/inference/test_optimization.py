@@ -31,7 +31,7 @@ from resnet_zoo.inference.optimization import OptimizedModel, fold_batch_norms, 
 from resnet_zoo.inference.prediction import predict
 from resnet_zoo.network.building import build
 from resnet_zoo.network.resnet import ResNet
-from tests.conftest import NAMES, random_network, smooth_image
+from tests.conftest import NAMES, random_network, slow, smooth_image
 
 ROW, DEEP_ROW = "resnet18_cifar10", "resnetv1d50_in1k"
 CPU = torch.device("cpu")
@@ -62,7 +62,7 @@ def relative_difference(actual: Tensor, expected: Tensor) -> float:
 # --- folding -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [slow(name) if "101" in name or "152" in name else name for name in NAMES])
 def test_folded_logits_are_those_of_the_network(name: str) -> None:
     model = random_network(name)
     num_norms = len(batch_norms(model))

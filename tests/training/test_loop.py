@@ -18,6 +18,7 @@ from resnet_zoo.runs.records import LogEpoch, LogLine, LogStep
 from resnet_zoo.training.learner import Learner
 from resnet_zoo.training.loop import CHECKPOINTS, Loop
 from resnet_zoo.training.snapshots import Position, list_checkpoints
+from tests.conftest import slow
 from tests.training_tools import same_state, small_learner, small_loop, small_recipe
 
 STEPS = 3
@@ -47,7 +48,7 @@ class Killed(Exception):  # noqa: N818
     """Stands for a kill: nothing after it is run."""
 
 
-@pytest.mark.parametrize("after", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("after", [1, slow(2), 3, slow(4), 5])
 @pytest.mark.parametrize("checkpoint_s", [0.0, 1000.0])
 def test_a_killed_training_goes_on_bit_for_bit(tmp_path: Path, after: int, checkpoint_s: float) -> None:
     whole = small_loop(tmp_path / "whole")

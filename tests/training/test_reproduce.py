@@ -29,7 +29,7 @@ from resnet_zoo.training import reproduce as module
 from resnet_zoo.training.folders import check_space, find_finished
 from resnet_zoo.training.reproduce import Settings, reproduce, reproduce_seeds
 from resnet_zoo.zoo import create_model
-from tests.conftest import NAMES, smooth_image
+from tests.conftest import NAMES, slow, smooth_image
 from tests.run_folders import MadeRun, copy_run
 
 ROOT = Path(__file__).parents[2]
@@ -351,9 +351,9 @@ def test_the_script_prints_the_run_folder_and_talks_on_stderr(cifar: Path, tmp_p
     ("arguments", "code", "words"),
     [
         (["resnet19_cifar10", "--data", "."], 2, "Did you mean resnet18_cifar10"),
-        (["resnet18_cifar10"], 2, "Missing option '--data'"),
+        slow(["resnet18_cifar10"], 2, "Missing option '--data'"),
         (["resnet18_cifar10", "--data", "nowhere"], 3, "nowhere is not a folder"),
-        (["resnet18_cifar10", "--data", ".", "--set", "epochs"], 2, "--set expects FIELD=VALUE, got 'epochs'"),
+        slow(["resnet18_cifar10", "--data", ".", "--set", "epochs"], 2, "--set expects FIELD=VALUE, got 'epochs'"),
     ],
 )
 def test_the_script_ends_with_a_sentence_and_the_documented_code(arguments: list[str], code: int, words: str) -> None:

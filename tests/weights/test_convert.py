@@ -23,7 +23,7 @@ from resnet_zoo.network.building import build
 from resnet_zoo.weights.checkpoint import load_checkpoint
 from resnet_zoo.weights.convert import convert_checkpoint, safetensors_bytes
 from resnet_zoo.weights.key_layouts import LAYOUTS, Layout
-from tests.conftest import NAMES, randomise
+from tests.conftest import NAMES, randomise, slow
 
 
 def state_of(name: str) -> dict[str, Tensor]:
@@ -109,7 +109,7 @@ def test_a_basic_network_survives_every_layout(layout: Layout, suffix: str, tmp_
     round_trip("resnet18_cifar10", layout, suffix, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["resnet50_cifar100", "resnetv1d50_in1k"])
+@pytest.mark.parametrize("name", [slow("resnet50_cifar100"), "resnetv1d50_in1k"])
 @pytest.mark.parametrize("layout", ["timm", "openmmlab"])
 def test_a_bottleneck_network_survives_the_layout(name: str, layout: Layout, tmp_path: Path) -> None:
     round_trip(name, layout, ".safetensors", tmp_path)
@@ -177,6 +177,7 @@ def hashes_of_conversions(source: str, folder: str) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_another_process_with_another_seed_of_hashes_writes_the_same_bytes(source: Path, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     done = subprocess.run(

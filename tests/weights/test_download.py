@@ -34,6 +34,7 @@ from resnet_zoo.weights.loading import open_weights
 from resnet_zoo.weights.places import LocalWeights, cached_weights, shipped_weights
 from resnet_zoo.weights.provenance import chain_of
 from tests import fault_server
+from tests.conftest import slow
 from tests.fault_server import FaultServer
 from tests.private_zoo import (
     FAULTS,
@@ -599,7 +600,7 @@ def run_offline(**environment: str) -> tuple[str, float]:
     return said, float(seconds)
 
 
-@pytest.mark.parametrize("variable", ["RESNET_ZOO_OFFLINE", "HF_HUB_OFFLINE"])
+@pytest.mark.parametrize("variable", ["RESNET_ZOO_OFFLINE", slow("HF_HUB_OFFLINE")])
 def test_offline_a_cold_cache_fails_at_once_without_a_socket(variable: str, origin: str) -> None:
     said, seconds = run_offline(**{variable: "1"})
     assert said.startswith("DownloadError Every source failed")
@@ -693,7 +694,7 @@ for size in sizes:
 
 
 @posix_only
-@pytest.mark.parametrize("step", ["_sha256_of", "read_safetensors"])
+@pytest.mark.parametrize("step", [slow("_sha256_of"), "read_safetensors"])
 def test_a_file_truncated_while_it_is_loaded_is_an_error_and_no_signal(
     step: str, origin: str, converted: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -798,7 +799,7 @@ def test_racing_processes_load_equal_networks(origin: str, server: FaultServer) 
 
 
 @posix_only
-@pytest.mark.parametrize("count", [12, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [4, pytest.param(200, marks=pytest.mark.slow)])
 def test_a_download_killed_at_any_moment_is_continued_by_the_next(
     count: int, small: str, server: FaultServer, tmp_path: Path, own_cache: Path
 ) -> None:
