@@ -206,14 +206,17 @@ def work_folder(target: Path, plan: Plan, *, overwrite: bool) -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+_OTHER_CODE = "Finish it with the version of resnet-zoo that began it"
+
+
 def _begin_or_go_on(folder: Path, plan: Plan, *, overwrite: bool) -> None:
     file, now = folder / _PLAN_NAME, to_json(plan)
 
     def refuse(before: Facts) -> TrainingError:
         changes = _in_words(changes_between(before, now)) if before else [f"{file} is damaged"]
+        resume = "Pass what it began with to resume" if before.get("code_sha256") == now["code_sha256"] else _OTHER_CODE
         return TrainingError(
-            f"{folder} is unfinished and began differently: {'; '.join(changes)}. Pass what it began with to resume, "
-            "or start over (--force)."
+            f"{folder} is unfinished and began differently: {'; '.join(changes)}. {resume}, or start over (--force)."
         )
 
     def clear() -> None:

@@ -267,7 +267,7 @@ def interrupt(number: int) -> Callable[[int, LogLine], None]:
 
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
 def test_stopped_and_killed_it_goes_on_to_the_same_bytes(
-    tuned: tuple[FinetuneResult, Log], small: Path, photos: Path, tmp_path: Path
+    tuned: tuple[FinetuneResult, Log], small: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out.safetensors"
     with pytest.raises(TrainingStopped, match="Run the same command again to resume") as stopped:
@@ -278,6 +278,10 @@ def test_stopped_and_killed_it_goes_on_to_the_same_bytes(
     assert not out.exists()
     with pytest.raises(TrainingError, match=r"began differently: tuning\.lr was 0\.02 and is 0\.5"):
         run(small, photos, out, tuning=replace(SHORT, lr=0.5))
+    with monkeypatch.context() as other:
+        other.setattr("resnet_zoo.training.finetuning.code_sha256", lambda: "0" * 64)
+        with pytest.raises(TrainingError, match="Finish it with the version of resnet-zoo that began it"):
+            run(small, photos, out)
     log = Log()
     assert run(small, photos, out, screen=log).sha256 == tuned[0].sha256
     assert any("Resuming" in sentence for sentence in log.sentences)
