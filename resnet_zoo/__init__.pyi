@@ -11,6 +11,7 @@ from resnet_zoo.errors import ExportError as ExportError
 from resnet_zoo.errors import IntegrityError as IntegrityError
 from resnet_zoo.errors import ManifestError as ManifestError
 from resnet_zoo.errors import NonFiniteLossError as NonFiniteLossError
+from resnet_zoo.errors import NonFiniteOutputError as NonFiniteOutputError
 from resnet_zoo.errors import PublishError as PublishError
 from resnet_zoo.errors import RunError as RunError
 from resnet_zoo.errors import TrainingError as TrainingError

@@ -180,11 +180,8 @@ class IntegrityError(DownloadError):
         ZooError.__init__(self, self.path, expected, actual, note)
 
     def __str__(self) -> str:
-        return (
-            f"{self.path} is not the file it should be: expected sha256 {self.expected}, got {self.actual}. "
-            + self.next_step
-            + (f" {self.note}" if self.note else "")
-        )
+        fact = f"{self.path} is not the file it should be: expected sha256 {self.expected}, got {self.actual}."
+        return " ".join(filter(None, (fact, self.next_step, self.note)))
 
 
 class PublishError(ZooError):
@@ -229,6 +226,10 @@ class ExportError(ZooError):
             f"network's by {self.difference:.2g}, expected at most {self.tolerance:g}. Update torch and the export "
             "packages, or choose the other format."
         )
+
+
+class NonFiniteOutputError(ZooError):
+    """An output that is infinite or NaN, which is not an answer. Takes one sentence; it names the layer."""
 
 
 class CheckpointError(ZooError, ValueError):

@@ -136,6 +136,17 @@ def smooth_image(height: int, width: int, seed: int = 0) -> np.ndarray:
     return (smooth + random.integers(-20, 21, (height, width, 3))).clip(0, 255).astype(np.uint8)
 
 
+def make_odd(path: Path) -> Path:
+    """Make a pipe, or where the name says so a link that leads to itself, and return its path."""
+    if os.name != "posix":
+        pytest.skip("needs pipes and links")
+    if path.stem == "loop":
+        path.symlink_to(path.name)
+    else:
+        os.mkfifo(path)
+    return path
+
+
 def make_class_tree(
     root: Path, classes: list[str], *, split: str = "test", per_class: int = 1, size: int = 32, suffix: str = ".png"
 ) -> Path:

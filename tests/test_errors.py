@@ -24,6 +24,7 @@ from resnet_zoo.errors import (
     IntegrityError,
     ManifestError,
     NonFiniteLossError,
+    NonFiniteOutputError,
     PublishError,
     RunError,
     TrainingError,
@@ -64,6 +65,7 @@ EXAMPLES: dict[type[ZooError], ZooError] = {
         TrainingError("the disk is full"),
         TrainingStopped(Path("runs/x")),
         NonFiniteLossError(Path("runs/x"), 17, float("inf")),
+        NonFiniteOutputError("The output of layer2.0.conv1 is not finite."),
         RunError(Path("runs/x/result.json"), "field correct1", "expected an integer, got '3'"),
         DatasetError("cat.jpg is not an image"),
     )
@@ -94,6 +96,7 @@ MESSAGE_FACTS: dict[type[ZooError], list[str]] = {
     TrainingError: ["the disk is full"],
     TrainingStopped: ["runs/x", "Run the same command again"],
     NonFiniteLossError: ["step 17 is inf", "runs/x keeps its last good snapshot", "--set lr="],
+    NonFiniteOutputError: ["layer2.0.conv1 is not finite"],
     RunError: ["runs/x/result.json", "field correct1", "expected an integer, got '3'"],
     DatasetError: ["cat.jpg is not an image"],
 }
@@ -116,6 +119,7 @@ EXIT_CODES: dict[type[ZooError], int] = {
     TrainingError: NOT_CHECKED,
     TrainingStopped: STOPPED,
     NonFiniteLossError: WRONG,
+    NonFiniteOutputError: WRONG,
     RunError: NOT_CHECKED,
     DatasetError: NOT_CHECKED,
 }

@@ -6,22 +6,59 @@ import contextlib
 import errno
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import BinaryIO
 
 from resnet_zoo.errors import ArgumentError
 
 _BLOCK_BYTES = 1 << 20
+_AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a file to read its bytes, unbuffered, and never wait: a pipe or a device might not end, or not even begin.
+
+    Raises:
+        OSError: The file cannot be opened, or is not a regular file.
+        ValueError: The path contains a null byte.
+    """
+    descriptor = os.open(path, os.O_RDONLY | _AT_ONCE)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(descriptor, "rb", buffering=0)
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    raise OSError(errno.EINVAL, "Not a regular file (a pipe, a socket or a device)", os.fspath(path))
+
+
+def read_regular(path: str | os.PathLike[str]) -> bytes:
+    """Return the bytes of a file.
+
+    Raises:
+        OSError: As `open_regular`.
+    """
+    with open_regular(path) as file:
+        return file.read()
+
+
+def is_folder(item: os.DirEntry[str]) -> bool:
+    """Tell whether an item of a listing is a folder or a link to one; a link that leads to itself is not."""
+    with contextlib.suppress(OSError):
+        return item.is_dir()
+    return False
 
 
 def sha256_of(path: Path) -> str:
     """Return the sha256 of a file's bytes, 64 hex digits.
 
     Raises:
-        OSError: The file cannot be read.
+        OSError: The file cannot be read, or is not a regular file.
     """
     digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
+    with open_regular(path) as file:
         while block := file.read(_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()

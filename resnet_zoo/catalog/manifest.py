@@ -17,7 +17,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from resnet_zoo.base.files import write_atomically
+from resnet_zoo.base.files import read_regular, write_atomically
 from resnet_zoo.base.strict_json import Place, WrongValueError, decode, object_without_duplicates
 from resnet_zoo.catalog.records import Entry, Manifest
 from resnet_zoo.catalog.rules import check_rules
@@ -59,7 +59,7 @@ def read_manifest(path: Path) -> Manifest:
         ManifestError: The file is missing, is not JSON, or breaks a rule of the schema.
     """
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=object_without_duplicates)
+        raw = json.loads(read_regular(path).decode(), object_pairs_hook=object_without_duplicates)
     except OSError as error:
         raise ManifestError(path, "", "", f"cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

@@ -48,13 +48,11 @@ _tuning_options = (
     type=click.Path(),
     required=True,
     metavar="DIR",
-    help="train/<class>/*.jpg (and val or test), or <class>/*.jpg.",
+    help="train/<class>/*.jpg (and val, valid, validation or test), or <class>/*.jpg.",
 )
 @click.option("-o", "--output", required=True, metavar="OUT", help="The .safetensors file to write.")
 @click.option("--classes", metavar="A,B,...", help="The classes to use, in this order.  [default: all, sorted]")
-@click.option(
-    "--val-share", type=float, help="Share of each class to hold out, if DIR has no val or test.  [default: 0.1]"
-)
+@click.option("--val-share", type=float, help="Share of each class to hold out, unless DIR has val.  [default: 0.1]")
 @click.option("--from-scratch", is_flag=True, help="Start from random values instead of weights.")
 @click.option(
     "--seed",

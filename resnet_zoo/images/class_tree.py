@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from resnet_zoo.base.files import is_folder
 from resnet_zoo.base.strict_json import WrongValueError
 from resnet_zoo.catalog.classes import check_class_names
 from resnet_zoo.errors import ArgumentError, DatasetError, suggestion
-from resnet_zoo.images.test_sets import IMAGE_SUFFIXES, images_in, some
+from resnet_zoo.images.folders import IMAGE_SUFFIXES, LeftOut, images_in
+from resnet_zoo.images.test_sets import some
 
-HELD_OUT = ("val", "test")
+_LOG = logging.getLogger("resnet_zoo")
+
+HELD_OUT = ("val", "valid", "validation", "test")
 """Folders of validation images beside ``train``, in the order they are looked for."""
 
 VAL_SHARE = 0.1
@@ -52,9 +57,10 @@ class ClassTree:
 def read_class_tree(
     root: str | os.PathLike[str], *, classes: Sequence[str] | None = None, val_share: float | None = None
 ) -> ClassTree:
-    """List ``train/<class>/<image>`` with ``val/...`` or else ``test/...``, or a plain ``<class>/<image>``.
+    """List ``train/<class>/<image>`` with the first of `HELD_OUT` that there is, or a plain ``<class>/<image>``.
 
-    Images lie in the class folder itself; names that begin with a dot and other files are left out.
+    Images lie in the class folder itself. Names that begin with a dot are left out; so are other files and folders,
+    which a warning counts.
 
     Args:
         root: The folder. One with a folder called ``train`` holds splits.
@@ -84,6 +90,8 @@ def _read(root: Path, classes: Sequence[str] | None, val_share: float | None) ->
     names = _class_names(train_folder, classes)
     train = _list_images(train_folder, names)
     held_out = next((root / name for name in HELD_OUT if (root / name).is_dir()), None)
+    if train_folder != root:
+        _report_unused(root, [train_folder] if held_out is None else [train_folder, held_out])
     if train_folder == root or held_out is None:
         share = VAL_SHARE if val_share is None else val_share
         kept, held = zip(*(_split(paths, share) for paths in train), strict=True)
@@ -94,6 +102,13 @@ def _read(root: Path, classes: Sequence[str] | None, val_share: float | None) ->
     if strays:
         raise DatasetError(f"{held_out} has folders that are not classes of {train_folder.name}: {some(strays)}.")
     return ClassTree(names, Images.of(train), Images.of(_list_images(held_out, names)))
+
+
+def _report_unused(root: Path, used: list[Path]) -> None:
+    """Log a warning that names the folders beside ``train`` that are not used."""
+    unused = [name for name in _folders(root) if root / name not in used]
+    if unused:
+        _LOG.warning("%s: uses %s, and not %s.", root, " and ".join(path.name for path in used), some(unused))
 
 
 def _class_names(folder: Path, classes: Sequence[str] | None) -> tuple[str, ...]:
@@ -121,18 +136,21 @@ def _class_names(folder: Path, classes: Sequence[str] | None) -> tuple[str, ...]
 
 def _folders(folder: Path) -> list[str]:
     with os.scandir(folder) as items:
-        return sorted(item.name for item in items if item.is_dir() and not item.name.startswith("."))
+        return sorted(item.name for item in items if is_folder(item) and not item.name.startswith("."))
 
 
 def _list_images(folder: Path, names: Sequence[str]) -> list[list[Path]]:
-    """Return the images of each class."""
-    classes = [images_in(folder / name) if (folder / name).is_dir() else [] for name in names]
+    """Return the images of each class; a warning counts what is left out."""
+    left_out = LeftOut()
+    left_out.add("images beside the class folders", len(images_in(folder, LeftOut())))
+    classes = [images_in(folder / name, left_out) if (folder / name).is_dir() else [] for name in names]
     empty = [name for name, paths in zip(names, classes, strict=True) if not paths]
     if empty:
         raise DatasetError(
             f"{folder} holds no images of {len(empty)} of {len(names)} classes ({some(empty)}); expected files ending "
             f"in {', '.join(sorted(IMAGE_SUFFIXES))}. Add some, or choose other classes (--classes)."
         )
+    left_out.report(folder)
     return classes
 
 

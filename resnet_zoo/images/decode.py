@@ -8,6 +8,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +16,9 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torchvision.io import ImageReadMode  # also registers torch.ops.image
 
+from resnet_zoo.base.files import open_regular
 from resnet_zoo.errors import DatasetError
-from resnet_zoo.images.jpeg import size_of_jpeg
+from resnet_zoo.images.jpeg import exif_of_jpeg, size_of_jpeg
 
 Pixels = npt.NDArray[np.uint8]
 FileSource = str | os.PathLike[str] | bytes | bytearray | memoryview
@@ -24,6 +26,17 @@ FileSource = str | os.PathLike[str] | bytes | bytearray | memoryview
 MAX_PIXELS = 178_956_970
 """Largest image that is decoded or resized to: twice Pillow's own warning limit, against decompression bombs."""
 
+MAX_FILE_BYTES = 8 * MAX_PIXELS
+"""Largest image file that is read: what the largest image takes as uncompressed 16-bit RGBA."""
+
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM")
+"""Pillow's names of the formats that are decoded, AVIF where Pillow has it. The content decides, not the file's name.
+Pillow knows more, and hands some of them to other programs: PostScript goes to Ghostscript."""
+
+Image.init()  # registers them all; by default Pillow does so when it meets the first file that it cannot place
+_FORMATS_HERE = tuple(kind for kind in FORMATS if kind in Image.OPEN)
+
+_EXIF_START = b"Exif\0\0"
 _EXIF_ORIENTATION = 0x0112
 
 
@@ -58,8 +71,10 @@ def _naming(title: str) -> Iterator[None]:
     try:
         yield
     except UnidentifiedImageError as error:
-        raise DatasetError(f"{title} is not an image of any known format.") from error
-    except (OSError, RuntimeError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DatasetError(f"{title} is not an image of any known format ({', '.join(_FORMATS_HERE)}).") from error
+    except DatasetError:
+        raise
+    except Exception as error:  # decoders raise what they like for damaged files
         raise DatasetError(f"{title} cannot be decoded as an image: {_reason(error)}.") from error
 
 
@@ -67,10 +82,14 @@ def read_file(path: str | os.PathLike[str], *, offset: int = 0, size: int = -1) 
     """Return the bytes of a file, (n,) uint8: all, or ``size`` from ``offset`` on.
 
     Raises:
-        DatasetError: The file is missing, unreadable, or holds nothing there.
+        DatasetError: The file is missing, unreadable, not a regular file, too large, or holds nothing there.
     """
     try:
-        data = np.fromfile(path, np.uint8, size, offset=offset)
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size - offset if size < 0 else size
+            if size > MAX_FILE_BYTES:
+                raise DatasetError(f"{title_of(path)} has {size} bytes; the limit of an image is {MAX_FILE_BYTES}.")
+            data = np.fromfile(file, np.uint8, size, offset=offset)
     except (OSError, ValueError) as error:
         raise DatasetError(f"{title_of(path)} cannot be read: {getattr(error, 'strerror', error)}.") from error
     if not len(data):
@@ -82,7 +101,9 @@ def _read_bytes(image: FileSource) -> Pixels:
     if isinstance(image, (str, os.PathLike)):
         return read_file(image)
     if not isinstance(image, (bytes, bytearray, memoryview)):
-        raise DatasetError(f"Expected an image: a path, bytes, a PIL image or an array; got {type(image).__name__}.")
+        raise DatasetError(
+            f"Expected an image: a path, bytes, a PIL image, an array or a tensor; got {type(image).__name__}."
+        )
     if not len(image):
         raise DatasetError(f"{title_of(image)} is empty; expected an image file.")
     return np.frombuffer(bytearray(image), np.uint8)
@@ -92,12 +113,12 @@ def _decode_bytes(data: Pixels, title: str) -> Pixels:
     size = size_of_jpeg(data)
     if size is not None and _DECODE_JPEG is not None:
         check_size(*size, title)
-        # The operator applies the EXIF orientation itself.
-        decoded: Pixels = _DECODE_JPEG(torch.from_numpy(data), ImageReadMode.RGB.value, True).permute(1, 2, 0).numpy()
-        return decoded if decoded.flags.c_contiguous else np.ascontiguousarray(decoded)
+        # Not turned by the operator, which finds the orientation in the first APP1 segment only: XMP may come first.
+        decoded: Pixels = _DECODE_JPEG(torch.from_numpy(data), ImageReadMode.RGB.value, False).permute(1, 2, 0).numpy()
+        return np.ascontiguousarray(_turned(decoded, exif_of_jpeg(data)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's own size limit, and damaged EXIF blocks
-        opened = Image.open(io.BytesIO(data.data))
+        opened = Image.open(io.BytesIO(data.data), formats=_FORMATS_HERE)
         check_size(opened.height, opened.width, title)
         return _upright(_decode_with_pillow(opened, title), opened)
 
@@ -138,7 +159,7 @@ def _decode_with_pillow(image: Image.Image, title: str) -> Pixels:
     return np.array(image.convert("RGB"))  # a copy: torch requires writable memory
 
 
-_UPRIGHT = {
+_UPRIGHT: dict[int | None, Callable[[Pixels], Pixels]] = {
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],
     4: lambda pixels: pixels[::-1],
@@ -151,17 +172,32 @@ _UPRIGHT = {
 
 
 def _upright(pixels: Pixels, image: Image.Image) -> Pixels:
-    orientation = _orientation(image) if "exif" in image.info else None
-    return np.ascontiguousarray(_UPRIGHT[orientation](pixels)) if orientation in _UPRIGHT else pixels
+    return np.ascontiguousarray(_turned(pixels, image.info.get("exif")))
 
 
-def _orientation(image: Image.Image) -> object:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return image.getexif().get(_EXIF_ORIENTATION)
-    except Exception:  # noqa: BLE001  # Pillow raises what it likes for a damaged block; OpenCV ignores it too
+def _turned(pixels: Pixels, exif: object) -> Pixels:
+    """Return pixels (H, W, 3) as the orientation in an EXIF block says, if there is one."""
+    turn = _UPRIGHT.get(_orientation(exif)) if isinstance(exif, bytes) else None
+    return pixels if turn is None else turn(pixels)
+
+
+def _orientation(exif: bytes) -> int | None:
+    """Return the orientation in an EXIF block; ``None`` if it is not there, or the block is damaged.
+
+    A block is a TIFF file, in whose first directory it stands (Exif 2.32, 4.6.4). As OpenCV, and unlike Pillow, this
+    looks at nothing else: neither at XMP nor at the type of the value.
+    """
+    while exif.startswith(_EXIF_START):
+        exif = exif[len(_EXIF_START) :]
+    order: Literal["little", "big"] = "little" if exif.startswith(b"II") else "big"
+    start = int.from_bytes(exif[4:8], order)
+    if not exif.startswith((b"II*\0", b"MM\0*")):
         return None
+    num_fields = int.from_bytes(exif[start : start + 2], order)
+    for at in range(start + 2, min(start + 2 + 12 * num_fields, len(exif) - 11), 12):
+        if int.from_bytes(exif[at : at + 2], order) == _EXIF_ORIENTATION:
+            return int.from_bytes(exif[at + 8 : at + 10], order)
+    return None
 
 
 def title_of(image: object) -> str:

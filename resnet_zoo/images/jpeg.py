@@ -48,6 +48,14 @@ def size_of_plain_jpeg(data: Bytes) -> tuple[int, int] | None:
     return None
 
 
+def exif_of_jpeg(data: Bytes) -> bytes | None:
+    """Return the EXIF block of a JPEG, wherever it stands among other APP1 segments (XMP is one); ``None`` without."""
+    for marker, body in _segments(data):
+        if marker == _APP1 and bytes(body[:6]) == b"Exif\0\0":
+            return bytes(body)
+    return None
+
+
 def can_decode_top() -> bool:
     """Return whether simplejpeg (extra ``fast``) is installed, which `decode_top` needs."""
     return _simplejpeg() is not None

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from resnet_zoo.base.files import open_regular
 from resnet_zoo.errors import ArgumentError, DatasetError
 from resnet_zoo.images.decode import Pixels
 from resnet_zoo.images.sources import Labels, check_label
@@ -111,6 +112,7 @@ def _open(shard: Path) -> Iterator[Any]:
             f"{shard} needs pyarrow, which is not installed: pip install 'resnet-zoo[parquet]'."
         ) from error
     try:
+        open_regular(shard).close()  # pyarrow would wait for a pipe
         with parquet.ParquetFile(shard) as file:
             yield file
     except (arrow.ArrowException, OSError) as error:

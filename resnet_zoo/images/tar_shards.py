@@ -9,10 +9,12 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from resnet_zoo.base.files import open_regular
 from resnet_zoo.errors import DatasetError
 from resnet_zoo.images.decode import Pixels, read_file
+from resnet_zoo.images.folders import IMAGE_SUFFIXES, LeftOut
 from resnet_zoo.images.sources import check_label
-from resnet_zoo.images.test_sets import IMAGE_SUFFIXES, some
+from resnet_zoo.images.test_sets import some
 
 
 class TarShards:
@@ -75,6 +77,9 @@ def _members(shard: Path, classes: list[str]) -> Iterator[tuple[str, int, int, i
     without = [images[key][0] for key in images if key not in labels]
     if without:
         raise DatasetError(f"{shard} has no .cls file for {len(without)} of {len(images)} images ({some(without)}).")
+    left_out = LeftOut()
+    left_out.add("labels without an image", len(labels.keys() - images.keys()))
+    left_out.report(shard)
     for key, image in images.items():
         check_label(labels[key], image[0], classes, f"{shard}/{image[0]}")
         yield (*image, labels[key])
@@ -83,7 +88,7 @@ def _members(shard: Path, classes: list[str]) -> Iterator[tuple[str, int, int, i
 def _tar_files(shard: Path) -> Iterator[tuple[str, int, int]]:
     """Yield the name, offset and size of each file of a tar archive, and check that its end is there."""
     try:
-        with tarfile.open(shard, "r:") as archive:
+        with open_regular(shard) as file, tarfile.open(fileobj=file, mode="r:") as archive:
             for member in archive:
                 if member.isfile() and not PurePosixPath(member.name).name.startswith("."):
                     yield member.name, member.offset_data, member.size

@@ -20,15 +20,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from resnet_zoo.base.files import is_folder, read_regular
 from resnet_zoo.base.machine import is_offline
 from resnet_zoo.catalog.classes import class_folders
 from resnet_zoo.catalog.datasets import FINGERPRINTS, NUM_IMAGES, Split
 from resnet_zoo.catalog.records import Entry
 from resnet_zoo.errors import DatasetError
 from resnet_zoo.images.decode import Pixels
+from resnet_zoo.images.folders import LeftOut, images_in
 from resnet_zoo.images.transform import Transform
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"})
 
 _TEST_FOLDERS = {"cifar10": "test", "cifar100": "test", "in1k": "val"}
 _ARCHIVE_FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
@@ -39,6 +39,12 @@ _KNOWN_LABELS = {
     "ILSVRC2012_val_00000003.JPEG": 230,
 }
 """Labels of three validation images in WordNet-id order, to recognise a list in another order (the devkit's)."""
+
+
+_LIST_FORM = (
+    "a line such as 'ILSVRC2012_val_00000001.JPEG 65' for each image, with labels in WordNet-id order (val.txt in "
+    "https://download.openmmlab.com/mmclassification/datasets/imagenet/meta/caffe_ilsvrc12.tar.gz)."
+)
 
 
 @dataclass
@@ -153,11 +159,13 @@ def _open_split(
         raise DatasetError(f"{entry.dataset} cannot be downloaded without an account; get it from image-net.org.")
     folder = root / ("train" if split == "train" else _TEST_FOLDERS[entry.dataset])
     folder = folder if folder.is_dir() else root
-    labels_file = next((file for file in (root / "meta" / "val.txt", folder / "val.txt") if file.is_file()), None)
-    if entry.dataset == "in1k" and split == "test" and labels_file is not None:
+    lists = (root / "meta" / "val.txt", folder / "val.txt") if (entry.dataset, split) == ("in1k", "test") else ()
+    labels_file = next((file for file in lists if file.is_file()), None)
+    if labels_file is not None:
         paths, labels = _read_list(labels_file, folder, entry.num_classes)
     else:
-        paths, labels = read_tree(folder, class_folders(entry.classes), partial=partial)
+        otherwise = f"Or put upstream's list at {lists[0]}: {_LIST_FORM}" if lists else ""
+        paths, labels = read_tree(folder, class_folders(entry.classes), partial=partial, otherwise=otherwise)
     images = LabelledImages("", paths, np.array(labels, dtype=np.int64), transform.pixels, skip_bad=skip_bad)
     images.variant = entry.dataset if _is_official(images, entry, split) else _variant(entry, split, paths, labels)
     return images
@@ -275,8 +283,10 @@ def _read_archive(
     return images.data, np.array(images.targets, dtype=np.int64)
 
 
-def read_tree(folder: Path, classes: list[str], *, partial: bool) -> tuple[list[Path], list[int]]:
-    """List ``<class>/<image>`` in the order of classes, then names.
+def read_tree(folder: Path, classes: list[str], *, partial: bool, otherwise: str = "") -> tuple[list[Path], list[int]]:
+    """List ``<class>/<image>`` in the order of classes, then names; a warning counts what is left out.
+
+    ``otherwise`` says in an error what else to do about images that lie in no class folder.
 
     Returns:
         The paths and their labels.
@@ -285,7 +295,13 @@ def read_tree(folder: Path, classes: list[str], *, partial: bool) -> tuple[list[
         DatasetError: There are no images, folders that are not classes, or (without ``partial``) classes without
             images.
     """
-    found = {item.name for item in os.scandir(folder) if item.is_dir() and not item.name.startswith(".")}
+    found = {item.name for item in os.scandir(folder) if is_folder(item) and not item.name.startswith(".")}
+    loose = images_in(folder, LeftOut())
+    if loose and not found & set(classes):
+        raise DatasetError(
+            f"{folder} holds {len(loose)} images and no class folders; expected folders such as {classes[0]} and "
+            f"{classes[-1]}. {otherwise or 'Sort the images into them.'}"
+        )
     strays = sorted(found - set(classes))
     if strays and not found & set(classes):
         raise DatasetError(f"{folder} has no class folders; expected folders such as {classes[0]} and {classes[-1]}.")
@@ -294,8 +310,10 @@ def read_tree(folder: Path, classes: list[str], *, partial: bool) -> tuple[list[
     paths: list[Path] = []
     labels: list[int] = []
     empty: list[str] = []
+    left_out = LeftOut()
+    left_out.add("images beside the class folders", len(loose))
     for label, name in enumerate(classes):
-        images = images_in(folder / name) if name in found else []
+        images = images_in(folder / name, left_out) if name in found else []
         paths += images
         labels += [label] * len(images)
         if not images:
@@ -303,6 +321,7 @@ def read_tree(folder: Path, classes: list[str], *, partial: bool) -> tuple[list[
     if not paths:
         raise DatasetError(f"{folder} holds no images; expected {classes[0]}/*.jpg or *.png and so on.")
     check_complete(folder, empty, len(classes), partial=partial)
+    left_out.report(folder)
     return paths, labels
 
 
@@ -319,18 +338,12 @@ def check_complete(folder: Path, empty: list[str], num_classes: int, *, partial:
         )
 
 
-def images_in(folder: Path) -> list[Path]:
-    """Return the image files that lie in a folder itself, sorted by name; those that begin with a dot are left out."""
-    names = (item.name for item in os.scandir(folder) if not item.name.startswith("."))
-    return [folder / name for name in sorted(names) if Path(name).suffix.lower() in IMAGE_SUFFIXES]
-
-
 def _read_list(labels_file: Path, folder: Path, num_classes: int) -> tuple[list[Path], list[int]]:
     """Read upstream's ``val.txt``: a file name and a label a line."""
     paths: list[Path] = []
     labels: list[int] = []
     try:
-        lines = labels_file.read_text(encoding="utf-8").splitlines()
+        lines = read_regular(labels_file).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"{labels_file} cannot be read as a list of file names and labels: {error}.") from error
     for number, line in enumerate(lines, start=1):

@@ -10,6 +10,7 @@ Shapes: decoded images are (H, W, 3) uint8 RGB arrays, network inputs (3, H, W) 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,18 @@ from resnet_zoo.errors import DatasetError
 from resnet_zoo.images.decode import FileSource, Pixels, decode, title_of
 from resnet_zoo.images.resize import resize_crop_like_cv2, resize_crop_like_pillow
 
-ImageSource = FileSource | Image.Image | npt.NDArray[Any]
+ImageSource = FileSource | Image.Image | npt.NDArray[Any] | Tensor
+
+_SINGLE = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)
+
+
+def each_image(images: ImageSource | Iterable[ImageSource]) -> Iterable[ImageSource]:
+    """Return one image or several as an iterable: arrays of paths, and batches (N, H, W, 3) or (N, 3, H, W), too."""
+    if isinstance(images, np.ndarray) and images.dtype.kind in "OTU":  # objects and texts: paths
+        return images.ravel().tolist()
+    if isinstance(images, (np.ndarray, Tensor)):
+        return images if images.ndim == 4 else [images]
+    return [images] if isinstance(images, _SINGLE) else images
 
 
 class Transform:
@@ -45,14 +57,21 @@ class Transform:
         self.std = torch.tensor(preprocess.std).view(3, 1, 1)
 
     def __call__(self, image: ImageSource) -> Tensor:
-        """Return the normalised input (3, H, W), float32.
+        """Return the normalised input (3, H, W), float32, on the CPU; for a batch of images the inputs (N, 3, H, W).
 
         Args:
-            image: A path, the bytes of an image file, a PIL image, or an (H, W, 3) uint8 RGB array.
+            image: A path, the bytes of an image file, a PIL image, an (H, W, 3) uint8 RGB array, or a uint8 tensor
+                (3, H, W), (1, H, W) if grey, as ``torchvision.io.decode_image`` and ``v2.ToImage`` return; or a batch
+                of such tensors (N, 3, H, W).
 
         Raises:
             DatasetError: The image is missing, unreadable, or of a size the row does not take.
         """
+        if isinstance(image, Tensor) and image.ndim == 4:
+            inputs = torch.empty(len(image), 3, self.height, self.width, dtype=torch.float32, device="cpu")
+            for one, source in zip(inputs, image, strict=True):
+                one.copy_(self(source))
+            return inputs
         return self.normalise(torch.from_numpy(self.pixels(image)).permute(2, 0, 1))
 
     def pixels(self, image: ImageSource) -> Pixels:
@@ -61,9 +80,9 @@ class Transform:
         Raises:
             DatasetError: As for a call.
         """
-        decoded = image if isinstance(image, np.ndarray) else decode(image)
+        decoded = image if isinstance(image, (np.ndarray, Tensor)) else decode(image)
         try:
-            return self._resized_and_cropped(decoded)
+            return self._resized_and_cropped(_as_array(decoded) if isinstance(decoded, Tensor) else decoded)
         except DatasetError as error:
             raise DatasetError(f"{title_of(image)} {error}") from error
 
@@ -98,10 +117,25 @@ class Transform:
         return f"Transform({self.preprocess}, {self.height}x{self.width}, any_size={self.any_size})"
 
 
+def _as_array(image: Tensor) -> Pixels:
+    """Return the pixels of a tensor (C, H, W) as (H, W, 3); grey is replicated, as `decode` does."""
+    if image.ndim != 3 or image.shape[0] not in (1, 3) or image.dtype != torch.uint8:
+        hint = ""
+        if image.is_floating_point():
+            hint = " Pass the pixels as they are, 0 to 255: this transform scales them itself."
+        elif image.ndim == 3 and image.shape[2] in (1, 3):
+            hint = " Call .permute(2, 0, 1) on it."
+        elif image.ndim == 3 and image.shape[0] == 4:  # RGBA, or the CMYK of a JPEG
+            hint = " Decode the file with mode='RGB'."
+        kind = str(image.dtype).removeprefix("torch.")
+        raise DatasetError(f"is a {kind} tensor {tuple(image.shape)}; expected (3, H, W) or (1, H, W) uint8.{hint}")
+    return np.ascontiguousarray(image.detach().cpu().expand(3, -1, -1).permute(1, 2, 0).numpy())
+
+
 def create_transform(
     name: str, *, weights: str | os.PathLike[str] | None = None, size: int | None = None, any_size: bool = False
 ) -> Transform:
-    """Return a row's image transform, which turns a path, bytes, PIL image or array into a (3, H, W) float32 tensor.
+    """Return a row's image transform, which turns an image of any kind into a (3, H, W) float32 tensor.
 
     Args:
         name: A row or alias.

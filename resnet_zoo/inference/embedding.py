@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from resnet_zoo.base.devices import exact_float32, fast_dtype, resolve_device
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.images.batches import ImageBatch, OnBad, batched, map_in_order, num_cores, read_batch
-from resnet_zoo.images.transform import ImageSource, Transform
+from resnet_zoo.images.transform import ImageSource, Transform, each_image
+from resnet_zoo.inference.finite import check_finite
 from resnet_zoo.inference.optimization import optimize_for_inference
-from resnet_zoo.inference.prediction import SINGLE
 from resnet_zoo.inference.unfinished import Rows
 from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.zoo import Network, open_network
@@ -89,11 +89,13 @@ class Embedder:
         return batch, self.vectors(batch)
 
     def vectors(self, batch: ImageBatch) -> Rows:
-        """Return the vectors (N, C) of the readable images of a batch, float32."""
+        """Return the vectors (N, C) of the readable images of a batch, float32; they are finite, or refused."""
         if not batch.titles:
             return np.empty((0, self.channels), np.float32)
         with torch.inference_mode(), exact_float32(self.device):
-            found: Tensor = self.model(self.transform.normalise(batch.pixels.to(self.device)))
+            x = self.transform.normalise(batch.pixels.to(self.device))
+            found: Tensor = self.model(x)
+            check_finite(found, self.model, x)
             rows: Rows = found.float().cpu().numpy()
         return rows
 
@@ -123,7 +125,8 @@ def embed(
 
     Args:
         name: A row or alias, ``hf-hub:owner/name``, or the path of a network file; see `open_network`.
-        images: One image or several: paths, bytes of image files, PIL images, or (H, W, 3) uint8 RGB arrays.
+        images: One image or several: paths, bytes of image files, PIL images, (H, W, 3) uint8 RGB arrays or (3, H, W)
+            uint8 tensors; several also as an array of paths, or as one array (N, H, W, 3) or tensor (N, 3, H, W).
         weights: A tag or path, as in `create_model`; ``None`` means the row's default weights.
         size: Height and width of the inputs, one that the weight set was tested at; ``None`` means its usual one.
         device: ``auto`` (CUDA, MPS, then CPU) or a torch device.
@@ -138,6 +141,7 @@ def embed(
         UnknownModelError, UnknownWeightsError, WeightsUnavailableError, WeightsMismatchError, DownloadError,
             IntegrityError, UnsafeCheckpointError, CheckpointError: As `open_network`.
         DatasetError: An image is missing or unreadable.
+        NonFiniteOutputError: A vector is infinite or NaN, as from damaged weights.
         ArgumentError: The weights were not tested at ``size``, the network does not take RGB images, the batch size is
             not positive, or the device is not available.
 
@@ -149,9 +153,8 @@ def embed(
         raise ArgumentError(f"Expected a positive batch size, got {batch_size}.")
     network, target = open_network(name, weights=weights, size=size), resolve_device(device)
     embedder = Embedder.of(network, target, fast=fast, num_threads=num_cores())
-    sources = [images] if isinstance(images, SINGLE) else images
     rows = [np.empty((0, embedder.channels), np.float32)]
-    for batch, vectors in embedder.batches(batched(sources, batch_size)):
+    for batch, vectors in embedder.batches(batched(each_image(images), batch_size)):
         batch.report_bad(on_bad)
         rows.append(vectors)
     return np.concatenate(rows)

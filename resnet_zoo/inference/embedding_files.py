@@ -108,6 +108,7 @@ def embed_files(
             IntegrityError, UnsafeCheckpointError, CheckpointError: As `open_network`.
         DatasetError: A path does not exist, a folder holds no images, no image can be read, or another process of the
             run stopped.
+        NonFiniteOutputError: A vector is infinite or NaN, as from damaged weights.
         ArgumentError: The weights were not tested at ``size``, the network does not take RGB images, the output has
             another suffix or exists, an unfinished run is of another kind, a number is not positive, the device is
             not available, or pyarrow is missing.

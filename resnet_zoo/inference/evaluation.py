@@ -21,6 +21,7 @@ from resnet_zoo.catalog.records import used_with
 from resnet_zoo.errors import ArgumentError, DatasetError
 from resnet_zoo.images.test_sets import Batch, batches, open_test_set
 from resnet_zoo.images.transform import Transform
+from resnet_zoo.inference.finite import LateCheck
 from resnet_zoo.inference.optimization import OptimizedModel, optimize_for_inference
 from resnet_zoo.weights.loading import assign_weights, open_weights
 from resnet_zoo.weights.provenance import Chain, chain_of
@@ -123,6 +124,7 @@ def evaluate(
         UnknownModelError, UnknownWeightsError, WeightsUnavailableError, WeightsMismatchError, DownloadError,
             IntegrityError, UnsafeCheckpointError, CheckpointError: As `create_model`.
         DatasetError: The images are missing, incomplete or unreadable.
+        NonFiniteOutputError: An output is infinite or NaN, as from damaged weights.
         ArgumentError: The weights were not tested at ``size``, the precision is unknown or given together with
             ``fast``, a number is out of range, or the device is not available.
 
@@ -156,6 +158,7 @@ def evaluate(
         device=device,
         precision=precision,
         progress=(lambda done: progress(done, len(images))) if progress else None,
+        finite_only=True,
     )
     if not count.num_images:
         raise DatasetError(f"{data}: none of the {len(images)} images can be read; first: {count.skipped[0]}")
@@ -197,11 +200,15 @@ def count_correct(
     device: torch.device,
     precision: Precision = "float32",
     progress: Callable[[int], None] | None = None,
+    finite_only: bool = False,
 ) -> Count:
     """Run the model over batches of pixels, and count the labels among its best classes.
 
     The model is moved to the device and put in eval mode; for a precision other than float32, a copy of it. An
     optimised network keeps its own precision and memory format.
+
+    Raises:
+        NonFiniteOutputError: An output is infinite or NaN, and ``finite_only``; otherwise it counts as wrong.
     """
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
     memory_format = torch.contiguous_format if precision == "float32" else torch.channels_last
@@ -212,6 +219,7 @@ def count_correct(
         model = model.to(device, dtype, memory_format=memory_format).eval()  # type: ignore[call-overload]
     num_images, skipped = 0, list[str]()
     correct = torch.zeros(len(TOP_K), dtype=torch.int64, device=device)
+    late_check = LateCheck(model) if finite_only else None
     start = time.perf_counter()
     with torch.inference_mode(), exact_float32(device):
         for batch in loader:
@@ -219,9 +227,14 @@ def count_correct(
             num_images += len(batch.labels)
             if len(batch.labels):
                 x = normalise(batch.pixels.to(device, non_blocking=True)).to(dtype, memory_format=memory_format)
-                correct += correct_in_top_k(model(x), batch.labels.to(device, non_blocking=True))
+                logits = model(x)
+                correct += correct_in_top_k(logits, batch.labels.to(device, non_blocking=True))
+                if late_check:
+                    late_check.add(logits, x)
             if progress:
                 progress(num_images + len(skipped))
+        if late_check:
+            late_check.finish()
     counts = tuple(correct.tolist())
     return Count(num_images, counts, skipped, time.perf_counter() - start)
 

@@ -24,6 +24,7 @@ from resnet_zoo.base.files import check_target, sha256_of, write_atomically
 from resnet_zoo.catalog.names import kind_of
 from resnet_zoo.catalog.records import to_json
 from resnet_zoo.errors import ArgumentError, ExportError
+from resnet_zoo.inference.finite import check_finite
 from resnet_zoo.network.building import architecture_of, build
 from resnet_zoo.network.features import FeatureExtractor, check_layers
 from resnet_zoo.weights.provenance import Chain
@@ -109,6 +110,7 @@ def export_model(
         ArgumentError: The weights were not tested at ``size``, the format is unknown, the target has the wrong suffix
             or exists, ``features`` is empty or names a layer twice, or the extra is not installed.
         ExportError: The file does not compute what the network does; it was not kept.
+        NonFiniteOutputError: The network's outputs are infinite or NaN.
         OSError: The target cannot be written; nothing is left behind.
 
     Example:
@@ -251,7 +253,10 @@ def _open_program(path: Path, outputs: tuple[str, ...]) -> Runner:
 @torch.no_grad()
 def _run_eager(module: nn.Module, outputs: tuple[str, ...], images: Tensor) -> Outputs:
     found = module(images)
-    return {name: (found[name] if isinstance(found, dict) else found).numpy() for name in outputs}
+    maps = found if isinstance(found, dict) else dict.fromkeys(outputs, found)
+    for name in outputs:
+        check_finite(maps[name], module, images)
+    return {name: maps[name].numpy() for name in outputs}
 
 
 def _checked(run: Runner, run_eager: Runner, network: Network, target: Path) -> float:
@@ -259,11 +264,12 @@ def _checked(run: Runner, run_eager: Runner, network: Network, target: Path) -> 
 
     Raises:
         ExportError: It is more than `TOLERANCE`.
+        NonFiniteOutputError: The network's own outputs are infinite or NaN.
     """
     largest = 0.0
     for batch_size in _CHECKED_BATCH_SIZES:
         images = _images(network, batch_size)
-        actual, expected = run(images), run_eager(images)
+        expected, actual = run_eager(images), run(images)
         for output, value in expected.items():
             difference = float(np.abs(actual[output] - value).max())
             if not difference <= TOLERANCE * max(1.0, float(np.abs(value).max())):  # also where it is not a number

@@ -21,6 +21,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from resnet_zoo.base.devices import cpu_flags, supported_dtypes
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.inference import quantization
+from resnet_zoo.inference.finite import check_finite
 
 _LOG = logging.getLogger("resnet_zoo")
 
@@ -137,6 +138,7 @@ def optimize_for_inference(
     Raises:
         ArgumentError: The device does not multiply ``dtype``, the values do not fit into it, a batch-norm has no
             convolution before it, the calibration images are missing or unfit, or nothing can be compiled here.
+        NonFiniteOutputError: The original's outputs are infinite or NaN.
 
     Example:
         >>> model = resnet_zoo.create_model("resnet18_cifar10", pretrained=True)
@@ -154,6 +156,8 @@ def optimize_for_inference(
     probe = images[:PROBE_IMAGES]
     with torch.inference_mode():
         expected = _outputs(network(probe))
+        for output in expected:
+            check_finite(output, network, probe)
     if calibration is None:
         num_folded, input_dtype = fold_batch_norms(network), dtype
         network = network.to(dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]

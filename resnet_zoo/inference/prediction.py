@@ -7,20 +7,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from resnet_zoo.base.devices import exact_float32, fast_dtype, resolve_device
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.images.batches import ImageBatch, OnBad, batched, map_in_order, num_cores, read_batch
-from resnet_zoo.images.transform import ImageSource
+from resnet_zoo.images.transform import ImageSource, each_image
+from resnet_zoo.inference.finite import check_finite
 from resnet_zoo.inference.optimization import optimize_for_inference
 from resnet_zoo.zoo import Network, open_network
-
-SINGLE = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray)
-"""The types of a single image; anything else is an iterable of images."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +55,8 @@ def predict(
 
     Args:
         name: A row or alias, ``hf-hub:owner/name``, or the path of a network file; see `open_network`.
-        images: One image or several: paths, bytes of image files, PIL images, or (H, W, 3) uint8 RGB arrays.
+        images: One image or several: paths, bytes of image files, PIL images, (H, W, 3) uint8 RGB arrays or (3, H, W)
+            uint8 tensors; several also as an array of paths, or as one array (N, H, W, 3) or tensor (N, 3, H, W).
         weights: A tag or path, as in `create_model`; ``None`` means the row's default weights.
         size: Height and width of the inputs, one that the weight set was tested at; ``None`` means its usual one.
         model: A network to use instead of loading ``weights``; it is moved to the device and put in eval mode.
@@ -76,6 +73,7 @@ def predict(
         UnknownModelError, UnknownWeightsError, WeightsUnavailableError, WeightsMismatchError, DownloadError,
             IntegrityError, UnsafeCheckpointError, CheckpointError: As `open_network`.
         DatasetError: An image is missing or unreadable.
+        NonFiniteOutputError: An output is infinite or NaN, as from damaged weights.
         ArgumentError: The weights were not tested at ``size``, ``top_k`` is not between 1 and the number of classes,
             the batch size is not positive, the network does not take RGB images, ``model`` has another number of
             classes, or the device is not available.
@@ -85,11 +83,10 @@ def predict(
         >>> prediction.classes
         (ClassScore(label=..., name='...', probability=...),)
     """
-    sources = [images] if isinstance(images, SINGLE) else images
     return list(
         stream_predictions(
             name,
-            sources,
+            each_image(images),
             weights=weights,
             size=size,
             model=model,
@@ -166,7 +163,9 @@ def _predictions(
         if not batch.titles:
             continue
         with torch.inference_mode(), exact_float32(device):
-            logits = model(normalise(batch.pixels.to(device)))
+            x = normalise(batch.pixels.to(device))
+            logits = model(x)
+            check_finite(logits, model, x)
         expected = len(network.class_names)
         if logits.shape[1] != expected:
             raise ArgumentError(

@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar
 
-from resnet_zoo.base.files import write_atomically
+from resnet_zoo.base.files import read_regular, write_atomically
 from resnet_zoo.base.strict_json import WrongValueError, decode, expect, expect_sha256, object_without_duplicates
 from resnet_zoo.catalog.records import to_json
 from resnet_zoo.errors import RunError
@@ -165,7 +165,7 @@ def read_text(path: Path) -> str:
         RunError: It is missing, unreadable or not UTF-8.
     """
     try:
-        return path.read_bytes().decode()
+        return read_regular(path).decode()
     except OSError as error:
         raise RunError(path, "", f"cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from resnet_zoo.base.files import read_regular
 from resnet_zoo.base.strict_json import WrongValueError, decode, expect, object_without_duplicates
 from resnet_zoo.catalog.records import Entry, RunOrigin
 from resnet_zoo.checks.report import Report
@@ -173,7 +174,7 @@ def unknown_rows(names: Iterable[str], known: Iterable[str], source: str) -> lis
 
 def _read_object(path: Path, key: str, form: str) -> Any:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=object_without_duplicates)
+        content = json.loads(read_regular(path).decode(), object_pairs_hook=object_without_duplicates)
     except OSError as error:
         raise ArgumentError(f"{path} cannot be read: {error.strerror}. Pass the output of `{form}`.") from error
     except (ValueError, RecursionError) as error:

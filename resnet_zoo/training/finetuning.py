@@ -73,7 +73,7 @@ def finetune(
         classes: The classes to use, in label order; ``None`` means all, sorted by name.
         weights: For a row: a tag or path, as in `create_model`; ``None`` means its default weights.
         from_scratch: Start from fresh values instead of weights.
-        val_share: Share of each class to hold out if there is no ``val`` or ``test`` folder, 0 to below 1; ``None``
+        val_share: Share of each class to hold out if there is none of `HELD_OUT`, 0 to below 1; ``None``
             means `VAL_SHARE`.
         tuning: Hyperparameters; ``None`` means `TUNING`, or `FRESH` from scratch.
         seed: Of the new values, the order and the augmentation.

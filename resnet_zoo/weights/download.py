@@ -16,7 +16,7 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 
-from resnet_zoo.base.files import sha256_of
+from resnet_zoo.base.files import open_regular, sha256_of
 from resnet_zoo.base.machine import is_offline
 from resnet_zoo.base.progress import Progress, TitledProgress, under_title
 from resnet_zoo.catalog.records import HUB_SCHEME, Entry, WeightSet, WeightsFile
@@ -178,7 +178,7 @@ def _transfer(
     if is_hub:
         path = fetch_hub_file(HubFile.at(source.address), expected=source.file, again=anew, progress=progress)
     try:
-        opened = path.open("rb")
+        opened = open_regular(path)
     except OSError as error:
         raise DownloadError({source.address: error.strerror or str(error)}) from error
     with opened, part.open("wb") as target:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from resnet_zoo.base.files import read_regular
 from resnet_zoo.base.strict_json import is_sha256
 from resnet_zoo.catalog.names import HUB_PREFIX
 from resnet_zoo.errors import ArgumentError, CheckpointError, DownloadError, IntegrityError
@@ -102,7 +103,7 @@ def _linked_hash(path: Path) -> str | None:
 
 def _checked_bytes(path: Path, expected: str) -> bytes:
     """Return a file's bytes once they have its hash: a sha256, or git's."""
-    data = path.read_bytes()
+    data = read_regular(path)
     actual = hashlib.sha256(data).hexdigest() if is_sha256(expected) else git_blob_hash(data)
     if actual != expected:
         raise CheckpointError(path, f"expected the hash {expected}, got {actual}. Remove the file to fetch it again.")

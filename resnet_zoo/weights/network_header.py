@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -28,6 +27,10 @@ MAX_TEXT = 1 << 22
 
 MAX_EDGE = 8192
 """Pixels of the largest input."""
+
+MAX_LEVEL = 1e6
+"""Largest mean and standard deviation, and the inverse of the smallest: far beyond any for samples of 0 to 255, and far
+within float32, in which images are normalised."""
 
 
 @dataclass(frozen=True)
@@ -152,12 +155,11 @@ def check_preprocess(rules: Preprocess, input_size: Sequence[int]) -> None:
         raise WrongValueError(
             ("input_size",), f"expected channels, height and width of 1 to {MAX_EDGE}, got {short(list(input_size))}"
         )
-    for field, lowest in (("mean", None), ("std", 0.0)):
+    for field, lowest in (("mean", -MAX_LEVEL), ("std", 1 / MAX_LEVEL)):
         values = getattr(rules, field)
-        good = len(values) == 3 and all(math.isfinite(value) and (lowest is None or value > lowest) for value in values)
-        if not good:
-            kind = "finite" if lowest is None else "positive"
-            raise WrongValueError(("preprocess", field), f"expected three {kind} numbers, got {short(list(values))}")
+        if len(values) != 3 or not all(lowest <= value <= MAX_LEVEL for value in values):  # nor is NaN
+            kind = f"three numbers of {lowest:g} to {MAX_LEVEL:g}"
+            raise WrongValueError(("preprocess", field), f"expected {kind}, got {short(list(values))}")
     steps = (rules.resize_backend, rules.short_edge, rules.crop)
     if all(step is None for step in steps):
         return

@@ -8,13 +8,14 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from resnet_zoo.base.files import check_target, sha256_of, write_atomically
+from resnet_zoo.base.files import check_target, open_regular, read_regular, sha256_of, write_atomically
 from resnet_zoo.errors import ArgumentError
-from tests.conftest import needs_permissions
+from tests.conftest import make_odd, needs_permissions
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,6 +38,25 @@ def test_the_sha256_of_abc_is_the_published_test_vector(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_an_os_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(OSError, match=re.escape(str(tmp_path))):
         sha256_of(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["pipe", "loop", "/dev/zero"])
+@pytest.mark.parametrize("read", [open_regular, read_regular, sha256_of])
+def test_what_is_not_a_regular_file_is_refused_at_once(
+    tmp_path: Path, name: str, read: Callable[[Path], object]
+) -> None:
+    path = tmp_path / name  # "/dev/zero" stays as it is
+    if name != "/dev/zero":
+        make_odd(path)
+    with pytest.raises(OSError, match="symbolic links" if name == "loop" else "Not a regular file") as caught:
+        read(path)
+    assert caught.value.filename == str(path)
+
+
+def test_a_link_to_a_regular_file_is_read(tmp_path: Path) -> None:
+    (tmp_path / "data").write_bytes(b"data")
+    (tmp_path / "link").symlink_to("data")
+    assert read_regular(tmp_path / "link") == b"data"
 
 
 def test_a_path_that_no_file_may_be_written_to_is_refused(tmp_path: Path) -> None:

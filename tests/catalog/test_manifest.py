@@ -26,7 +26,7 @@ from resnet_zoo.catalog.manifest import (
 )
 from resnet_zoo.catalog.records import Entry, to_json
 from resnet_zoo.errors import ManifestError, UnknownModelError
-from tests.conftest import ENTRIES, NAMES
+from tests.conftest import ENTRIES, NAMES, make_odd
 
 TEXT = manifest_path().read_text(encoding="utf-8")
 RAW: dict[str, Any] = json.loads(TEXT)
@@ -534,8 +534,18 @@ def test_a_number_that_json_does_not_have_is_refused(
         read_manifest(written(TEXT.replace(field, changed, 1)))
 
 
-@pytest.mark.parametrize(("name", "why"), [("missing.json", "No such file"), ("", "Is a directory")])
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("missing.json", "No such file"),
+        ("", "Is a directory"),
+        ("pipe", "Not a regular file"),
+        ("loop", "symbolic links"),
+    ],
+)
 def test_a_file_that_cannot_be_read_is_a_manifest_error(tmp_path: Path, name: str, why: str) -> None:
+    if name in ("pipe", "loop"):
+        make_odd(tmp_path / name)
     with pytest.raises(ManifestError, match=why) as caught:
         read_manifest(tmp_path / name)
     assert caught.value.path == str(tmp_path / name)

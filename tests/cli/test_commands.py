@@ -1069,26 +1069,21 @@ def test_debugging_can_be_switched_on_by_the_environment() -> None:
 
 @posix_only
 def test_ctrl_c_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
-    source = tmp_path / "source.safetensors"
-    os.mkfifo(source)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "resnet_zoo", "convert", source, tmp_path / "target.safetensors"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-    def let_go() -> None:
-        """Open the other end should the process have ended without doing so."""
-        process.wait(timeout=60)
-        os.close(os.open(source, os.O_RDONLY | os.O_NONBLOCK))
-
-    watcher = threading.Thread(target=let_go)
-    watcher.start()
-    with source.open("wb"):  # opens when the command does
+    program = [sys.executable, "-m", "resnet_zoo", "predict", ROW, "-", "--skip-bad", "--batch-size", "1"]
+    streams: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(program, text=True, **streams) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        watcher = threading.Timer(60, process.kill)
+        watcher.start()
+        process.stdin.write(f"{tmp_path / 'missing.png'}\n" * 1000)  # more than are read ahead, and then it waits
+        process.stdin.flush()
+        first = process.stderr.readline()
         process.send_signal(signal.SIGINT)
         out, talk = process.communicate(timeout=60)
-        watcher.join()
+        watcher.cancel()
     assert (process.returncode, out) == (130, "")
-    assert talk == "Error: Interrupted.\n"
-    assert list(tmp_path.iterdir()) == [source]
+    assert first.startswith("Skipped: ")
+    assert talk.endswith("Error: Interrupted.\n")
+    assert "Traceback" not in talk
+    assert not list(tmp_path.iterdir())

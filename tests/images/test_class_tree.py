@@ -9,6 +9,7 @@ import pytest
 
 from resnet_zoo.errors import ArgumentError, DatasetError
 from resnet_zoo.images.class_tree import read_class_tree
+from tests.conftest import make_odd
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def test_nothing_is_held_out_if_that_is_asked_for(make: Callable[..., Path]) -> 
     assert (len(tree.train.paths), tree.val.paths, tree.val.labels) == (2, [], [])
 
 
-@pytest.mark.parametrize("held_out", ["val", "test"])
+@pytest.mark.parametrize("held_out", ["val", "valid", "validation", "test"])
 def test_a_tree_with_splits_is_used_as_it_is(make: Callable[..., Path], held_out: str) -> None:
     make("train", cat=3, dog=4)
     root = make(held_out, dog=2, cat=1)
@@ -79,6 +80,37 @@ def test_val_comes_before_test_and_a_training_folder_alone_is_split(make: Callab
     make("test", cat=1, dog=1)
     make("val", cat=3, dog=3)
     assert {path.parts[-3] for path in read_class_tree(root).val.paths} == {"val"}
+
+
+def test_a_folder_beside_train_that_is_not_used_is_named(
+    make: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    make("train", cat=2, dog=2)
+    make("valid", cat=1, dog=1)
+    assert read_class_tree(make("train2", cat=1)).val.labels == [0, 1]
+    assert caplog.messages == [f"{make()}: uses train and valid, and not train2."]
+
+
+def test_what_is_left_out_of_a_tree_is_counted(make: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
+    root = make(cat=3, dog=3)
+    read_class_tree(root)
+    assert caplog.messages == []
+    for name in ("cat/a.heic", "dog/b.heic", "loose.jpg", "README.md"):
+        (root / name).touch()
+    (root / "cat" / "more").mkdir()
+    tree = read_class_tree(root, val_share=0)
+    assert len(tree.train.paths) == 6
+    (message,) = caplog.messages
+    assert message.startswith(
+        f"{root}: left out 2 .heic, 1 images beside the class folders, 1 folders. Names of images"
+    )
+
+
+@pytest.mark.parametrize("place", ["", "cat"])
+def test_a_link_to_itself_is_not_a_folder(make: Callable[..., Path], place: str) -> None:
+    root = make(cat=2, dog=2)
+    make_odd(root / place / "loop")
+    assert read_class_tree(root).class_names == ("cat", "dog")
 
 
 def test_chosen_classes_are_used_in_their_order_and_others_left_out(make: Callable[..., Path]) -> None:

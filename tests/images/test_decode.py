@@ -5,14 +5,15 @@ import struct
 import warnings
 import zlib
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
 from resnet_zoo.errors import DatasetError
-from resnet_zoo.images.decode import MAX_PIXELS, decode, title_of
-from tests.conftest import smooth_image
+from resnet_zoo.images.decode import MAX_FILE_BYTES, MAX_PIXELS, decode, title_of
+from tests.conftest import make_odd, smooth_image
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -75,6 +76,51 @@ def test_an_orientation_outside_the_standard_means_upright(orientation: int) -> 
 def test_a_broken_exif_block_does_not_spoil_a_good_image(exif: bytes) -> None:
     plain = encoded(Image.fromarray(smooth_image(24, 40)), "JPEG")
     assert np.array_equal(decode(with_exif(plain, exif)), decode(plain))
+
+
+XMP = b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta tiff:Orientation='3'/>"
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("others", [[XMP], [b"other", XMP], [b"", b"Exif"]], ids=["XMP", "two", "short ones"])
+def test_the_orientation_is_found_behind_other_segments(others: list[bytes], orientation: int) -> None:
+    data = oriented("JPEG", orientation)
+    expected = decode(data)
+    for body in others:
+        data = with_exif(data, body)
+    assert np.array_equal(decode(data), expected)
+
+
+@pytest.mark.parametrize("operator", [True, False], ids=["torchvision", "Pillow"])
+def test_an_orientation_in_xmp_alone_turns_nothing(operator: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not operator:
+        monkeypatch.setattr("resnet_zoo.images.decode._DECODE_JPEG", None)
+    plain = encoded(Image.fromarray(smooth_image(24, 40)), "JPEG")
+    assert np.array_equal(decode(with_exif(plain, XMP)), decode(plain))
+    with_both = with_exif(with_exif(plain, b"Exif\0\0MM\0*\0\0\0\x08\0\0"), XMP)
+    assert np.array_equal(decode(with_both), decode(plain))
+
+
+def test_of_two_exif_blocks_the_first_counts() -> None:
+    upside_down = Image.Exif()
+    upside_down[0x0112] = 3
+    data = with_exif(oriented("JPEG", 6), upside_down.tobytes())
+    assert np.array_equal(decode(data), decode(oriented("JPEG", 3)))
+    assert np.array_equal(decode(Image.open(io.BytesIO(data))), decode(data))
+
+
+@pytest.mark.parametrize("operator", [True, False], ids=["torchvision", "Pillow"])
+@pytest.mark.parametrize("order", ["little", "big"])
+def test_the_orientation_is_read_in_either_byte_order(
+    order: Literal["little", "big"], operator: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not operator:
+        monkeypatch.setattr("resnet_zoo.images.decode._DECODE_JPEG", None)
+    numbers = [(42, 2), (8, 4), (2, 2), (0x10F, 2), (3, 2), (1, 4), (0, 4), (0x112, 2), (3, 2), (1, 4), (6, 2), (0, 2)]
+    tiff = b"".join(number.to_bytes(size, order) for number, size in numbers)
+    plain = encoded(Image.fromarray(smooth_image(24, 40)), "JPEG")
+    data = with_exif(plain, b"Exif\0\0" + {"little": b"II", "big": b"MM"}[order] + tiff)
+    assert np.array_equal(decode(data), np.rot90(decode(plain), -1))
 
 
 # --- modes ---------------------------------------------------------------------------------------------------------
@@ -185,6 +231,40 @@ def test_a_path_is_titled_by_itself_and_bytes_by_a_phrase(tmp_path: Path) -> Non
     assert title_of(b"") == "The image"
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM"])
+def test_the_content_decides_the_format_and_not_the_suffix(kind: str, tmp_path: Path) -> None:
+    if kind == "AVIF" and not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    path = tmp_path / "image.txt"
+    path.write_bytes(encoded(Image.new("RGB", (8, 6), (200, 100, 50)), kind))
+    assert np.abs(decode(path).astype(int) - [200, 100, 50]).max() < 6
+
+
+@pytest.mark.parametrize("kind", ["ICO", "PCX", "SGI", "TGA", "JPEG2000", "PDF", "EPS"])
+def test_other_formats_of_pillow_are_refused(kind: str) -> None:
+    with pytest.raises(DatasetError, match=r"not an image of any known format \(JPEG, PNG, WEBP"):
+        decode(encoded(Image.fromarray(RGB), kind))
+
+
+def test_postscript_that_is_named_like_a_photo_starts_no_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "bin" / "gs"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\necho >{tmp_path}/started\necho 10.0\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent))
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n%%EOF\n")
+    with pytest.raises(DatasetError, match=r"photo\.jpg is not an image of any known format"):
+        decode(path)
+    assert not (tmp_path / "started").exists()
+    with pytest.raises(OSError, match="cannot identify"), Image.open(path) as image:
+        image.load()  # what Pillow does by itself: the trap works
+    assert (tmp_path / "started").exists()
+
+
 # --- what is refused -----------------------------------------------------------------------------------------------
 
 JPEG = encoded(Image.fromarray(smooth_image(64, 64)), "JPEG")
@@ -227,9 +307,11 @@ def test_a_truncated_pil_image_is_a_data_set_error_that_names_its_file(data: byt
         decode(image)
 
 
-@pytest.mark.parametrize("name", ["missing.png", "folder", "nul\0byte.png"])
+@pytest.mark.parametrize("name", ["missing.png", "folder", "nul\0byte.png", "pipe.png", "loop.png"])
 def test_a_path_that_is_no_file_is_a_data_set_error_that_names_it(name: str, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
+    if name in ("pipe.png", "loop.png"):
+        make_odd(tmp_path / name)
     with pytest.raises(DatasetError) as caught:
         decode(tmp_path / name)
     assert str(tmp_path / name) in str(caught.value)
@@ -243,3 +325,20 @@ def test_an_image_between_the_warning_limit_of_pillow_and_ours_is_opened_without
     pixels = decode(encoded(image, "PNG"))
     assert pixels.shape == (height, width, 3)
     assert pixels[0, 0, 0] == 255
+
+
+def test_a_file_that_is_larger_than_any_image_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "large.png"
+    with path.open("wb") as file:
+        file.truncate(MAX_FILE_BYTES + 1)
+    with pytest.raises(DatasetError, match=rf"large\.png has {MAX_FILE_BYTES + 1} bytes; the limit"):
+        decode(path)
+
+
+def test_any_exception_of_a_decoder_is_a_data_set_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_self: Image.Image, *_: object) -> None:
+        raise KeyError("strip offsets")
+
+    monkeypatch.setattr(Image.Image, "convert", fail)
+    with pytest.raises(DatasetError, match="cannot be decoded as an image: 'strip offsets'"):
+        decode(PNG)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -370,6 +371,42 @@ def imagenet(root: Path, lines: list[str] | bytes, names: list[str], place: str 
     else:
         (root / place).write_text("\n".join(lines) + "\n", encoding="utf-8")
     return root
+
+
+def test_a_flat_folder_without_its_list_says_where_to_put_it(tmp_path: Path) -> None:
+    for number in (1, 2):
+        save_image(tmp_path / "val" / f"ILSVRC2012_val_{number:08}.JPEG", 224)
+    with pytest.raises(
+        DatasetError, match=r"val holds 2 images and no class folders; .*n01440764 and n15075141"
+    ) as caught:
+        open_test_set(IN1K, tmp_path)
+    assert f"list at {tmp_path / 'meta' / 'val.txt'}" in str(caught.value)
+    line = re.search(r"'(ILSVRC\S+ \d+)'", str(caught.value))
+    assert line
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta" / "val.txt").write_text(f"{line[1]}\nILSVRC2012_val_00000002.JPEG 970\n")
+    assert open_test_set(IN1K, tmp_path).labels.tolist() == [65, 970]
+
+
+def test_other_flat_folders_are_told_of_class_folders_alone(tmp_path: Path) -> None:
+    save_image(tmp_path / "test" / "0.png")
+    with pytest.raises(
+        DatasetError, match=r"test holds 1 images and no class folders; .*airplane and truck. Sort"
+    ) as caught:
+        open_test_set(CIFAR, tmp_path)
+    assert "val.txt" not in str(caught.value)
+
+
+def test_what_is_left_out_of_class_folders_is_counted(class_tree: Tree, caplog: pytest.LogCaptureFixture) -> None:
+    root = class_tree(CLASSES)
+    assert len(open_test_set(CIFAR, root)) == 10
+    assert caplog.messages == []
+    (root / "test" / "cat" / "a.heic").touch()
+    (root / "test" / "loose.png").touch()
+    (root / "test" / "dog" / "more").mkdir()
+    assert len(open_test_set(CIFAR, root)) == 10
+    (message,) = caplog.messages
+    assert all(kind in message for kind in ("1 .heic", "1 images beside the class folders", "1 folders"))
 
 
 @pytest.mark.parametrize("place", ["meta/val.txt", "val/val.txt"])

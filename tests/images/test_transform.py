@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.io import decode_image
+from torchvision.transforms import v2
 
 from resnet_zoo.catalog.records import Entry
 from resnet_zoo.errors import DatasetError, UnknownModelError
@@ -80,6 +82,67 @@ def test_the_array_passed_in_is_not_changed(name: str) -> None:
     before = array.copy()
     create_transform(name)(array)
     assert np.array_equal(array, before)
+
+
+# --- tensors -------------------------------------------------------------------------------------------------------
+
+
+def as_tensor(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(array).permute(2, 0, 1)
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH)
+def test_a_tensor_gives_the_input_of_its_pil_image(name: str) -> None:
+    image = Image.fromarray(smooth_image(*size_for(name)))
+    transform = create_transform(name)
+    expected = transform(image)
+    tensor = as_tensor(np.array(image))
+    for form in (tensor, tensor.contiguous(), v2.ToImage()(image), v2.functional.pil_to_tensor(image)):
+        before = form.clone()
+        assert torch.equal(transform(form), expected)
+        assert torch.equal(form, before)
+    assert torch.equal(v2.Compose([v2.ToImage(), transform])(image), expected)
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH)
+def test_a_batch_of_tensors_gives_a_batch_of_inputs(name: str) -> None:
+    images = [smooth_image(*size_for(name), seed=seed) for seed in range(3)]
+    transform = create_transform(name)
+    inputs = transform(torch.stack([as_tensor(image) for image in images]))
+    assert inputs.is_contiguous()
+    assert torch.equal(inputs, torch.stack([transform(image) for image in images]))
+    assert transform(torch.empty(0, 3, 32, 32, dtype=torch.uint8)).shape == (0, *inputs.shape[1:])
+
+
+@pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
+def test_what_decode_image_gives_is_taken_grey_ones_too(tmp_path: Path) -> None:
+    transform = create_transform("resnet18_cifar10")
+    for mode in ("RGB", "L"):
+        path = tmp_path / f"{mode}.png"
+        Image.fromarray(smooth_image(32, 32)).convert(mode).save(path)
+        assert torch.equal(transform(decode_image(path)), transform(path))
+
+
+@pytest.mark.parametrize(
+    ("tensor", "fact"),
+    [
+        (
+            torch.zeros(32, 32, 3, dtype=torch.uint8),
+            r"uint8 tensor \(32, 32, 3\); expected \(3, H, W\).*permute\(2, 0, 1\)",
+        ),
+        (torch.zeros(3, 32, 32), r"float32 tensor .* 0 to 255"),
+        (torch.zeros(4, 32, 32, dtype=torch.uint8), "mode='RGB'"),
+        (torch.zeros(3, 32, 32, dtype=torch.int64), r"int64 tensor \(3, 32, 32\); expected .* uint8\.$"),
+        (torch.zeros(32, 32, dtype=torch.uint8), r"\(32, 32\); expected"),
+        (torch.zeros(1, 1, 3, 32, 32, dtype=torch.uint8), r"\(1, 1, 3, 32, 32\); expected"),
+        (torch.zeros(2, 3, 32, 32), "float32 tensor"),
+        (torch.zeros(3, 0, 32, dtype=torch.uint8), "expected"),
+    ],
+    ids=lambda value: f"{value.dtype}{tuple(value.shape)}" if isinstance(value, torch.Tensor) else "",
+)
+def test_a_tensor_that_is_no_image_is_refused_with_the_way_to_make_it_one(tensor: torch.Tensor, fact: str) -> None:
+    with pytest.raises(DatasetError, match=fact):
+        create_transform("resnet18_cifar10", any_size=True)(tensor)
 
 
 # --- normalisation -------------------------------------------------------------------------------------------------

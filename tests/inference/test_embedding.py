@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from resnet_zoo import create_model, create_transform, embed
-from resnet_zoo.errors import ArgumentError, DatasetError, UnknownModelError
+from resnet_zoo import create_model, create_transform, embed, embed_files
+from resnet_zoo.errors import ArgumentError, DatasetError, NonFiniteOutputError, UnknownModelError
 from resnet_zoo.network.resnet import ResNet
 from tests.conftest import smooth_image
 
@@ -59,6 +60,29 @@ def test_every_kind_of_source_and_one_alone_is_taken(pet_file: Path, tmp_path: P
     assert len(np.unique(several, axis=0)) == 1
     assert np.array_equal(embed(pet_file, path, device="cpu"), several[:1])
     assert embed(pet_file, [], device="cpu").shape == (0, 512)
+
+
+def test_arrays_and_tensors_of_several_images_are_taken(pet_file: Path, tmp_path: Path) -> None:
+    pixels, expected = np.stack(IMAGES), embed(pet_file, IMAGES, device="cpu")
+    for index, image in enumerate(IMAGES):
+        Image.fromarray(image).save(tmp_path / f"{index}.png")
+    names = np.array([str(tmp_path / f"{index}.png") for index in range(len(IMAGES))])
+    for images in (pixels, torch.from_numpy(pixels).permute(0, 3, 1, 2), names):
+        assert np.array_equal(embed(pet_file, images, device="cpu"), expected)
+
+
+@pytest.mark.parametrize("write", [False, True], ids=["embed", "embed_files"])
+def test_vectors_that_are_not_finite_are_refused_and_their_layer_named(write: bool, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(IMAGES[0]).save(path)
+    tensors = create_model(ROW).state_dict()
+    tensors["layer4.1.conv2.weight"][0, 0, 0, 0] = float("nan")
+    weights = tmp_path / "nan.pth"
+    torch.save(tensors, weights)
+    made = partial(embed_files, ROW, [path], tmp_path / "out.npy") if write else partial(embed, ROW, path)
+    with pytest.raises(NonFiniteOutputError, match=r"first behind layer4\.1\.conv2: its weight"):
+        made(weights=weights, device="cpu")
+    assert not (tmp_path / "out.npy").exists()
 
 
 def test_bad_images_are_raised_or_reported(pet_file: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from resnet_zoo.base.files import sha256_of
 from resnet_zoo.catalog.classes import class_folders
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.recipes import Precision
-from resnet_zoo.errors import ArgumentError, DatasetError, DownloadError, UnknownModelError
+from resnet_zoo.errors import ArgumentError, DatasetError, DownloadError, NonFiniteOutputError, UnknownModelError
 from resnet_zoo.images.test_sets import Batch, batches, open_test_set
 from resnet_zoo.images.transform import create_transform
 from resnet_zoo.inference.evaluation import (
@@ -284,6 +284,35 @@ def test_a_model_can_be_trained_after_an_evaluation(class_tree: Tree) -> None:
     (batch,) = batches(open_test_set(get_entry(NAME), root), 10)
     logits = network.train()(create_transform(NAME).normalise(batch.pixels))
     nn.functional.cross_entropy(logits, batch.labels).backward()  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize("batch_size", [3, 30])
+def test_logits_that_are_not_finite_are_not_counted_as_wrong(batch_size: int, class_tree: Tree) -> None:
+    class OverflowsOnce(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.last = nn.Linear(1, 10)
+            nn.init.constant_(self.last.weight, 1e3)
+            self.num_images = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.num_images += len(x)
+            logits: Tensor = self.last(x.mean(dim=(1, 2, 3))[:, None] * (1e38 if self.num_images > 28 else 1))
+            return logits
+
+    root = class_tree(CLASSES, per_class=3)
+    network = OverflowsOnce()
+    with pytest.raises(NonFiniteOutputError, match="first behind last: its own values are finite"):
+        run(network, root, batch_size=batch_size)
+    assert (
+        count_correct(  # a training goes on, and its losses decide
+            network,
+            batches(open_test_set(get_entry(NAME), root), 10),
+            create_transform(NAME).normalise,
+            device=torch.device("cpu"),
+        ).num_images
+        == 30
+    )
 
 
 # --- what is refused -----------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from resnet_zoo.errors import (
     ArgumentError,
     DownloadError,
     ExportError,
+    NonFiniteOutputError,
     UnknownLayerError,
     UnknownModelError,
     WeightsMismatchError,
@@ -228,7 +229,7 @@ def test_logits_that_are_not_numbers_are_not_kept(model: ResNet, tmp_path: Path)
     broken = random_network(ROW)
     nn.init.constant_(broken.fc.bias, float("nan"))
     safetensors.torch.save_file(broken.state_dict(), tmp_path / "nan.safetensors")
-    with pytest.raises(ExportError):
+    with pytest.raises(NonFiniteOutputError, match="first behind fc: its bias"):
         export_model(ROW, tmp_path / "row.pt2", format="torch-export", weights=tmp_path / "nan.safetensors")
     assert not (tmp_path / "row.pt2").exists()
 

@@ -23,7 +23,7 @@ from resnet_zoo.base.devices import fast_dtype, supported_dtypes
 from resnet_zoo.catalog.classes import class_folders
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.cli.main import main
-from resnet_zoo.errors import ArgumentError
+from resnet_zoo.errors import ArgumentError, NonFiniteOutputError
 from resnet_zoo.inference import optimization as inference
 from resnet_zoo.inference import quantization
 from resnet_zoo.inference.evaluation import evaluate
@@ -296,8 +296,17 @@ def test_a_system_that_does_not_tell_its_processor_computes_in_float32(monkeypat
 def test_values_that_overflow_are_refused() -> None:
     huge = random_network(ROW)
     nn.init.constant_(huge.fc.weight, 3e38)
-    with pytest.raises(ArgumentError, match="do not fit into float32"):
+    with pytest.raises(NonFiniteOutputError, match="first behind fc: its own values are finite"):
         optimize_for_inference(huge)
+
+
+def test_values_that_overflow_in_fewer_bits_alone_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "supported_dtypes", lambda _: (torch.float32, torch.float16))
+    large = random_network(ROW)
+    nn.init.constant_(large.fc.weight, 1e5)
+    with pytest.raises(ArgumentError, match="do not fit into float16"):
+        optimize_for_inference(large, dtype=torch.float16)
+    assert optimize_for_inference(large).report.largest_logit > 65504
 
 
 # --- 8-bit integers ------------------------------------------------------------------------------------------------

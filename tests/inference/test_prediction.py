@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from resnet_zoo.catalog.classes import class_names
 from resnet_zoo.catalog.manifest import get_entry
-from resnet_zoo.errors import ArgumentError, DatasetError, DownloadError, UnknownModelError
+from resnet_zoo.errors import ArgumentError, DatasetError, DownloadError, NonFiniteOutputError, UnknownModelError
 from resnet_zoo.images.transform import ImageSource, create_transform
 from resnet_zoo.inference.prediction import Prediction, predict
 from resnet_zoo.network.building import build
@@ -82,6 +82,29 @@ def test_every_kind_of_source_gives_the_same_classes(model: ResNet, paths: list[
     found = predict(NAME, sources, model=model, device="cpu")
     assert len({prediction.classes for prediction in found}) == 1
     assert [prediction.image for prediction in found] == [str(paths[0])] * 2 + ["The image"] * 3
+
+
+def test_arrays_and_tensors_of_several_images_are_taken(model: ResNet, paths: list[Path]) -> None:
+    expected = [prediction.classes for prediction in predict(NAME, paths, model=model, device="cpu")]
+    pixels = np.stack([smooth_image(32, 32, seed=index) for index in range(7)])
+    tensor = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    names = np.array([str(path) for path in paths])
+    objects = np.array(paths, dtype=object)
+    for images in (pixels, tensor, names, objects, list(pixels), list(tensor), names[:, None]):
+        found = predict(NAME, images, model=model, device="cpu")
+        assert [prediction.classes for prediction in found] == expected
+    alone = predict(NAME, paths[0], model=model, device="cpu")[0].classes
+    for image in (pixels[0], tensor[0], names[0], np.array(names[0])):
+        assert [found.classes for found in predict(NAME, image, model=model, device="cpu")] == [alone]
+    assert predict(NAME, pixels[:0], model=model, device="cpu") == []
+
+
+@pytest.mark.parametrize(
+    "images", [np.arange(5), np.zeros((2, 32, 32, 3)), np.zeros((32, 32), np.uint8), torch.zeros(7)]
+)
+def test_arrays_of_something_else_are_refused(images: np.ndarray | Tensor, model: ResNet) -> None:
+    with pytest.raises(DatasetError, match="expected"):
+        predict(NAME, images, model=model, device="cpu")
 
 
 def test_an_array_alone_is_one_image(model: ResNet) -> None:
@@ -177,6 +200,41 @@ def test_a_model_in_training_mode_is_predicted_with_in_eval_mode(paths: list[Pat
     recorder = Recorder().train()
     predict(NAME, paths, model=recorder, device="cpu", batch_size=4)
     assert recorder.modes == [False, False]
+
+
+@pytest.mark.parametrize("tensor", ["layer2.0.conv1.weight", "bn1.running_var", "fc.bias"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("fast", [False, True])
+def test_values_that_are_not_finite_are_no_answer_and_their_layer_is_named(
+    tensor: str, value: float, fast: bool, paths: list[Path]
+) -> None:
+    network = random_network()
+    network.state_dict()[tensor].view(-1)[0] = value
+    layer, _, own = tensor.rpartition(".")
+    if tensor == "bn1.running_var" and value == float("inf"):
+        assert len(predict(NAME, paths, model=network, device="cpu", fast=fast)) == 7  # x / inf is 0
+        return
+    with pytest.raises(NonFiniteOutputError, match=rf"first behind {layer}: its {own} holds") as caught:
+        predict(NAME, paths, model=network, device="cpu", fast=fast)
+    assert caught.value.exit_code == 1
+
+
+def test_values_that_overflow_on_the_way_are_no_answer_either(paths: list[Path]) -> None:
+    network = random_network()
+    norm = network.get_submodule("layer3.1.bn2")
+    for tensor in norm.parameters():
+        nn.init.constant_(tensor, 3e38)
+    with pytest.raises(NonFiniteOutputError, match=r"first behind layer3\.1\.bn2: its own values are finite"):
+        predict(NAME, paths, model=network, device="cpu")
+    assert not norm._forward_hooks
+
+
+def test_very_large_finite_logits_are_an_answer(paths: list[Path]) -> None:
+    network = random_network()
+    with torch.no_grad():
+        network.fc.weight.mul_(1e30)
+    (prediction,) = predict(NAME, paths[0], model=network, device="cpu", top_k=1)
+    assert prediction.classes[0].probability == 1
 
 
 def test_imagenet_classes_are_named_with_all_their_synonyms() -> None:

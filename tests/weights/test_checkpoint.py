@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from resnet_zoo.catalog.records import UpstreamOrigin
 from resnet_zoo.errors import CheckpointError, IntegrityError, UnsafeCheckpointError, WeightsUnavailableError
 from resnet_zoo.weights.checkpoint import load_checkpoint
-from tests.conftest import ENTRIES
+from tests.conftest import ENTRIES, make_odd
 
 FORMATS = ["zip", "legacy"]
 
@@ -522,6 +522,12 @@ def test_a_folder_is_unavailable(name: str, tmp_path: Path) -> None:
     (tmp_path / name).mkdir()
     with pytest.raises(WeightsUnavailableError, match="folder"):
         load_checkpoint(tmp_path / name)
+
+
+@pytest.mark.parametrize(("name", "why"), [("pipe.pth", "Not a regular file"), ("loop.safetensors", "symbolic links")])
+def test_what_is_not_a_regular_file_is_unavailable_at_once(name: str, why: str, tmp_path: Path) -> None:
+    with pytest.raises(WeightsUnavailableError, match=why):
+        load_checkpoint(make_odd(tmp_path / name))
 
 
 def test_reading_does_not_change_the_file(tmp_path: Path) -> None:

@@ -83,10 +83,12 @@ HOSTILE = {
     "a crop larger than the image": (rules(short_edge=100), "preprocess: expected a resize_backend"),
     "a resize without end": (rules(short_edge=10**9), "preprocess: expected a resize_backend"),
     "half of the rules": (rules(crop=None), "preprocess: expected a resize_backend"),
-    "a zero deviation": (rules(std=[1, 0, 1]), "preprocess.std: expected three positive numbers"),
-    "two channels": (rules(mean=[1, 2]), "preprocess.mean: expected three finite numbers"),
-    "not a number": (rules(mean=[1, 2, float("nan")]), "preprocess.mean: expected three finite numbers"),
-    "no finite number": (rules(std=[1, 2, float("inf")]), "preprocess.std: expected three positive numbers"),
+    "a zero deviation": (rules(std=[1, 0, 1]), "preprocess.std: expected three numbers of 1e-06 to 1e+06"),
+    "two channels": (rules(mean=[1, 2]), "preprocess.mean: expected three numbers of -1e+06 to 1e+06"),
+    "not a number": (rules(mean=[1, 2, float("nan")]), "preprocess.mean: expected three numbers of -1e+06 to 1e+06"),
+    "no finite number": (rules(std=[1, 2, float("inf")]), "preprocess.std: expected three numbers of 1e-06 to 1e+06"),
+    "infinite in float32": (rules(mean=[1, 2, 1e308]), "preprocess.mean: expected three numbers of -1e+06 to 1e+06"),
+    "nothing in float32": (rules(std=[1, 2, 1e-320]), "preprocess.std: expected three numbers of 1e-06 to 1e+06"),
     "too large a number": (rules(mean=[1, 2, 10**400]), "preprocess: expected numbers"),
     "a flat input": (changed(input_size=[3, 224]), "input_size: expected channels, height and width"),
     "an input without end": (changed(input_size=[3, 10**9, 10**9]), "input_size: expected channels"),
@@ -106,6 +108,11 @@ def test_a_hostile_header_is_one_sentence(kind: str) -> None:
     assert fact in message
     assert len(message) < 600
     assert message.isprintable()
+
+
+def test_unusual_means_and_deviations_are_taken() -> None:
+    read = NetworkHeader.read(rules(mean=[-127.5, 0, 65535], std=[1e-3, 1, 65535]), "x.safetensors")
+    assert read.preprocess.mean == (-127.5, 0, 65535)
 
 
 @pytest.mark.parametrize("field", ["format", "model", "num_classes", "class_names", "preprocess", "input_size"])
