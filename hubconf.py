@@ -20,6 +20,7 @@ def _entry_point(name: str, entry: _Entry) -> _Any:
         weights: "str | _os.PathLike[str] | None" = None,
         num_classes: "int | None" = None,
         in_channels: int = 3,
+        output_stride: "int | None" = None,
         device: _Any = None,
     ) -> _Any:
         return _create_model(
@@ -28,6 +29,7 @@ def _entry_point(name: str, entry: _Entry) -> _Any:
             weights=weights,
             num_classes=num_classes,
             in_channels=in_channels,
+            output_stride=output_stride,
             device=device,
         )
 
@@ -44,6 +46,7 @@ def _entry_point(name: str, entry: _Entry) -> _Any:
         weights: A tag ({", ".join(entry.weights)}), or the path of a .safetensors or .pth file.
         num_classes: Another number of classes than {entry.num_classes}: a freshly initialised classifier.
         in_channels: Another number of image channels: the first convolution is adapted.
+        output_stride: How many times smaller than the image the last maps are, 8 or 16 for dense prediction.
         device: Where the network ends up.
 
     Returns:

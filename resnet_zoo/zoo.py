@@ -33,6 +33,7 @@ def create_model(
     weights: str | os.PathLike[str] | None = None,
     num_classes: int | None = None,
     in_channels: int = 3,
+    output_stride: int | None = None,
     device: torch.device | str | None = None,
     manifest: str | os.PathLike[str] | None = None,
 ) -> ResNet:
@@ -51,6 +52,8 @@ def create_model(
             file whose classifier already has that many classes is loaded whole.
         in_channels: Another number of image channels: the first convolution is adapted (see `adapt_input`). A file
             whose first convolution already has that many channels is loaded whole.
+        output_stride: How many times smaller than the image the maps of the last stage are (8 or 16 for dense
+            prediction), see `ResNet.set_output_stride`; ``None`` means the network's own.
         device: Where to put the network: a torch device, or ``auto`` (CUDA, MPS, then CPU).
         manifest: The manifest file of a private zoo; ``None`` means the one in use (``RESNET_ZOO_MANIFEST``).
 
@@ -65,8 +68,8 @@ def create_model(
         WeightsMismatchError: The file is for another network; the error lists the keys and the rows it fits.
         IntegrityError, UnsafeCheckpointError, CheckpointError: As `load_checkpoint`.
         ManifestError: The manifest cannot be read, or breaks a rule.
-        ArgumentError: ``num_classes`` or ``in_channels`` is not positive, ``weights`` were given for a repository or
-            file, or the device is not available.
+        ArgumentError: ``num_classes`` or ``in_channels`` is not positive, the network cannot have ``output_stride``,
+            ``weights`` were given for a repository or file, or the device is not available.
 
     Example:
         >>> model = resnet_zoo.create_model("resnet18_cifar10", pretrained=True).eval()
@@ -84,6 +87,8 @@ def create_model(
             network = open_network(name, weights=weights)
             channels = None if in_channels == 3 else in_channels
             model = network.load(num_classes=num_classes, in_channels=channels)
+    if output_stride is not None:
+        model.set_output_stride(output_stride)
     return model if target is None else model.to(target)
 
 
@@ -94,6 +99,7 @@ def create_feature_extractor(
     pretrained: bool = False,
     weights: str | os.PathLike[str] | None = None,
     in_channels: int = 3,
+    output_stride: int | None = None,
     device: torch.device | str | None = None,
     manifest: str | os.PathLike[str] | None = None,
 ) -> FeatureExtractor:
@@ -108,6 +114,7 @@ def create_feature_extractor(
         pretrained: Load the row's default weights.
         weights: A tag of the row, or the path of a weights file, as in `create_model`.
         in_channels: Another number of image channels, as in `create_model`.
+        output_stride: How many times smaller than the image the last maps are, as in `create_model`.
         device: Where to put it: a torch device, or ``auto`` (CUDA, MPS, then CPU).
         manifest: The manifest file of a private zoo, as in `create_model`.
 
@@ -127,7 +134,14 @@ def create_feature_extractor(
     with use_manifest(manifest):
         if kind_of(name) == "row":  # before anything is fetched
             check_layers(layers, architecture_of(get_entry(str(name))).depths)
-        model = create_model(name, pretrained=pretrained, weights=weights, in_channels=in_channels, device=device)
+        model = create_model(
+            name,
+            pretrained=pretrained,
+            weights=weights,
+            in_channels=in_channels,
+            output_stride=output_stride,
+            device=device,
+        )
     return FeatureExtractor(model, layers=layers)
 
 

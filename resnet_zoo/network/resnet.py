@@ -40,6 +40,12 @@ class BasicBlock(Block):
         """The batch-norm before the addition, whose weight starts at zero."""
         return self.bn2
 
+    def set_stride(self, stride: int, first_dilation: int, dilation: int) -> None:
+        """Change the stride, and the dilation of both convolutions, as timm's ``BasicBlock`` has them."""
+        _restride(self.conv1, stride, first_dilation)
+        _restride(self.conv2, 1, dilation)
+        _restride_shortcut(self.downsample, stride)
+
     def compute(self, x: Tensor) -> Tensor:
         """Return the block's maps for maps ``x``, shapes as the class says."""
         identity = x if self.downsample is None else self.downsample(x)
@@ -71,6 +77,11 @@ class Bottleneck(Block):
         """The batch-norm before the addition, whose weight starts at zero."""
         return self.bn3
 
+    def set_stride(self, stride: int, first_dilation: int, dilation: int) -> None:  # noqa: ARG002
+        """Change the stride and the dilation of the 3x3 convolution, as torchvision's ``Bottleneck`` has them."""
+        _restride(self.conv2, stride, first_dilation)
+        _restride_shortcut(self.downsample, stride)
+
     def compute(self, x: Tensor) -> Tensor:
         """Return the block's maps for maps ``x``, shapes as the class says."""
         identity = x if self.downsample is None else self.downsample(x)
@@ -80,6 +91,23 @@ class Bottleneck(Block):
         out += identity
         out = self.relu(out)  # a bare `return self.relu(out)` would be typed Any
         return out  # noqa: RET504
+
+
+def _restride(convolution: nn.Conv2d, stride: int, dilation: int) -> None:
+    """Change a convolution's stride and dilation; a 3x3 is padded so that its maps keep their size."""
+    convolution.stride = stride, stride
+    convolution.dilation = dilation, dilation
+    convolution.padding = tuple(dilation * (size - 1) // 2 for size in convolution.kernel_size)
+
+
+def _restride_shortcut(shortcut: nn.Module | None, stride: int) -> None:
+    """Change the stride of a projection of either kind."""
+    if not isinstance(shortcut, nn.Sequential):
+        return
+    if isinstance(shortcut[0], nn.Conv2d):
+        _restride(shortcut[0], stride, 1)
+    else:
+        shortcut[0] = _pool(stride)
 
 
 def plain_shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
@@ -93,8 +121,11 @@ def pooled_shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequ
     ``ceil_mode`` keeps odd maps as large as the strided main branch makes them. Without a stride an identity holds
     the pool's place, so that the keys are the same in every stage (timm's keys).
     """
-    pool = nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False) if stride > 1 else nn.Identity()
-    return nn.Sequential(pool, conv1x1(in_channels, out_channels), nn.BatchNorm2d(out_channels))
+    return nn.Sequential(_pool(stride), conv1x1(in_channels, out_channels), nn.BatchNorm2d(out_channels))
+
+
+def _pool(stride: int) -> nn.Module:
+    return nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False) if stride > 1 else nn.Identity()
 
 
 BLOCKS: dict[str, type[BasicBlock | Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
@@ -204,6 +235,34 @@ class ResNet(Trunk):
         """Return logits (N, K), or pooled vectors (N, C') before the classifier, for maps of the last stage."""
         x = torch.flatten(self.avgpool(x), 1)
         return x if pre_logits else self.fc(x)
+
+    def set_output_stride(self, output_stride: int) -> None:
+        """Keep the maps of the last stages larger, for dense prediction; the weights stay and mean the same.
+
+        A stage that would shrink its maps beyond ``output_stride`` does not stride; its 3x3 convolutions, and those of
+        later stages, are dilated instead (Chen et al. 2017, https://arxiv.org/abs/1706.05587). For ImageNet networks 16
+        is torchvision's ``replace_stride_with_dilation=[False, False, True]``, and 8 ``[False, True, True]``. Basic
+        blocks are dilated as timm does, and the shortcuts of ResNetV1D stop pooling. A network file does not keep it.
+
+        Args:
+            output_stride: How many times smaller than the image the last maps are: 4, 8, 16 or 32, and for a network
+                with a CIFAR stem 1, 2, 4 or 8. The last is a network's own.
+
+        Raises:
+            ArgumentError: It is none of these.
+        """
+        total = 1 if isinstance(self.maxpool, nn.Identity) else 4
+        known = [total * factor for factor in (1, 2, 4, 8)]
+        if output_stride not in known:
+            raise ArgumentError(f"Expected an output_stride of {', '.join(map(str, known))}, got {output_stride!r}.")
+        dilation = 1
+        for stride, stage in zip((1, 2, 2, 2), (self.layer1, self.layer2, self.layer3, self.layer4), strict=True):
+            before = dilation
+            if total * stride > output_stride:
+                stride, dilation = 1, dilation * stride
+            total *= stride
+            for index, block in enumerate(stage):
+                block.set_stride(stride if index == 0 else 1, before if index == 0 else dilation, dilation)
 
     def reset_classifier(self, num_classes: int) -> None:
         """Replace the classifier by a fresh one, on the device and of the type of the old one.

@@ -13,7 +13,9 @@ from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.records import Entry
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.network.building import build, build_on_meta
+from resnet_zoo.network.features import FeatureExtractor
 from resnet_zoo.network.resnet import BLOCKS, BasicBlock, Bottleneck, ResNet, stem_convolutions
+from resnet_zoo.zoo import create_model
 from tests.conftest import ENTRIES, NAMES, randomise
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -407,3 +409,42 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+
+
+# --- output stride -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("output_stride", "replaced"), [(8, [False, True, True]), (16, [False, False, True])])
+@pytest.mark.parametrize("name", ["resnet50_in1k", "resnet101_in1k"])
+def test_dilated_maps_are_exactly_those_of_torchvision(name: str, output_stride: int, replaced: list[bool]) -> None:
+    ours = create_model(name, output_stride=output_stride).eval()
+    randomise(ours)
+    theirs = torchvision.models.get_model(name.removesuffix("_in1k"), replace_stride_with_dilation=replaced).eval()
+    theirs.load_state_dict(ours.state_dict(), strict=True)
+    x = torch.randn(2, 3, 72, 65, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(ours(x), theirs(x))
+        maps = ours.forward_features(x)
+    assert maps.shape[2:] == (-(-72 // output_stride), -(-65 // output_stride))
+    assert FeatureExtractor(ours).reductions["stage4"] == output_stride
+
+
+@pytest.mark.parametrize("name", ["resnet18_in1k", "resnet50_in1k", "resnetv1d50_in1k", "resnet18_cifar10"])
+def test_the_output_stride_can_be_set_back(name: str) -> None:
+    model = create_model(name).eval()
+    randomise(model)
+    x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    own = FeatureExtractor(model).reductions["stage4"]
+    with torch.no_grad():
+        expected = model(x)
+        model.set_output_stride(own // 4)
+        assert FeatureExtractor(model).reductions["stage4"] == own // 4
+        assert not torch.equal(model(x), expected)
+        model.set_output_stride(own)
+        assert torch.equal(model(x), expected)
+
+
+@pytest.mark.parametrize(("name", "known"), [("resnet50_in1k", "4, 8, 16, 32"), ("resnet18_cifar10", "1, 2, 4, 8")])
+def test_an_output_stride_that_cannot_be_is_refused(name: str, known: str) -> None:
+    with pytest.raises(ArgumentError, match=f"output_stride of {known}, got 12"):
+        create_model(name, output_stride=12)
