@@ -215,6 +215,17 @@ def test_facts_that_are_damaged_are_another_run(text: str, output: Path) -> None
     begun(output, restart=True)
 
 
+def test_a_process_joins_only_a_run_with_facts_of_the_right_types(output: Path) -> None:
+    facts = begun(output)
+    path = output.with_name("out.npy.partial") / "run.json"
+    with hold_run(output, 1) as run:
+        assert run.join(FACTS) == facts
+        for wrong in ({"num_images": "5"}, {"num_images": None}, {"batch_size": 2.0}, {"images_sha256": 7}, {"x": 1}):
+            path.write_text(json.dumps({**asdict(facts), **wrong}))
+            with pytest.raises(ArgumentError, match="the processes of this run differ"):
+                run.join(FACTS)
+
+
 def test_a_run_of_the_layout_before_is_refused_or_starts_anew(output: Path) -> None:
     """Its files as they were: no layout in the facts, rows without room for a header, in turn with other processes."""
     facts = asdict(begun(output))
