@@ -18,6 +18,7 @@ import resnet_zoo
 ROOT = Path(__file__).parent.parent
 
 FLOORS = [
+    ["shown"],
     ["errors"],
     ["base"],
     ["catalog"],

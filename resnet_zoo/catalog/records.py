@@ -11,6 +11,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from resnet_zoo.errors import ArgumentError, UnknownModelError, UnknownWeightsError
+from resnet_zoo.shown import shown_address
 
 ResizeBackend = Literal["cv2", "pillow", "pillow_bicubic"]
 Stem = Literal["imagenet", "cifar", "deep"]
@@ -144,6 +145,11 @@ class UpstreamOrigin:
     def file_name(self) -> str:
         """The checkpoint's own file name."""
         return PurePosixPath(urlsplit(self.url).path).name
+
+    @property
+    def shown_url(self) -> str:
+        """Its address as it may be shown, without what lets one in."""
+        return shown_address(self.url)
 
 
 @dataclass(frozen=True)

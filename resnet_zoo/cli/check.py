@@ -23,6 +23,7 @@ from resnet_zoo.cli.shell import (
     weights_option,
     with_options,
 )
+from resnet_zoo.shown import shown
 
 
 @click.command(
@@ -164,7 +165,7 @@ def evaluate(
             progress=lambda done, total: progress(name, done, total),
         )
     for reason in result.skipped:
-        click.echo(f"Skipped: {reason}", err=True)
+        click.echo(f"Skipped: {shown(reason)}", err=True)
     if form == "json":
         echo_json({**asdict(result), "top1": result.top1, "top5": result.top5})
     else:

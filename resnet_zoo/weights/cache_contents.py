@@ -16,6 +16,7 @@ from resnet_zoo.catalog.listing import measured_on
 from resnet_zoo.catalog.manifest import current_manifest
 from resnet_zoo.catalog.records import HUB_SCHEME, Entry, RunOrigin, UpstreamOrigin, WeightSet
 from resnet_zoo.errors import ArgumentError, CheckpointError, DownloadError, IntegrityError
+from resnet_zoo.shown import shown_address
 from resnet_zoo.weights.cache import cache_path, lock, object_path
 from resnet_zoo.weights.places import (
     FULL_SHA256_DIGITS,
@@ -25,7 +26,6 @@ from resnet_zoo.weights.places import (
     is_here,
     shipped_weights,
 )
-from resnet_zoo.weights.transfer import shown_address
 
 
 @dataclass(frozen=True)
