@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from os import PathLike
 
-from resnet_zoo.shown import LONGEST_SENTENCE, shown
+from resnet_zoo.base.shown import LONGEST_SENTENCE, shown
 
 WRONG, USAGE, NOT_CHECKED, STOPPED = 1, 2, 3, 130
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
-from resnet_zoo.shown import shown
+from resnet_zoo.base.shown import shown
 
 Progress = Callable[[int, int], None]
 """Called with (done, total); a total of 0 is unknown."""

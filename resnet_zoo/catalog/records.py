@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from resnet_zoo.base.shown import shown_address
 from resnet_zoo.errors import ArgumentError, UnknownModelError, UnknownWeightsError
-from resnet_zoo.shown import shown_address
 
 ResizeBackend = Literal["cv2", "pillow", "pillow_bicubic"]
 Stem = Literal["imagenet", "cifar", "deep"]

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from resnet_zoo.base.progress import progress_bar
+from resnet_zoo.base.shown import shown
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.records import used_with
 from resnet_zoo.checks.report import RUN_CHECKS, exit_code, reports_as_json, reports_as_junit
@@ -23,7 +24,6 @@ from resnet_zoo.cli.shell import (
     weights_option,
     with_options,
 )
-from resnet_zoo.shown import shown
 
 
 @click.command(

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from resnet_zoo.base.shown import LONGEST_SENTENCE, printable, shown, shown_address
 from resnet_zoo.catalog.datasets import official_accuracy
 from resnet_zoo.catalog.listing import DATASET_TITLES, PRINTED
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.records import Entry
 from resnet_zoo.checks.report import RUN_CHECKS, Check, Report, count_statuses
-from resnet_zoo.shown import LONGEST_SENTENCE, printable, shown, shown_address
 
 if TYPE_CHECKING:
     from rich.table import Table

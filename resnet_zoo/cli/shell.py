@@ -15,8 +15,8 @@ from typing import Any
 
 import click
 
+from resnet_zoo.base.shown import LONGEST_SENTENCE, shown
 from resnet_zoo.errors import NOT_CHECKED, ZooError
-from resnet_zoo.shown import LONGEST_SENTENCE, shown
 
 SIGINT_EXIT, SIGPIPE_EXIT = 130, 141
 """What shells report for a program ended by Ctrl-C and by a closed pipe (128 + signal number)."""

@@ -9,12 +9,12 @@ from typing import Any
 import click
 
 from resnet_zoo.base.progress import download_bar
+from resnet_zoo.base.shown import LONGEST_SENTENCE, shown
 from resnet_zoo.catalog.listing import DATASET_TITLES
 from resnet_zoo.catalog.manifest import get_entry, list_models
 from resnet_zoo.cli.output import echo_cache, echo_json, echo_record
 from resnet_zoo.cli.shell import examples, format_option, sentence_of
 from resnet_zoo.errors import NOT_CHECKED, WRONG, ZooError
-from resnet_zoo.shown import LONGEST_SENTENCE, shown
 from resnet_zoo.weights.cache import cache_path
 from resnet_zoo.weights.cache_contents import (
     damaged_files,

@@ -11,9 +11,9 @@ from typing import Any
 
 import click
 
+from resnet_zoo.base.shown import LONGEST_SENTENCE, shown
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.runs.records import LogEpoch, LogLine, LogStep
-from resnet_zoo.shown import LONGEST_SENTENCE, shown
 from resnet_zoo.training.loop import Pace
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from resnet_zoo.base.files import sha256_of, write_atomically
+from resnet_zoo.base.shown import shown_address
 from resnet_zoo.catalog.listing import measured_on
 from resnet_zoo.catalog.manifest import current_manifest
 from resnet_zoo.catalog.records import HUB_SCHEME, Entry, RunOrigin, UpstreamOrigin, WeightSet
 from resnet_zoo.errors import ArgumentError, CheckpointError, DownloadError, IntegrityError
-from resnet_zoo.shown import shown_address
 from resnet_zoo.weights.cache import cache_path, lock, object_path
 from resnet_zoo.weights.places import (
     FULL_SHA256_DIGITS,

@@ -15,10 +15,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from resnet_zoo.base.files import sha256_of
+from resnet_zoo.base.shown import shown
 from resnet_zoo.catalog.manifest import current_manifest
 from resnet_zoo.catalog.records import UpstreamOrigin
 from resnet_zoo.errors import CheckpointError, IntegrityError, UnsafeCheckpointError, WeightsUnavailableError
-from resnet_zoo.shown import shown
 from resnet_zoo.weights.key_layouts import Layout, is_deep, openmmlab_to_ours, renamed
 
 

@@ -19,9 +19,9 @@ from pathlib import Path
 from resnet_zoo.base.files import sha256_of, writing_to
 from resnet_zoo.base.machine import is_offline
 from resnet_zoo.base.progress import Progress, TitledProgress, under_title
+from resnet_zoo.base.shown import shown_address
 from resnet_zoo.catalog.records import HUB_SCHEME, Entry, WeightSet, WeightsFile
 from resnet_zoo.errors import DownloadError, IntegrityError, WeightsUnavailableError, ZooError
-from resnet_zoo.shown import shown_address
 from resnet_zoo.weights import cache
 from resnet_zoo.weights.cache import Pin
 from resnet_zoo.weights.hub_files import HubFile, fetch_hub_file, forget_hub_file

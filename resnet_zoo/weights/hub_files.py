@@ -17,10 +17,10 @@ from typing import Any
 
 from resnet_zoo.base.machine import is_offline
 from resnet_zoo.base.progress import Progress
+from resnet_zoo.base.shown import shown, shown_address
 from resnet_zoo.base.strict_json import is_sha256
 from resnet_zoo.catalog.records import HUB_SCHEME, WeightsFile
 from resnet_zoo.errors import DownloadError, IntegrityError
-from resnet_zoo.shown import shown, shown_address
 
 _BLOB_NAME = re.compile(r"\w[\w.-]*")
 """What an ETag must be like: the client names a file of its cache by it."""

@@ -22,8 +22,8 @@ from urllib.parse import urljoin, urlsplit
 
 from resnet_zoo.base.files import writing_to
 from resnet_zoo.base.progress import Progress
+from resnet_zoo.base.shown import shown, shown_address
 from resnet_zoo.errors import DownloadError
-from resnet_zoo.shown import shown, shown_address
 
 if TYPE_CHECKING:
     import requests

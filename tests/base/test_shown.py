@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from resnet_zoo.shown import LONGEST_NAME, printable, shown, shown_address
+from resnet_zoo.base.shown import LONGEST_NAME, printable, shown, shown_address
 
 
 @pytest.mark.parametrize(
