@@ -148,6 +148,15 @@ def test_a_full_disk_is_an_error_and_what_was_done_counts(tmp_path: Path) -> Non
     assert same(read(log), BATCHES)
 
 
+def test_a_full_disk_is_reported_with_the_folder_of_the_run(tmp_path: Path) -> None:
+    def fill() -> None:
+        with hold_run(tmp_path / "out.npy") as run, RowLog(run.folder, SIX) as log, files_end_at(5):
+            log.append(*BATCHES[0])
+
+    with pytest.raises(OSError, match=r"too large: '.*out\.npy\.partial'"):
+        fill()
+
+
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
     return tmp_path / "out.npy"

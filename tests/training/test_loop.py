@@ -101,7 +101,7 @@ CHANGED_LOGS: dict[str, Callable[[bytes], bytes | None]] = {
 def test_a_training_whose_log_was_changed_is_refused_before_its_first_step(
     tmp_path: Path, change: Callable[[bytes], bytes | None]
 ) -> None:
-    log, lines = stopped_after(tmp_path, 5), []
+    log, lines = stopped_after(tmp_path, 5), list[LogLine]()
     changed = change(log)
     assert changed != log
     (tmp_path / "log.jsonl").write_bytes(changed) if changed is not None else (tmp_path / "log.jsonl").unlink()
