@@ -1,7 +1,7 @@
 """Every error of the package.
 
 A constructor takes facts and passes all of them to ``super().__init__``, so that the error survives pickling
-(data-loader workers, process pools); ``__str__`` builds the sentence a person reads: the fact, expected against got,
+(data-loader workers, process pools); ``_sentence`` builds what a person reads: the fact, expected against got,
 and one next step. ``exit_code`` is the exit code of the ``resnet-zoo`` command: 1 checked and wrong, 2 wrong usage,
 3 could not be checked, 130 stopped by Ctrl-C.
 """
@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from os import PathLike
+
+from resnet_zoo.base.shown import LONGEST_SENTENCE, shown
 
 WRONG, USAGE, NOT_CHECKED, STOPPED = 1, 2, 3, 130
 
@@ -29,6 +31,12 @@ class ZooError(Exception):
     """
 
     exit_code: int = WRONG
+
+    def __str__(self) -> str:
+        return shown(self._sentence(), LONGEST_SENTENCE, keep="\n")
+
+    def _sentence(self) -> str:
+        return super().__str__()
 
 
 class ArgumentError(ZooError, ValueError):
@@ -51,7 +59,7 @@ class UnknownModelError(ZooError, LookupError):
         self.name, self.known = name, tuple(known)
         super().__init__(self.name, self.known)
 
-    def __str__(self) -> str:
+    def _sentence(self) -> str:
         return f"There is no model {self.name!r}.{suggestion(self.name, self.known)} `resnet-zoo list` shows all."
 
 
@@ -70,7 +78,7 @@ class UnknownWeightsError(ZooError, LookupError):
         self.name, self.tag, self.known = name, tag, tuple(known)
         super().__init__(self.name, self.tag, self.known)
 
-    def __str__(self) -> str:
+    def _sentence(self) -> str:
         return (
             f"{self.name} has no weights {self.tag!r}, and no file has that path."
             f"{suggestion(self.tag, self.known)} Pass one of the tags ({', '.join(self.known)}) "
@@ -92,7 +100,7 @@ class UnknownLayerError(ZooError, LookupError):
         self.layer, self.known = layer, tuple(known)
         super().__init__(self.layer, self.known)
 
-    def __str__(self) -> str:
+    def _sentence(self) -> str:
         return f"There is no layer {self.layer!r}.{suggestion(self.layer, self.known)} Known: {', '.join(self.known)}."
 
 
@@ -110,8 +118,8 @@ class ManifestError(ZooError, ValueError):
         self.path, self.row, self.field, self.why = str(path), row, field, why
         super().__init__(self.path, row, field, why)
 
-    def __str__(self) -> str:
-        place = ", ".join(f"{kind} {name}" for kind, name in (("row", self.row), ("field", self.field)) if name)
+    def _sentence(self) -> str:
+        place = ", ".join(f"{kind} {shown(name)}" for kind, name in (("row", self.row), ("field", self.field)) if name)
         return f"{self.path}: {place + ': ' if place else ''}{self.why}"
 
 
@@ -130,7 +138,7 @@ class WeightsUnavailableError(ZooError):
         self.name, self.tag, self.why = name, tag, why
         super().__init__(name, tag, why)
 
-    def __str__(self) -> str:
+    def _sentence(self) -> str:
         return f"No weights {self.tag!r}{' for ' + self.name if self.name else ''}: {self.why}"
 
 
@@ -156,7 +164,7 @@ class DownloadError(ZooError):
             self.exit_code = WRONG
         super().__init__(self.attempts, next_step, has_wrong_bytes)
 
-    def __str__(self) -> str:
+    def _sentence(self) -> str:
         tried = "; ".join(f"{source}: {answer}" for source, answer in self.attempts.items())
         return f"Every source failed ({tried}). {self.next_step}"
 
@@ -179,7 +187,7 @@ class IntegrityError(DownloadError):
         self.next_step = "Fetch it again from its source; it was not used."
         ZooError.__init__(self, self.path, expected, actual, note)
 
-    def __str__(self) -> str:
+    def _sentence(self) -> str:
         fact = f"{self.path} is not the file it should be: expected sha256 {self.expected}, got {self.actual}."
         return " ".join(filter(None, (fact, self.next_step, self.note)))
 
@@ -198,7 +206,7 @@ class PublishError(ZooError):
         self.repository, self.why = repository, why
         super().__init__(repository, why)
 
-    def __str__(self) -> str:
+    def _sentence(self) -> str:
         return f"Publishing to {self.repository} failed: {self.why}"
 
 
@@ -220,7 +228,7 @@ class ExportError(ZooError):
         self.difference, self.tolerance = difference, tolerance
         super().__init__(self.path, output, batch_size, difference, tolerance)
 
-    def __str__(self) -> str:
+    def _sentence(self) -> str:
         return (
             f"{self.path} was not written: for a batch of {self.batch_size} its {self.output} differ from the "
             f"network's by {self.difference:.2g}, expected at most {self.tolerance:g}. Update torch and the export "
@@ -244,7 +252,7 @@ class CheckpointError(ZooError, ValueError):
         self.path, self.why = str(path), why
         super().__init__(self.path, why)
 
-    def __str__(self) -> str:
+    def _sentence(self) -> str:
         return f"{self.path} cannot be read as a checkpoint: {self.why}"
 
 
@@ -260,10 +268,10 @@ class UnsafeCheckpointError(CheckpointError):
         super().__init__(path, found)
         self.found = found
 
-    def __str__(self) -> str:
+    def _sentence(self) -> str:
         return (
-            f"{self.path} was refused: it asks for {self.found!r}, and a checkpoint may hold only tensors and plain "
-            "values. Nothing in it was run. Get the weights from a source you trust."
+            f"{self.path} was refused: it asks for {shown(self.found)!r}, and a checkpoint may hold only tensors and "
+            "plain values. Nothing in it was run. Get the weights from a source you trust."
         )
 
 
@@ -293,17 +301,10 @@ class WeightsMismatchError(ZooError, RuntimeError):
         self.fits = tuple(fits)
         super().__init__(name, source, self.missing, self.unexpected, self.shapes, self.fits)
 
-    def __str__(self) -> str:
+    def _sentence(self) -> str:
         shapes = [f"{key} (expected {list(want)}, got {list(got)})" for key, (want, got) in self.shapes.items()]
-        parts = [
-            f"{title}: {_shortened(items)}"
-            for title, items in (
-                ("missing", self.missing),
-                ("unexpected", self.unexpected),
-                ("wrong shape", shapes),
-            )
-            if items
-        ]
+        kinds = {"missing": self.missing, "unexpected": self.unexpected, "wrong shape": tuple(shapes)}
+        parts = [f"{kind}: {_shortened(items)}" for kind, items in kinds.items() if items]
         advice = (
             f"The file fits {' and '.join(self.fits)}: load it under that name."
             if self.fits
@@ -327,7 +328,7 @@ class RunError(ZooError):
         self.path, self.place, self.why = str(path), place, why
         super().__init__(self.path, place, why)
 
-    def __str__(self) -> str:
+    def _sentence(self) -> str:
         return f"{self.path}: {self.place + ': ' if self.place else ''}{self.why}"
 
 
@@ -350,7 +351,7 @@ class TrainingStopped(TrainingError):  # noqa: N818  # not a fault: somebody ask
         self.folder = str(folder)
         super().__init__(self.folder)
 
-    def __str__(self) -> str:
+    def _sentence(self) -> str:
         return f"Stopped; a snapshot is in {self.folder}. Run the same command again to resume."
 
 
@@ -369,7 +370,7 @@ class NonFiniteLossError(TrainingError):
         self.folder, self.step, self.loss = str(folder), step, loss
         super().__init__(self.folder, step, loss)
 
-    def __str__(self) -> str:
+    def _sentence(self) -> str:
         return (
             f"The loss of step {self.step} is {self.loss}, so training cannot continue. {self.folder} keeps its last "
             "good snapshot. Lower the learning rate (--set lr=…, or --lr), or train in a different precision."
@@ -396,4 +397,4 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 def _shortened(items: Iterable[str]) -> str:
     items = list(items)
     rest = len(items) - _SHOWN_KEYS
-    return ", ".join(items[:_SHOWN_KEYS]) + (f" and {rest} more" if rest > 0 else "")
+    return ", ".join(map(shown, items[:_SHOWN_KEYS])) + (f" and {rest} more" if rest > 0 else "")

@@ -232,6 +232,44 @@ def test_a_long_list_of_keys_is_shortened_and_counted() -> None:
     assert "unexpected" not in text
 
 
+ESCAPES = "\x1b[31m\x9b\u202e"
+
+OF_OTHERS: list[ZooError] = [
+    ManifestError("m.json", ESCAPES, ESCAPES + 10**6 * "f", "unknown field"),
+    DownloadError({"https://a.test/x": f"the server answered HTTP 500 {ESCAPES}"}),
+    CheckpointError("x.pth", f"expected a state dict of tensors, but {ESCAPES} is not one."),
+    UnsafeCheckpointError("x.pth", ESCAPES + 10**6 * "g"),
+    WeightsMismatchError("row", ESCAPES, [10**6 * "k"], [ESCAPES], {10**6 * "s" + ESCAPES: ((1,), (2,))}),
+    RunError("log.jsonl", ESCAPES, "x"),
+    DatasetError(f"{ESCAPES}.jpg is not an image" + 10**6 * "!"),
+    PublishError("owner/name", ESCAPES),
+    ZooError(ESCAPES),
+]
+
+
+@pytest.mark.parametrize("error", OF_OTHERS, ids=lambda error: type(error).__name__)
+def test_text_of_others_is_printable_and_short_in_every_message(error: ZooError) -> None:
+    assert str(error).isprintable()
+    assert "\\x1b[31m" in str(error)
+    assert len(str(error)) < 6000
+    assert "\x1b" in str(vars(error).values()) or "\\x1b" in repr(error.args)  # the facts stay as they are
+
+
+def test_no_message_says_the_secrets_of_an_address() -> None:
+    address = "http://alice:hunter2@host/x?sign=hunter2"
+    for error in (
+        ManifestError("m.json", "", "base_urls.0", f"expected an https URL, got {address!r}"),
+        DownloadError({address: f"for url: {address}"}),
+        IntegrityError(address, "00", "11"),
+    ):
+        assert "http://host/x" in str(error)
+        assert "hunter2" not in str(error)
+
+
+def test_the_lines_of_a_worker_s_error_stay_lines() -> None:
+    assert str(DatasetError("Caught in a worker.\nTraceback:\n  x")) == "Caught in a worker.\nTraceback:\n  x"
+
+
 def test_a_mismatch_that_fits_no_row_says_so() -> None:
     assert "It fits no other row" in str(WeightsMismatchError("row", "file", ["a"], [], {}))
 

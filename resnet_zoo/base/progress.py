@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
+from resnet_zoo.base.shown import shown
+
 Progress = Callable[[int, int], None]
 """Called with (done, total); a total of 0 is unknown."""
 
@@ -45,7 +47,7 @@ def _bars(*columns: str) -> Iterator[TitledProgress]:
 
         def draw(title: str, done: int, total: int) -> None:
             if title not in tasks:
-                tasks[title] = bars.add_task(title)
+                tasks[title] = bars.add_task(shown(title))
             bars.update(tasks[title], completed=done, total=total or None)
 
         yield draw

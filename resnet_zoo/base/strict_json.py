@@ -20,6 +20,9 @@ class WrongValueError(Exception):
         super().__init__(where, why)
         self.where, self.why = where, why
 
+    def __str__(self) -> str:
+        return ": ".join(filter(None, (".".join(map(str, self.where)), self.why)))
+
 
 def object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Refuse a key given twice, of which JSON readers silently keep the last; for ``object_pairs_hook``."""

@@ -123,7 +123,7 @@ def _describe_origin(origin: UpstreamOrigin | PageOrigin | RunOrigin) -> str:
         hashed = f"sha256 {known}" if len(known) == 64 else f"sha256 begins {known}: {4 * len(known)}-bit pin"
         size = f", {witness.size_bytes} bytes" if witness and witness.size_bytes else ""
         seen = f"{size}; {witness.source}, {witness.date}" if witness else ""
-        return f"{origin.url} ({hashed}{seen})"
+        return f"{origin.shown_url} ({hashed}{seen})"
     return f"recipe {origin.recipe}, run {origin.run}"
 
 
@@ -194,7 +194,7 @@ def as_markdown(entries: Iterable[Entry]) -> str:
         published = entry.published
         links = [f"[config]({published.config_url})"]
         origins = [weights.origin for weights in entry.weights.values() if not weights.published]
-        links += [f"[checkpoint]({origin.url})" for origin in origins if isinstance(origin, UpstreamOrigin)]
+        links += [f"[checkpoint]({origin.shown_url})" for origin in origins if isinstance(origin, UpstreamOrigin)]
         links.append(f"[log]({published.log_url})")
         printed = (getattr(published, key) for key in PRINTED)
         lines.append(_markdown_row((f"`{entry.name}`", DATASET_TITLES[entry.dataset], *printed, " · ".join(links))))

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from resnet_zoo.base.shown import shown_address
 from resnet_zoo.errors import ArgumentError, UnknownModelError, UnknownWeightsError
 
 ResizeBackend = Literal["cv2", "pillow", "pillow_bicubic"]
@@ -144,6 +145,11 @@ class UpstreamOrigin:
     def file_name(self) -> str:
         """The checkpoint's own file name."""
         return PurePosixPath(urlsplit(self.url).path).name
+
+    @property
+    def shown_url(self) -> str:
+        """Its address as it may be shown, without what lets one in."""
+        return shown_address(self.url)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -247,7 +248,7 @@ def _copy_small_files(run: Run, target: Path, written: list[Path]) -> None:
     target.mkdir(exist_ok=True)
     for name in _SMALL_FILES:
         if (run.folder / name).is_file():
-            shutil.copyfile(run.folder / name, target / name)
+            write_atomically(target / name, partial(shutil.copyfile, run.folder / name))
 
 
 def _enter(

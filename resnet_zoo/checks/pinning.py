@@ -97,11 +97,11 @@ def _pinned(origin: UpstreamOrigin, pin: Pin) -> UpstreamOrigin:
     checkpoint = load_checkpoint(object_path(pin.object_sha256), sha256=pin.object_sha256)
     named = checkpoint.header.get("source_sha256", "")
     if named != pin.sha256:
-        raise IntegrityError(f"{origin.url}, as pinned in the cache", named, pin.sha256)
-    if origin.sha256_prefix != pin.sha256 and pin.url != origin.url:
+        raise IntegrityError(f"{origin.shown_url}, as pinned in the cache", named, pin.sha256)
+    if origin.sha256_prefix != pin.sha256 and pin.url != origin.shown_url:
         raise ArgumentError(
-            f"{origin.url} was fetched from {pin.url}, which only the {len(origin.sha256_prefix)} digits in its name "
-            "vouch for. Remove it (`resnet-zoo cache rm`), and fetch it without --mirror."
+            f"{origin.shown_url} was fetched from {pin.url}, which only the {len(origin.sha256_prefix)} digits in its "
+            "name vouch for. Remove it (`resnet-zoo cache rm`), and fetch it without --mirror."
         )
     return UpstreamOrigin(origin.url, pin.sha256, witness_of(origin, pin))
 
@@ -110,7 +110,7 @@ def witness_of(origin: UpstreamOrigin, pin: Pin) -> Witness:
     """Return who saw a checkpoint; who vouched for its whole hash before stays."""
     if origin.witness is not None:
         return replace(origin.witness, size_bytes=pin.size_bytes)
-    place = "its address" if pin.url == origin.url else "a mirror"
+    place = "its address" if pin.url == origin.shown_url else "a mirror"
     return Witness(pin.size_bytes, pin.date, f"fetched from {place}")
 
 

@@ -174,7 +174,7 @@ def _source_sha256(entry: Entry, tag: str, header: Mapping[str, str]) -> str | N
     if "source_sha256" not in header:
         raise WeightsUnavailableError(entry.name, tag, "its file does not name the checkpoint it was converted from.")
     if not header["source_sha256"].startswith(origin.sha256_prefix):
-        raise IntegrityError(origin.url, origin.sha256_prefix, header["source_sha256"])
+        raise IntegrityError(origin.shown_url, origin.sha256_prefix, header["source_sha256"])
     return header["source_sha256"]
 
 

@@ -130,7 +130,7 @@ def reports_as_json(reports: Sequence[Report]) -> dict[str, Any]:
 
 
 def reports_as_junit(reports: Sequence[Report]) -> str:
-    """Return reports as JUnit XML: a suite per row, ``not checked`` as skipped."""
+    """Return reports as JUnit XML in ASCII: a suite per row, ``not checked`` as skipped."""
     statuses = count_statuses(reports)
     root = ElementTree.Element("testsuites", {"name": "resnet-zoo verify"} | _junit_counts(statuses))
     for report in reports:
@@ -145,7 +145,7 @@ def reports_as_junit(reports: Sequence[Report]) -> str:
             elif check.status == "not checked":
                 ElementTree.SubElement(case, "skipped", message=_printable(check.detail))
     ElementTree.indent(root)
-    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode")
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root).decode()
 
 
 def _printable(text: str) -> str:

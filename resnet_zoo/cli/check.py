@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from resnet_zoo.base.progress import progress_bar
+from resnet_zoo.base.shown import shown
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.records import used_with
 from resnet_zoo.checks.report import RUN_CHECKS, exit_code, reports_as_json, reports_as_junit
@@ -164,7 +165,7 @@ def evaluate(
             progress=lambda done, total: progress(name, done, total),
         )
     for reason in result.skipped:
-        click.echo(f"Skipped: {reason}", err=True)
+        click.echo(f"Skipped: {shown(reason)}", err=True)
     if form == "json":
         echo_json({**asdict(result), "top1": result.top1, "top5": result.top5})
     else:

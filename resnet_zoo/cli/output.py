@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
+import math
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from resnet_zoo.base.shown import LONGEST_SENTENCE, printable, shown, shown_address
 from resnet_zoo.catalog.datasets import official_accuracy
 from resnet_zoo.catalog.listing import DATASET_TITLES, PRINTED
 from resnet_zoo.catalog.manifest import get_entry
@@ -30,7 +33,30 @@ if TYPE_CHECKING:
 
 def echo_json(value: Any) -> None:
     """Write JSON to stdout."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    click.echo(as_json(value, indent=2))
+
+
+def as_json(value: Any, *, indent: int | None = None) -> str:
+    """Return JSON that every reader takes, whatever stdout is, and that says no secrets of addresses.
+
+    JSON is UTF-8 (RFC 8259): for a stdout in another encoding all beyond ASCII is written as escapes, and so it is
+    where text holds codes that a terminal would obey.
+    """
+    plain = _plain(value)
+    text = json.dumps(plain, indent=indent, ensure_ascii=False, allow_nan=False)
+    encoding = codecs.lookup(getattr(sys.stdout, "encoding", None) or "ascii").name
+    return text if encoding == "utf-8" and printable(text, keep="\n") == text else json.dumps(plain, indent=indent)
+
+
+def _plain(value: Any) -> Any:
+    """Return plain JSON values; a number that is not finite, for which JSON has no word, is null."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return shown_address(value) if isinstance(value, str) else value
 
 
 def new_table(*headers: str) -> Table:
@@ -67,7 +93,8 @@ def echo_record(record: Mapping[str, Any]) -> None:
     table = new_table("", "")
     table.show_header = False
     for key, value in record.items():
-        table.add_row(key, Text(", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)))
+        text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+        table.add_row(Text(shown(key)), Text(shown(text, LONGEST_SENTENCE)))
     echo_table(table)
 
 
@@ -89,7 +116,7 @@ def echo_weight_sets(sets: Sequence[WeightFacts]) -> None:
         mark = "*" if found.is_default else ""
         usual = found.tested[0] if found.tested else None
         accuracy = (usual.top1, str(usual.size)) if usual else ("-", "-")
-        table.add_row(found.model, f"{found.weights}{mark}", *accuracy, str(found.pin_bits), found.place)
+        table.add_row(found.model, f"{found.weights}{mark}", *accuracy, str(found.pin_bits), shown(found.place))
     echo_table(table)
 
 
@@ -100,30 +127,43 @@ def echo_predictions(predictions: Sequence[Prediction]) -> None:
     table = new_table("Image", ">Probability", ">Label", "Class")
     for prediction in predictions:
         for rank, found in enumerate(prediction.classes):
-            title = "" if rank else prediction.image
-            table.add_row(Text(title), f"{found.probability:.4f}", str(found.label), Text(found.name))
+            title = "" if rank else shown(prediction.image, LONGEST_SENTENCE)
+            table.add_row(Text(title), f"{found.probability:.4f}", str(found.label), Text(shown(found.name)))
     echo_table(table)
 
 
 def echo_predictions_as_lines(predictions: Iterable[Prediction]) -> None:
     """Write each prediction as JSON on a line of its own, as soon as it is there."""
     for prediction in predictions:
-        click.echo(json.dumps(asdict(prediction), ensure_ascii=False))
+        click.echo(as_json(asdict(prediction)))
 
 
 def echo_predictions_as_csv(predictions: Iterable[Prediction]) -> None:
-    """Write predictions as CSV, a line per class, each as soon as it is there."""
+    """Write predictions as CSV, a line per class, each as soon as it is there.
+
+    A spreadsheet would compute text that begins like a formula: such a path is written with ``./`` before it, which
+    leads to the same file, and such a name of a class with an apostrophe.
+    """
     header = ("image", "rank", "label", "name", "probability")
-    click.echo(_csv_line(header), nl=False)
+    _echo_csv(header)
     for prediction in predictions:
+        image = f"./{prediction.image}" if prediction.image.startswith(_FORMULA) else prediction.image
         for rank, found in enumerate(prediction.classes, start=1):
-            click.echo(_csv_line((prediction.image, rank, found.label, found.name, found.probability)), nl=False)
+            name = f"'{found.name}" if found.name.startswith(_FORMULA) else found.name
+            _echo_csv((image, rank, found.label, name, found.probability))
 
 
-def _csv_line(values: Sequence[object]) -> str:
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""How text begins that spreadsheets take for a formula (OWASP, CSV injection)."""
+
+
+def _echo_csv(values: Sequence[object]) -> None:
+    """Write a line of CSV; on a terminal without codes that it would obey, in a pipe with every byte of a name."""
+    if sys.stdout is not None and sys.stdout.isatty():
+        values = [printable(value) if isinstance(value, str) else value for value in values]
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(values)
-    return text.getvalue()
+    csv.writer(text, lineterminator="\r\n").writerow(values)  # the writer quotes what is in a line's end: \r, too
+    click.echo(text.getvalue().removesuffix("\r\n"), color=True)  # color: or click takes codes out of names
 
 
 def echo_cache(files: Sequence[CachedFile]) -> None:
@@ -172,11 +212,11 @@ def echo_reports(reports: Sequence[Report]) -> None:
         for check in report.checks:
             if check.status == "failed":
                 sentence = "; ".join(filter(None, (check.numbers, check.detail)))
-                click.echo(f"FAILED {report.name} {check.name}: {sentence}")
+                click.echo(f"FAILED {report.name} {check.name}: {shown(sentence, LONGEST_SENTENCE)}")
     reasons = {check.detail for report in reports for check in report.checks if check.status == "not checked"}
     if len(reports) == 1:
         for reason in sorted(reasons):
-            click.echo(f"Not checked: {reason}", err=True)
+            click.echo(f"Not checked: {shown(reason, LONGEST_SENTENCE)}", err=True)
     elif reasons:
         click.echo("Not checked: `resnet-zoo verify NAME` says why for a row; --format json for all.", err=True)
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from resnet_zoo.base.shown import LONGEST_SENTENCE, shown
 from resnet_zoo.errors import NOT_CHECKED, ZooError
 
 SIGINT_EXIT, SIGPIPE_EXIT = 130, 141
@@ -25,7 +26,7 @@ class Failure(click.ClickException):
     """An error for the person at the terminal: one sentence and an exit code."""
 
     def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
+        super().__init__(shown(message, LONGEST_SENTENCE, keep="\n"))
         self.exit_code: int = code  # type: ignore[misc]  # click declares it for the class only
 
 
@@ -59,8 +60,7 @@ class _Sentences(click.Command):
                 ctx.exit(SIGPIPE_EXIT)
             if ctx.params["debug"]:
                 raise
-            what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-            raise Failure(f"{what}. Check the path and its permissions.", NOT_CHECKED) from error
+            raise Failure(sentence_of(error), NOT_CHECKED) from error
 
 
 class ZooCommand(_Sentences):
@@ -80,6 +80,14 @@ class ZooGroup(_Sentences, click.Group):
             hint = f" Did you mean {' or '.join(close)}?" if close else ""
             raise click.UsageError(f"There is no command {args[0]!r}.{hint}", ctx)
         return super().resolve_command(ctx, args)
+
+
+def sentence_of(error: OSError) -> str:
+    """Say what the operating system refused and where, and what to do about it."""
+    is_full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None))
+    place = error.filename2 or error.filename or ("standard output" if is_full else None)
+    what = f"{place}: {error.strerror}" if place else str(error)
+    return f"{what}. {'Make room there, and run it again' if is_full else 'Check the path and its permissions'}."
 
 
 def _discard_stdout() -> None:

@@ -33,6 +33,7 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
+from resnet_zoo.base.files import writing_to
 from resnet_zoo.base.strict_json import WrongValueError, decode
 from resnet_zoo.base.unfinished import Facts, begin_or_go_on, changes_between, hold, read_facts
 from resnet_zoo.errors import ArgumentError, DatasetError
@@ -161,14 +162,14 @@ class PartialRun:
         Raises:
             ArgumentError: They are not those of the run, or its folder cannot be seen from here.
         """
-        stored = read_facts(self.facts_path) or {}
-        images = {key: stored.get(key) for key in ("num_images", "images_sha256")}
-        if stored != {**asdict(mine), **images}:
-            raise ArgumentError(
-                f"{self.folder}: the processes of this run differ, or do not share this folder. Give all of them the "
-                "same network, options and output."
-            )
-        return RunFacts(**stored)
+        with contextlib.suppress(WrongValueError):
+            stored: RunFacts = decode(RunFacts, read_facts(self.facts_path), ())
+            if stored == replace(mine, num_images=stored.num_images, images_sha256=stored.images_sha256):
+                return stored
+        raise ArgumentError(
+            f"{self.folder}: the processes of this run differ, or do not share this folder. Give all of them the "
+            "same network, options and output."
+        )
 
     def _list_images(self, images: Iterable[str]) -> tuple[int, str]:
         """Write the list of images and return their number and fingerprint."""
@@ -215,7 +216,8 @@ def hold_run(output: Path, rank: int = 0) -> Iterator[PartialRun]:
     held = contextlib.ExitStack()
     held.enter_context(hold(run.folder / f"rank{rank}.lock", refusal))
     try:
-        yield run
+        with writing_to(run.folder):
+            yield run
     finally:
         held.close()
         if rank == 0 and not run.facts_path.exists():  # nothing was begun, or all is done

@@ -187,7 +187,7 @@ def is_complete(line: bytes) -> bool:
     """Tell whether a log's last line is complete."""
     try:
         json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from resnet_zoo.base.files import writing_to
 from resnet_zoo.errors import ArgumentError
 
 MARKER_NAME = ".resnet-zoo-site"
@@ -79,4 +80,5 @@ def _write_files(folder: Path, files: Mapping[str, bytes]) -> None:
     for address, content in files.items():
         path = folder / address
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        with writing_to(path):
+            path.write_bytes(content)

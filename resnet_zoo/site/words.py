@@ -197,7 +197,7 @@ def _origin_links(tag: str, weights: WeightSet, trainings: Sequence[Training]) -
         if (seen := origin.witness) is not None:
             size = f", and {seen.size_bytes:,} bytes" if seen.size_bytes else ""
             pin += f"{size}: {seen.source}, {seen.date}"
-        yield Link("Upstream checkpoint", f"the manifest knows {pin}", origin.url, origin.sha256_prefix)
+        yield Link("Upstream checkpoint", f"the manifest knows {pin}", origin.shown_url, origin.sha256_prefix)
         return
     if isinstance(origin, PageOrigin):
         yield Link("Described by its publisher", "who trained these weights", origin.page)

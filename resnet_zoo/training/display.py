@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from resnet_zoo.base.shown import LONGEST_SENTENCE, shown
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.runs.records import LogEpoch, LogLine, LogStep
 from resnet_zoo.training.loop import Pace
@@ -50,6 +51,7 @@ class Console:
 
     def say(self, sentence: str) -> None:
         """Write a sentence, above the bar if there is one."""
+        sentence = shown(sentence, LONGEST_SENTENCE)
         if self.bar:
             self.bar.console.print(sentence, highlight=False, markup=False)
         else:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,8 +20,8 @@ from torch import Tensor
 
 from resnet_zoo.base.processes import Processes
 from resnet_zoo.catalog.recipes import Recipe, image_size, learning_rate
-from resnet_zoo.errors import NonFiniteLossError, TrainingError, TrainingStopped
-from resnet_zoo.runs.folder import format_line
+from resnet_zoo.errors import NonFiniteLossError, RunError, TrainingError, TrainingStopped
+from resnet_zoo.runs.folder import format_line, read_log
 from resnet_zoo.runs.records import LOG_NAME, LogChange, LogEpoch, LogLine, LogResume, LogStep
 from resnet_zoo.training.held_images import TrainingImages
 from resnet_zoo.training.learner import Learner
@@ -134,8 +135,11 @@ class Loop:
     def _load(self) -> Position | None:
         """Load the newest checkpoint, if there is one, and cut the log off there: the rest happens again."""
         (self.folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-        found = load_newest(self.folder / CHECKPOINTS, self.learner, self.say)
-        with (self.folder / LOG_NAME).open("ab") as log:
+        path = self.folder / LOG_NAME
+        path.touch()
+        check_log = partial(_check_log, path, path.read_bytes())
+        found = load_newest(self.folder / CHECKPOINTS, self.learner, self.say, check_log)
+        with path.open("ab") as log:
             log.truncate(found.log_bytes if found else 0)
         return found
 
@@ -271,6 +275,25 @@ class Loop:
             with (self.folder / LOG_NAME).open("a", encoding="utf-8") as file:
                 file.write(format_line(line))
             self.on_line(line)
+
+
+def _check_log(path: Path, content: bytes, position: Position) -> None:
+    """Check that a log still begins with what it held at a position; a training with another ends without a result.
+
+    Raises:
+        RunError: It is shorter, or holds something else.
+    """
+    if len(content) < position.log_bytes:
+        why = f"expected at least the {position.log_bytes} bytes it had at step {position.step}, got {len(content)}"
+        raise RunError(path, "", why)
+    text = content[: position.log_bytes].decode(errors="backslashreplace")  # which JSON does not take
+    log = read_log(path, text)
+    steps, epochs = [line.step for line in log.steps], [line.epoch for line in log.epochs]
+    counts = (len(steps), len(epochs))
+    is_whole = counts == (position.step, position.epoch) and text[-1:] in ("", "\n")
+    if not is_whole or steps != list(range(counts[0])) or epochs != list(range(counts[1])):
+        expected = f"{position.step} steps and {position.epoch} epochs in {position.log_bytes} bytes"
+        raise RunError(path, "", f"expected the {expected} that were written to it; it was changed since")
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -17,6 +18,8 @@ from pathlib import Path
 import torch
 
 from resnet_zoo.base.files import sha256_of, write_atomically
+from resnet_zoo.base.strict_json import WrongValueError, decode, expect
+from resnet_zoo.errors import RunError, TrainingError
 from resnet_zoo.training.learner import Learner
 from resnet_zoo.weights.checkpoint import read_safetensors
 from resnet_zoo.weights.convert import safetensors_bytes
@@ -80,15 +83,25 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted((path for path in folder.glob("step-*.safetensors") if _NAME.fullmatch(path.name)), reverse=True)
 
 
-def load_newest(folder: Path, learner: Learner, say: Callable[[str], None]) -> Position | None:
+def load_newest(
+    folder: Path,
+    learner: Learner,
+    say: Callable[[str], None],
+    check_log: Callable[[Position], None] = lambda _: None,
+) -> Position | None:
     """Put the newest whole checkpoint into a learner and return its position; ``None`` if there is none.
 
     Args:
         folder: The checkpoints.
         learner: Of the same row and recipe.
-        say: Called with a sentence about every checkpoint that is skipped: unreadable, damaged, or not of such a
-            learner.
+        say: Called with a sentence about every checkpoint that is skipped: unreadable, damaged, not of such a
+            learner, or without its log.
+        check_log: Raises a `RunError` where the log is not the one that a position was saved with.
+
+    Raises:
+        TrainingError: There are whole checkpoints, and none of them has its log.
     """
+    lost: RunError | None = None
     for path in list_checkpoints(folder):
         try:
             digest = sha256_of(path)
@@ -99,20 +112,41 @@ def load_newest(folder: Path, learner: Learner, say: Callable[[str], None]) -> P
             say(f"{path} is damaged; skipping it.")
             continue
         try:
-            return _restore(learner, path)
-        except (ValueError, TypeError, KeyError) as error:
+            return _restore(learner, path, check_log)
+        except RunError as error:
+            lost = lost or error
+            say(f"{path} cannot be resumed from ({error}); skipping it.")
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError, WrongValueError) as error:
             say(f"{path} is not a snapshot of this training ({error}); skipping it.")
+    if lost is not None:
+        raise TrainingError(
+            f"{lost}. Restore the file to resume, or start over (reproduce.py --new, finetune --force)."
+        )
     return None
 
 
-def _restore(learner: Learner, path: Path) -> Position:
+def _restore(learner: Learner, path: Path, check_log: Callable[[Position], None]) -> Position:
     saved, header = read_safetensors(path)
-    position = Position(**json.loads(header["position"]))
+    position: Position = decode(Position, json.loads(header["position"]), ())
+    _check(position)
     state = learner.state()
     for name, tensor in state.items():  # everything is checked before anything is overwritten
-        if name not in saved or saved[name].shape != tensor.shape:
-            raise ValueError(f"{name} is missing or has a different shape")
+        if name not in saved or (saved[name].shape, saved[name].dtype) != (tensor.shape, tensor.dtype):
+            raise ValueError(f"{name} is missing, or has a different shape or type")
+    check_log(position)
     with torch.no_grad():
         for name, tensor in state.items():
             tensor.copy_(saved[name])
     return position
+
+
+def _check(position: Position) -> None:
+    """Check that a training can stand at a position.
+
+    Raises:
+        WrongValueError: It cannot.
+    """
+    for name, value in asdict(position).items():
+        expect(0 <= value < math.inf, "a finite number of at least 0", value, (name,))
+    for name in ("images", "epoch_seconds") if position.epoch_step else ():
+        expect(getattr(position, name) > 0, "a positive number", getattr(position, name), (name,))

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from resnet_zoo.base.files import sha256_of, write_atomically
+from resnet_zoo.base.files import sha256_of, write_atomically, writing_to
 from resnet_zoo.base.strict_json import WrongValueError, decode, expect_sha256
 from resnet_zoo.errors import CheckpointError, DownloadError
 
@@ -82,7 +82,7 @@ def add_object(source: Path, sha256: str) -> Path:
     """Move a checked file into the cache under its sha256 and return its place."""
     target = object_path(sha256)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with source.open("r+b") as file:  # Windows flushes only what may be written
+    with writing_to(source), source.open("r+b") as file:  # Windows flushes only what may be written
         os.fsync(file.fileno())
     source.replace(target)
     drop_part(source)
@@ -115,7 +115,7 @@ def read_pin(source_name: str) -> Pin | None:
             expect_sha256(digest, ("sha256",))
     except FileNotFoundError:
         return None
-    except (ValueError, WrongValueError) as error:
+    except (ValueError, RecursionError, WrongValueError) as error:
         path = _pin_path(source_name)
         raise CheckpointError(
             path, f"it is not a record of a download ({error}). Remove it to fetch it again."

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from resnet_zoo.base.files import sha256_of, write_atomically
+from resnet_zoo.base.shown import shown_address
 from resnet_zoo.catalog.listing import measured_on
 from resnet_zoo.catalog.manifest import current_manifest
 from resnet_zoo.catalog.records import HUB_SCHEME, Entry, RunOrigin, UpstreamOrigin, WeightSet
@@ -25,7 +26,6 @@ from resnet_zoo.weights.places import (
     is_here,
     shipped_weights,
 )
-from resnet_zoo.weights.transfer import shown_address
 
 
 @dataclass(frozen=True)

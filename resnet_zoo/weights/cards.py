@@ -123,7 +123,7 @@ def _file(entry: Entry, tag: str, weights: WeightSet) -> tuple[str, ...]:
 def _source(entry: Entry, tag: str, weights: WeightSet) -> tuple[str, ...]:
     origin = weights.origin
     if isinstance(origin, UpstreamOrigin):
-        return (f"`{entry.name}`", tag, origin.url, f"`{origin.sha256_prefix}`")
+        return (f"`{entry.name}`", tag, origin.shown_url, f"`{origin.sha256_prefix}`")
     if isinstance(origin, PageOrigin):
         return (f"`{entry.name}`", tag, origin.page, "-")
     return (f"`{entry.name}`", tag, f"trained: recipe {origin.recipe}, run {origin.run}", "-")

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from resnet_zoo.base.files import sha256_of
+from resnet_zoo.base.shown import shown
 from resnet_zoo.catalog.manifest import current_manifest
 from resnet_zoo.catalog.records import UpstreamOrigin
 from resnet_zoo.errors import CheckpointError, IntegrityError, UnsafeCheckpointError, WeightsUnavailableError
@@ -210,7 +211,7 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
         raise CheckpointError(path, f"expected a state dict of tensors, got {what}. Save model.state_dict().")
     strays = [str(key) for key, value in found.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
     if strays:
-        some = ", ".join(strays[:5])
+        some = ", ".join(map(shown, strays[:5]))
         raise CheckpointError(
             path, f"expected a state dict of tensors, but {some} is not one. Save model.state_dict()."
         )
@@ -240,11 +241,13 @@ def _layout_of(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> Layo
 def _as_float32(key: str, tensor: Tensor, path: Path) -> Tensor:
     """Widen half precision (the fp16 row's file stores it; lossless); keep integers; refuse the rest."""
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
-        raise CheckpointError(path, f"{key} is not a dense tensor. Save the model without sparsity or quantisation.")
+        raise CheckpointError(
+            path, f"{shown(key)} is not a dense tensor. Save the model without sparsity or quantisation."
+        )
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        raise CheckpointError(path, f"{key} claims more values than the file holds for it. Do not use the file.")
+        raise CheckpointError(path, f"{shown(key)} claims more values than the file holds for it. Do not use the file.")
     if tensor.dtype in (torch.float16, torch.bfloat16):
         return tensor.float()
     if tensor.dtype not in (torch.float32, torch.int64):
-        raise CheckpointError(path, f"{key} is {tensor.dtype}; expected float32, float16, bfloat16 or int64.")
+        raise CheckpointError(path, f"{shown(key)} is {tensor.dtype}; expected float32, float16, bfloat16 or int64.")
     return tensor.detach()

@@ -16,9 +16,10 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 
-from resnet_zoo.base.files import open_regular, sha256_of
+from resnet_zoo.base.files import open_regular, sha256_of, writing_to
 from resnet_zoo.base.machine import is_offline
 from resnet_zoo.base.progress import Progress, TitledProgress, under_title
+from resnet_zoo.base.shown import shown_address
 from resnet_zoo.catalog.records import HUB_SCHEME, Entry, WeightSet, WeightsFile
 from resnet_zoo.errors import DownloadError, IntegrityError, WeightsUnavailableError, ZooError
 from resnet_zoo.weights import cache
@@ -36,7 +37,7 @@ from resnet_zoo.weights.places import (
     sources_of,
     weights_here,
 )
-from resnet_zoo.weights.transfer import Patience, fetch, shown_address
+from resnet_zoo.weights.transfer import Patience, fetch
 
 """Called with (file name, bytes there, bytes in all, 0 if unknown)."""
 
@@ -181,7 +182,7 @@ def _transfer(
         opened = open_regular(path)
     except OSError as error:
         raise DownloadError({source.address: error.strerror or str(error)}) from error
-    with opened, part.open("wb") as target:
+    with opened, writing_to(part), part.open("wb") as target:
         shutil.copyfileobj(opened, target)
     return sha256_of(part), is_hub
 

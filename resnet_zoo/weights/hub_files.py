@@ -17,10 +17,10 @@ from typing import Any
 
 from resnet_zoo.base.machine import is_offline
 from resnet_zoo.base.progress import Progress
+from resnet_zoo.base.shown import shown, shown_address
 from resnet_zoo.base.strict_json import is_sha256
 from resnet_zoo.catalog.records import HUB_SCHEME, WeightsFile
 from resnet_zoo.errors import DownloadError, IntegrityError
-from resnet_zoo.weights.transfer import shown_address
 
 _BLOB_NAME = re.compile(r"\w[\w.-]*")
 """What an ETag must be like: the client names a file of its cache by it."""
@@ -131,8 +131,8 @@ def _client_errors_as_download_errors(file: HubFile) -> Iterator[None]:
         yield
     except DownloadError:
         raise
-    except Exception as error:  # the client may be missing, and raises errors of a dozen families
-        raise DownloadError({file.address: reason(error)}) from error
+    except Exception as error:  # noqa: BLE001  # the client may be missing, and raises errors of a dozen families
+        raise DownloadError({file.address: reason(error)}) from None  # theirs quote addresses with what signs them
 
 
 def _check_announced(file: HubFile, expected: WeightsFile | None) -> str:
@@ -208,7 +208,7 @@ def reason(error: BaseException) -> str:
         return f"the Hub limits the rate of requests (HTTP 429); try again {wait}, or set HF_TOKEN"
     if status is not None and status >= 500:
         return f"the Hub had a server error (HTTP {status}); try again later"
-    words = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    words = shown(next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__))
     if status is None and type(error).__module__.partition(".")[0] in _NETWORK_LIBRARIES:
         from huggingface_hub.constants import ENDPOINT
 

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from resnet_zoo.base.shown import shown_address
 from resnet_zoo.catalog.manifest import current_manifest, manifest_path
 from resnet_zoo.catalog.records import HUB_SCHEME, Entry, PageOrigin, RunOrigin, UpstreamOrigin, WeightSet, WeightsFile
 from resnet_zoo.errors import ZooError
 from resnet_zoo.weights import cache
 from resnet_zoo.weights.cache import Pin
 from resnet_zoo.weights.hub_files import HubFile, find_hub_file
-from resnet_zoo.weights.transfer import shown_address
 
 FULL_SHA256_DIGITS = 64
 

@@ -12,6 +12,7 @@ import email.utils
 import hashlib
 import json
 import random
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,7 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
+from resnet_zoo.base.files import writing_to
 from resnet_zoo.base.progress import Progress
+from resnet_zoo.base.shown import shown, shown_address
 from resnet_zoo.errors import DownloadError
 
 if TYPE_CHECKING:
@@ -30,15 +33,8 @@ if TYPE_CHECKING:
 _BLOCK_BYTES = 1 << 18
 _MAX_REDIRECTS = 10
 _MAX_DIGITS = 20
+_HEADER_TEXT = re.compile(r"[\x21-\x7e][\x20-\x7e]*")
 _RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
-
-
-def shown_address(address: str) -> str:
-    """Return an address as it may be shown and stored: without user, password, query and fragment."""
-    parts = urlsplit(address)
-    if parts.scheme not in ("http", "https"):
-        return address
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
 @dataclass(frozen=True)
@@ -115,8 +111,8 @@ def fetch(
     try:
         with requests.Session() as session:
             return transfer.run(session)
-    except _FinalError as error:
-        raise DownloadError({shown_address(url): str(error)}) from error
+    except _FinalError as error:  # without its cause: requests quotes the whole address, with what signs it
+        raise DownloadError({shown_address(url): str(error)}) from None
 
 
 class _Transfer:
@@ -188,7 +184,7 @@ class _Transfer:
             _refuse_other_content(response)
             total = self._resume_point(response) if response.status_code == 206 else self._start_over(response)
         else:
-            reason = f"the server answered HTTP {response.status_code} {response.reason or ''}".rstrip()
+            reason = f"the server answered HTTP {response.status_code} {shown(response.reason or '')}".rstrip()
             if response.status_code in _RETRIED_STATUSES:
                 raise _AgainError(reason, _retry_after_s(response))
             raise _FinalError(reason)
@@ -218,14 +214,16 @@ class _Transfer:
         """Take a complete answer: what was there before is dropped."""
         self._forget()
         self.validator = _validator(response)
-        self.note.write_text(json.dumps({"url": self.url, "validator": self.validator}), encoding="utf-8")
+        note = {"url": shown_address(self.url), "validator": self.validator}
+        with writing_to(self.note):
+            self.note.write_text(json.dumps(note), encoding="utf-8")
         return _whole_number(response.headers.get("Content-Length", ""))
 
     def _take_in(self, response: requests.Response, total: int | None) -> None:
         """Append the body to the part, hashing it, until it ends."""
         limit = self.max_bytes if total is None else total
         window_start, window_have = time.monotonic(), self.have
-        with self.part.open("ab") as file:
+        with writing_to(self.part), self.part.open("ab") as file:
             while block := _read(response):
                 if self.have + len(block) > limit:
                     self._forget()
@@ -253,8 +251,9 @@ class _Transfer:
     def _remembered_validator(self) -> str | None:
         try:
             note = json.loads(self.note.read_text(encoding="utf-8"))
-            return str(note["validator"]) if note["url"] == self.url and note["validator"] else None
-        except (OSError, ValueError, KeyError, TypeError):
+            validator = note["validator"] if note["url"] == shown_address(self.url) else None
+            return validator if isinstance(validator, str) and _HEADER_TEXT.fullmatch(validator) else None
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def _forget(self) -> None:
@@ -304,9 +303,9 @@ def _followed(
             return
         response.close()
         if urlsplit(target).scheme != "https" and urlsplit(url).scheme == "https":
-            raise _FinalError(f"the server redirects to {shown_address(target)}, which is not https")
+            raise _FinalError(f"the server redirects to {shown(target)}, which is not https")
         if urlsplit(target).scheme not in ("http", "https"):
-            raise _FinalError(f"the server redirects to {shown_address(target)}, which is not a web address")
+            raise _FinalError(f"the server redirects to {shown(target)}, which is not a web address")
         url = target
     raise _FinalError(f"the server redirects more than {_MAX_REDIRECTS} times")
 
@@ -325,7 +324,7 @@ def _ask(
     except requests.RequestException:
         raise
     except ValueError as error:  # requests reads the address, too, although it is not to follow it
-        raise _FinalError(f"the server redirects to an address that cannot be read ({error})") from error
+        raise _FinalError(f"the server redirects to an address that cannot be read ({shown(error)})") from error
 
 
 def _refuse_other_content(response: requests.Response) -> None:
@@ -334,7 +333,7 @@ def _refuse_other_content(response: requests.Response) -> None:
         raise _FinalError("the server sent a web page instead of the file (a login or portal page?)")
     encoding = response.headers.get("Content-Encoding") or "identity"
     if encoding.lower() != "identity":
-        raise _FinalError(f"the server sent the file {encoding}-encoded")
+        raise _FinalError(f"the server sent the file {shown(encoding)}-encoded")
 
 
 def _read(response: requests.Response) -> bytes:
@@ -370,8 +369,8 @@ def _whole_number(text: str) -> int | None:
 
 
 def _plain(error: Any) -> str:
-    """Return the innermost reason of a network error, without object addresses."""
+    """Return the innermost reason of a network error, without object addresses and secrets."""
     while isinstance(inner := getattr(error, "reason", None) or (error.args or [None])[-1], Exception):
         error = inner
     text = " ".join(str(error).split())
-    return text.rsplit(": ", 1)[-1] if "object at 0x" in text else text or type(error).__name__
+    return shown(text.rsplit(": ", 1)[-1] if "object at 0x" in text else text or type(error).__name__)

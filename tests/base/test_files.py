@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from resnet_zoo.base.files import check_target, open_regular, read_regular, sha256_of, write_atomically
+from resnet_zoo.base.files import check_target, open_regular, read_regular, sha256_of, write_atomically, writing_to
 from resnet_zoo.errors import ArgumentError
 from tests.conftest import make_odd, needs_permissions
 
@@ -186,3 +187,14 @@ def test_a_long_file_name_is_an_os_error_and_leaves_nothing(tmp_path: Path) -> N
     with pytest.raises(OSError, match="too long"):
         write_atomically(tmp_path / ("x" * 255), lambda path: path.write_bytes(b"new"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_of_writing_names_the_path_and_others_stay(tmp_path: Path) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(OSError, match=r"No space left on device: '.*v\.npy'") as caught, writing_to(tmp_path / "v.npy"):
+        raise full
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "v.npy"))
+    for other in (OSError(errno.ENOSPC, "No space left on device", "w.npy"), OSError("odd"), ValueError("odd")):
+        with pytest.raises(type(other)) as same, writing_to(tmp_path / "v.npy"):
+            raise other
+        assert same.value is other

@@ -121,6 +121,7 @@ def test_junit_of_a_failure_without_numbers_says_why_and_not_none() -> None:
 @pytest.mark.parametrize("detail", ["<a> & \"b\" 'c'", "two\nlines", "ü ✓"])
 def test_junit_escapes_what_xml_reserves(detail: str) -> None:
     text = reports_as_junit([Report("row", (Check("weights", "not checked", detail=detail),))])
+    assert text.isascii()  # so it is UTF-8, as it says, whatever the encoding of stdout
     skipped = ElementTree.fromstring(text).find("testsuite/testcase/skipped")
     assert skipped is not None
     assert skipped.get("message") == detail

@@ -148,6 +148,15 @@ def test_a_full_disk_is_an_error_and_what_was_done_counts(tmp_path: Path) -> Non
     assert same(read(log), BATCHES)
 
 
+def test_a_full_disk_is_reported_with_the_folder_of_the_run(tmp_path: Path) -> None:
+    def fill() -> None:
+        with hold_run(tmp_path / "out.npy") as run, RowLog(run.folder, SIX) as log, files_end_at(5):
+            log.append(*BATCHES[0])
+
+    with pytest.raises(OSError, match=r"too large: '.*out\.npy\.partial'"):
+        fill()
+
+
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
     return tmp_path / "out.npy"
@@ -213,6 +222,17 @@ def test_facts_that_are_damaged_are_another_run(text: str, output: Path) -> None
     with pytest.raises(ArgumentError, match=r"cannot be resumed \(its run.json is damaged.*--force"):
         begun(output)
     begun(output, restart=True)
+
+
+def test_a_process_joins_only_a_run_with_facts_of_the_right_types(output: Path) -> None:
+    facts = begun(output)
+    path = output.with_name("out.npy.partial") / "run.json"
+    with hold_run(output, 1) as run:
+        assert run.join(FACTS) == facts
+        for wrong in ({"num_images": "5"}, {"num_images": None}, {"batch_size": 2.0}, {"images_sha256": 7}, {"x": 1}):
+            path.write_text(json.dumps({**asdict(facts), **wrong}))
+            with pytest.raises(ArgumentError, match="the processes of this run differ"):
+                run.join(FACTS)
 
 
 def test_a_run_of_the_layout_before_is_refused_or_starts_anew(output: Path) -> None:

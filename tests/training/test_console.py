@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from resnet_zoo.base.progress import progress_bar
 from resnet_zoo.runs.records import LogEpoch, LogStep
 from resnet_zoo.training.display import console
 from resnet_zoo.training.loop import Pace
@@ -57,3 +58,17 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert "epoch 3/16, loss 1.5000" in err
     assert "530 images/s, 1:02:04 left" in err
     assert "a [sentence]" in err
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_text_of_others_brings_no_codes_to_the_terminal(
+    is_terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
+    with console() as screen, progress_bar() as draw:
+        screen.say("\x1b]0;title\x07 is damaged; skipping it.")
+        draw("\x1b]0;bar\x07", 1, 2)
+    err = capsys.readouterr().err
+    assert "\\x1b]0;title\\x07 is damaged" in err
+    assert "\x1b]0;" not in err
+    assert "\x07" not in err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,62 @@ def test_a_killed_training_goes_on_bit_for_bit(tmp_path: Path, after: int, check
     assert [timeless(epoch) for epoch in one.epochs] == [timeless(epoch) for epoch in other.epochs]
     has_checkpoint = checkpoint_s == 0 or after >= STEPS
     assert len(other.resumes) == len(said) == int(has_checkpoint)
+
+
+def stopped_after(folder: Path, step: int) -> bytes:
+    """Train with a checkpoint after every step, be killed after one, and return the log."""
+
+    def kill(line: LogLine) -> None:
+        if isinstance(line, LogStep) and line.step == step:
+            raise Killed
+
+    with pytest.raises(Killed):
+        small_loop(folder, checkpoint_s=0, on_line=kill).run()
+    return (folder / "log.jsonl").read_bytes()
+
+
+CHANGED_LOGS: dict[str, Callable[[bytes], bytes | None]] = {
+    "removed": lambda log: None,
+    "empty": lambda log: b"",
+    "cut": lambda log: log[: len(log) // 3],
+    "filled up with zeros": lambda log: log[:100].ljust(len(log), b"\0"),
+    "a line less, a longer one": lambda log: log.replace(log.splitlines(True)[1], b" " * len(log.splitlines(True)[1])),
+    "not text": lambda log: log.replace(b"step", b"st\xffp", 1),
+    "another step": lambda log: log.replace(b'"step": 1,', b'"step": 9,'),
+    "an epoch less": lambda log: b"".join(line for line in log.splitlines(True) if b'"epoch", "epoch": 0' not in line),
+    "without its line ends": lambda log: log.replace(b"\n", b" "),
+}
+
+
+@pytest.mark.parametrize("change", CHANGED_LOGS.values(), ids=CHANGED_LOGS)
+def test_a_training_whose_log_was_changed_is_refused_before_its_first_step(
+    tmp_path: Path, change: Callable[[bytes], bytes | None]
+) -> None:
+    log, lines = stopped_after(tmp_path, 5), list[LogLine]()
+    changed = change(log)
+    assert changed != log
+    (tmp_path / "log.jsonl").write_bytes(changed) if changed is not None else (tmp_path / "log.jsonl").unlink()
+    with pytest.raises(TrainingError, match=r"log\.jsonl.*\. Restore the file to resume, or start over") as refused:
+        small_loop(tmp_path, on_line=lines.append).run()
+    assert refused.value.exit_code == 3
+    assert lines == []
+    assert (tmp_path / "log.jsonl").read_bytes() == (changed or b"")
+    (tmp_path / "log.jsonl").write_bytes(log)
+    assert small_loop(tmp_path).run().epoch == 2
+    assert [line.step for line in read_log(tmp_path / "log.jsonl").steps] == list(range(2 * STEPS))
+
+
+def test_a_training_whose_log_lacks_the_last_step_goes_on_from_the_checkpoint_before(tmp_path: Path) -> None:
+    log, said = stopped_after(tmp_path / "killed", 5), list[str]()
+    without = b"".join(line for line in log.splitlines(keepends=True) if b'"step": 5' not in line)
+    (tmp_path / "killed/log.jsonl").write_bytes(without[:-1])
+    loops = [small_loop(tmp_path / "killed", say=said.append), small_loop(tmp_path / "whole")]
+    for loop in loops:
+        loop.run()
+    assert same_state(loops[0].learner, loops[1].learner)
+    steps = [read_log(tmp_path / name / "log.jsonl").steps for name in ("killed", "whole")]
+    assert steps[0] == steps[1]
+    assert "skipping it" in said[0]
 
 
 def timeless(epoch: LogEpoch) -> dict[str, Any]:

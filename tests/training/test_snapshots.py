@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from resnet_zoo.errors import RunError, TrainingError
 from resnet_zoo.training.learner import Learner
 from resnet_zoo.training.snapshots import KEPT, Position, list_checkpoints, load_newest, save_checkpoint
 from resnet_zoo.weights.convert import safetensors_bytes
@@ -54,18 +58,23 @@ def test_a_damaged_checkpoint_is_skipped_with_a_message(tmp_path: Path, damage: 
     assert said == [f"{newest} is damaged; skipping it."]
 
 
-@pytest.mark.parametrize("crafted", ["no safetensors", "no position", "unknown position", "no tensors", "wrong shape"])
+@pytest.mark.parametrize(
+    "crafted", ["no safetensors", "no position", "unknown position", "no tensors", "wrong shape", "wrong type"]
+)
 def test_a_whole_file_that_is_no_checkpoint_of_this_training_is_skipped(tmp_path: Path, crafted: str) -> None:
     save_checkpoint(tmp_path, trained(1), Position(step=1))
     state = {name: tensor.detach().clone() for name, tensor in trained(2).state().items()}
     if crafted == "wrong shape":
         state[next(iter(state))] = torch.zeros(3)
+    if crafted == "wrong type":
+        state = {name: tensor.half() for name, tensor in state.items()}
     data = {
         "no safetensors": b"\x08" + b"no safetensors",
         "no position": safetensors_bytes(state, {}),
         "unknown position": safetensors_bytes(state, {"position": '{"epoch": 1, "eval": 2}'}),
-        "no tensors": safetensors_bytes({"x": torch.zeros(1)}, {"position": "{}"}),
-        "wrong shape": safetensors_bytes(state, {"position": "{}"}),
+        "no tensors": safetensors_bytes({"x": torch.zeros(1)}, {"position": json.dumps(asdict(Position()))}),
+        "wrong shape": safetensors_bytes(state, {"position": json.dumps(asdict(Position()))}),
+        "wrong type": safetensors_bytes(state, {"position": json.dumps(asdict(Position()))}),
     }[crafted]
     path = tmp_path / f"step-000000002-{hashlib.sha256(data).hexdigest()}.safetensors"
     path.write_bytes(data)
@@ -75,6 +84,55 @@ def test_a_whole_file_that_is_no_checkpoint_of_this_training_is_skipped(tmp_path
     assert same_state(learner, trained(1))
     assert len(said) == 1
     assert said[0].startswith(f"{path} is not a snapshot of this training (")
+
+
+WRONG_POSITIONS = {
+    "a text for a number": {"step": "2"},
+    "true for a number": {"step": True},
+    "nothing for a number": {"loss_sum": None},
+    "a fraction for a count": {"log_bytes": 1.5},
+    "below zero": {"epoch": -1},
+    "not a number": {"seconds": float("nan")},
+    "endless": {"loss_sum": float("inf")},
+    "too large for a float": {"seconds": 10**400},
+    "a step without images": {"epoch_step": 1, "epoch_seconds": 1.0},
+    "a step without time": {"epoch_step": 1, "images": 8},
+}
+
+
+@pytest.mark.parametrize("fields", WRONG_POSITIONS.values(), ids=WRONG_POSITIONS)
+def test_a_position_in_which_no_training_can_be_is_skipped(tmp_path: Path, fields: dict[str, Any]) -> None:
+    save_checkpoint(tmp_path, trained(1), Position(step=1))
+    position = {**asdict(Position(step=2)), **fields}
+    data = safetensors_bytes(trained(2).state(), {"position": json.dumps(position)})
+    path = tmp_path / f"step-000000002-{hashlib.sha256(data).hexdigest()}.safetensors"
+    path.write_bytes(data)
+    said: list[str] = []
+    learner = trained(0)
+    assert load_newest(tmp_path, learner, said.append) == Position(step=1)
+    assert same_state(learner, trained(1))
+    assert [sentence.partition(" (")[0] for sentence in said] == [f"{path} is not a snapshot of this training"]
+
+
+def test_a_checkpoint_without_its_log_is_skipped_and_the_last_of_them_refused(tmp_path: Path) -> None:
+    def check_log(position: Position) -> None:
+        if position.step not in known:
+            raise RunError("log.jsonl", "", f"lacks step {position.step}")
+
+    for step in (1, 2):
+        save_checkpoint(tmp_path, trained(step), Position(step=step))
+    said: list[str] = []
+    known, learner = {1, 2}, trained(0)
+    assert load_newest(tmp_path, learner, said.append, check_log) == Position(step=2)
+    assert said == []
+    known = {1}
+    assert load_newest(tmp_path, learner, said.append, check_log) == Position(step=1)
+    assert same_state(learner, trained(1))
+    assert "(log.jsonl: lacks step 2); skipping it." in said[0]
+    known, learner = set(), trained(0)
+    with pytest.raises(TrainingError, match=r"log\.jsonl: lacks step 2\. Restore the file to resume, or start over"):
+        load_newest(tmp_path, learner, said.append, check_log)
+    assert same_state(learner, trained(0))
 
 
 def test_a_checkpoint_that_cannot_be_read_is_skipped(tmp_path: Path) -> None:

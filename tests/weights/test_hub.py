@@ -26,6 +26,7 @@ from resnet_zoo.errors import (
 from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.weights import hub
 from resnet_zoo.weights.hub_config import HubConfig
+from resnet_zoo.weights.hub_files import reason
 from tests.conftest import randomise
 from tests.hub_server import HubServer, in_new_process
 
@@ -387,3 +388,9 @@ def push_v1d(repository: str) -> Tensor:
 def test_timm_loads_what_was_pushed(ask: Ask) -> None:
     expected = ask(push_v1d, "someone/v1d")
     torch.testing.assert_close(ask(timm_logits, "hf-hub:someone/v1d"), expected)
+
+
+def test_the_words_of_the_client_are_shown_without_what_signs_an_address() -> None:
+    error = RuntimeError("500 Server Error for url: https://cdn.hub.test/x?X-Amz-Signature=hunter2\x1b[31m\nmore")
+    assert reason(error) == "500 Server Error for url: https://cdn.hub.test/x"
+    assert reason(RuntimeError("Odd\x1b[31m words")) == "Odd\\x1b[31m words"

@@ -1,0 +1,122 @@
+"""What goes to stdout: JSON that every reader takes, CSV that spreadsheets only show, tables without codes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from resnet_zoo.cli.output import (
+    as_json,
+    echo_json,
+    echo_predictions,
+    echo_predictions_as_csv,
+    echo_predictions_as_lines,
+    echo_record,
+)
+from resnet_zoo.inference.prediction import ClassScore, Prediction
+
+NAMES = ["plain.jpg", "Grüße.jpg", "漢字.jpg", "\x81\x9b31m.jpg", "\U0001f600.jpg", "\udcff.jpg", "a\nb\u2028.jpg"]
+
+
+def prediction(image: str, name: str = "cat", probability: float = 0.5) -> Prediction:
+    return Prediction(image, (ClassScore(3, name, probability),))
+
+
+class Terminal(io.TextIOWrapper):
+    """A stdout that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        """Say so."""
+        return True
+
+
+def written(
+    action: Callable[[], None], monkeypatch: pytest.MonkeyPatch, encoding: str = "utf-8", kind: Any = io.TextIOWrapper
+) -> bytes:
+    """Return the bytes that an action writes to a stdout of this encoding."""
+    stream = kind(io.BytesIO(), encoding=encoding, errors="backslashreplace", newline="\n")
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", stream)
+        action()
+        stream.flush()
+    return bytes(stream.buffer.getvalue())
+
+
+def no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "latin-1", "ascii", "cp437"])
+@pytest.mark.parametrize("name", NAMES)
+def test_json_is_json_whatever_the_encoding_of_stdout(
+    name: str, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for action in (lambda: echo_json({"image": name}), lambda: echo_predictions_as_lines([prediction(name)])):
+        data = written(action, monkeypatch, encoding)
+        assert json.loads(data.decode())["image"] == name
+        assert not any(byte in data for byte in (b"\x1b", "\x9b".encode(), b"\x81") if name.startswith("\x81"))
+
+
+def test_json_on_utf_8_is_for_people_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "Grüße".encode() in written(lambda: echo_json({"image": "Grüße.jpg"}), monkeypatch)
+    assert b"Gr\\u00fc\\u00dfe" in written(lambda: echo_json({"image": "Grüße.jpg"}), monkeypatch, "latin-1")
+
+
+def test_json_has_null_for_a_number_that_is_not_finite() -> None:
+    value = {"a": [float("nan"), (float("inf"), 1.5)], "b": {"c": -float("inf")}, "d": True}
+    found = json.loads(as_json(value), parse_constant=no_constant)
+    assert found == {"a": [None, [None, 1.5]], "b": {"c": None}, "d": True}
+    with pytest.raises(ValueError, match="NaN is not JSON"):
+        json.loads(json.dumps(value), parse_constant=no_constant)
+
+
+def test_json_says_no_secrets_of_addresses() -> None:
+    assert json.loads(as_json({"url": "https://a:secret@host/x?sig=secret"})) == {"url": "https://host/x"}
+
+
+@pytest.mark.parametrize("name", ["a\rb.jpg", "a\nb.jpg", 'a "b", c.jpg', "\r.jpg", "plain.jpg", " .jpg"])
+def test_csv_is_read_back(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = written(lambda: echo_predictions_as_csv([prediction(f"x/{name}"), prediction("last")]), monkeypatch)
+    rows = list(csv.reader(io.StringIO(data.decode(), newline="")))
+    assert [row[0] for row in rows] == ["image", f"x/{name}", "last"]
+    assert {len(row) for row in rows} == {5}
+    assert data.endswith(b"last,1,3,cat,0.5\n")
+
+
+@pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t", "\r"])
+def test_csv_holds_no_formula(begin: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = f"{begin}1+1.jpg"
+    data = written(lambda: echo_predictions_as_csv([prediction(text, text)]), monkeypatch)
+    row = list(csv.reader(io.StringIO(data.decode(), newline="")))[1]
+    assert (row[0], row[3]) == (f"./{text}", f"'{text}")
+
+
+def test_csv_leaves_names_that_are_no_formulas(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = written(lambda: echo_predictions_as_csv([prediction("a=1.jpg", "'a-b'")]), monkeypatch)
+    assert data.splitlines()[1] == b"a=1.jpg,1,3,'a-b',0.5"
+
+
+def test_csv_is_exact_in_a_pipe_and_harmless_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def action() -> None:
+        echo_predictions_as_csv([prediction("\x1b[31m.jpg")])
+
+    assert b"\x1b[31m.jpg,1" in written(action, monkeypatch)
+    assert b"\\x1b[31m.jpg,1" in written(action, monkeypatch, kind=Terminal)
+
+
+def test_tables_hold_no_codes_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def action() -> None:
+        echo_predictions([prediction("\x1b[31m[b].jpg", "\x9bcat")])
+        echo_record({"licence\x1b": "\x1b]0;x\x07", "list": ["\x1b", 1], "large": 10**6 * "x"})
+
+    data = written(action, monkeypatch)
+    assert b"\\x1b[31m[b].jpg" in data
+    assert b"\\x9bcat" in data
+    assert not any(code in data for code in (b"\x1b", b"\x07", "\x9b".encode()))
+    assert len(data) < 30_000
