@@ -10,15 +10,21 @@ import os
 import re
 import sys
 import textwrap
+import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
 
-from resnet_zoo.errors import NOT_CHECKED, ZooError
+from resnet_zoo.errors import NOT_CHECKED, UNFORESEEN, ZooError
 
 SIGINT_EXIT, SIGPIPE_EXIT = 130, 141
 """What shells report for a program ended by Ctrl-C and by a closed pipe (128 + signal number)."""
+
+
+_LONGEST_REASON = 300
+"""Characters shown of an error that nobody wrote for people."""
 
 
 class Failure(click.ClickException):
@@ -31,6 +37,13 @@ class Failure(click.ClickException):
 
 class _Sentences(click.Command):
     """Turns our errors into sentences and exit codes. The command has a ``--debug`` option."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run as a program; see the class."""
+        _open_closed_streams()
+        if not sys.warnoptions:  # here, where no other thread runs yet
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # what it finds odd in images that it reads
+        return super().main(*args, **kwargs)
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         """Read the command line, and print the help if asked to; see the class."""
@@ -48,19 +61,21 @@ class _Sentences(click.Command):
             if sys.stdout is not None:  # none at all, if the shell closed it
                 sys.stdout.flush()
         except ZooError as error:
-            if ctx.params["debug"]:
-                raise
-            raise Failure(str(error), error.exit_code) from error
+            raise _failure(ctx, error, str(error), error.exit_code) from error
         except KeyboardInterrupt as error:
             raise Failure("Interrupted.", SIGINT_EXIT) from error
         except OSError as error:
             if error.errno == errno.EPIPE:
                 _discard_stdout()
                 ctx.exit(SIGPIPE_EXIT)
-            if ctx.params["debug"]:
-                raise
             what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-            raise Failure(f"{what}. Check the path and its permissions.", NOT_CHECKED) from error
+            raise _failure(ctx, error, f"{what}. Check the path and its permissions.", NOT_CHECKED) from error
+        except (click.ClickException, click.Abort, click.exceptions.Exit):
+            raise
+        except Exception as error:
+            what = " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST_REASON]
+            next_step = "Report the traceback." if ctx.params["debug"] else "Run it with --debug for the traceback."
+            raise _failure(ctx, error, f"Unexpected error, a bug ({what}). {next_step}", UNFORESEEN) from error
 
 
 class ZooCommand(_Sentences):
@@ -80,6 +95,27 @@ class ZooGroup(_Sentences, click.Group):
             hint = f" Did you mean {' or '.join(close)}?" if close else ""
             raise click.UsageError(f"There is no command {args[0]!r}.{hint}", ctx)
         return super().resolve_command(ctx, args)
+
+
+def _failure(ctx: click.Context, error: Exception, sentence: str, code: int) -> Failure:
+    """Return an error as a sentence, after its traceback if that is wanted."""
+    if ctx.params["debug"]:
+        click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+    return Failure(sentence, code)
+
+
+def _open_closed_streams() -> None:
+    """Put the null device in the place of standard streams that whoever started us has closed.
+
+    Otherwise the next file that is opened gets their number, and what libraries write to standard error goes into it.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123  # for as long as the process lives
 
 
 def _discard_stdout() -> None:
