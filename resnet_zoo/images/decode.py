@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -95,11 +94,10 @@ def _decode_bytes(data: Pixels, title: str) -> Pixels:
         # The operator applies the EXIF orientation itself.
         decoded: Pixels = _DECODE_JPEG(torch.from_numpy(data), ImageReadMode.RGB.value, True).permute(1, 2, 0).numpy()
         return decoded if decoded.flags.c_contiguous else np.ascontiguousarray(decoded)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's own size limit, and damaged EXIF blocks
-        opened = Image.open(io.BytesIO(data.data))
-        check_size(opened.height, opened.width, title)
-        return _upright(_decode_with_pillow(opened, title), opened)
+    # What Pillow warns of goes to the caller: filters of warnings belong to the process, and images are read in threads.
+    opened = Image.open(io.BytesIO(data.data))
+    check_size(opened.height, opened.width, title)
+    return _upright(_decode_with_pillow(opened, title), opened)
 
 
 def _jpeg_operator() -> Callable[..., torch.Tensor] | None:
@@ -157,9 +155,7 @@ def _upright(pixels: Pixels, image: Image.Image) -> Pixels:
 
 def _orientation(image: Image.Image) -> object:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return image.getexif().get(_EXIF_ORIENTATION)
+        return image.getexif().get(_EXIF_ORIENTATION)
     except Exception:  # noqa: BLE001  # Pillow raises what it likes for a damaged block; OpenCV ignores it too
         return None
 
