@@ -68,8 +68,7 @@ class _Sentences(click.Command):
             if error.errno == errno.EPIPE:
                 _discard_stdout()
                 ctx.exit(SIGPIPE_EXIT)
-            what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-            raise _failure(ctx, error, f"{what}. Check the path and its permissions.", NOT_CHECKED) from error
+            raise _failure(ctx, error, sentence_of(error), NOT_CHECKED) from error
         except (click.ClickException, click.Abort, click.exceptions.Exit):
             raise
         except Exception as error:
@@ -95,6 +94,14 @@ class ZooGroup(_Sentences, click.Group):
             hint = f" Did you mean {' or '.join(close)}?" if close else ""
             raise click.UsageError(f"There is no command {args[0]!r}.{hint}", ctx)
         return super().resolve_command(ctx, args)
+
+
+def sentence_of(error: Exception) -> str:
+    """Return what an error says to a person; of an error of the operating system, the path and a next step."""
+    if not isinstance(error, OSError) or isinstance(error, ZooError):
+        return str(error)
+    what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    return f"{what}. Check the path and its permissions."
 
 
 def _failure(ctx: click.Context, error: Exception, sentence: str, code: int) -> Failure:

@@ -12,7 +12,7 @@ from resnet_zoo.base.progress import download_bar
 from resnet_zoo.catalog.listing import DATASET_TITLES
 from resnet_zoo.catalog.manifest import get_entry, list_models
 from resnet_zoo.cli.output import echo_cache, echo_json, echo_record
-from resnet_zoo.cli.shell import examples, format_option
+from resnet_zoo.cli.shell import examples, format_option, sentence_of
 from resnet_zoo.errors import NOT_CHECKED, WRONG, ZooError
 from resnet_zoo.weights.cache import cache_path
 from resnet_zoo.weights.cache_contents import (
@@ -114,7 +114,7 @@ def download(
                     raise
                 exit_codes.append(getattr(error, "exit_code", NOT_CHECKED))
                 title = f"{entry.name}/{chosen}" if all_sets else entry.name
-                click.echo(f"Error: {title}: {error}", err=True)
+                click.echo(f"Error: {title}: {sentence_of(error)}", err=True)
     if form == "json":
         echo_json(records)
     else:

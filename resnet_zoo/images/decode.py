@@ -94,7 +94,7 @@ def _decode_bytes(data: Pixels, title: str) -> Pixels:
         # The operator applies the EXIF orientation itself.
         decoded: Pixels = _DECODE_JPEG(torch.from_numpy(data), ImageReadMode.RGB.value, True).permute(1, 2, 0).numpy()
         return decoded if decoded.flags.c_contiguous else np.ascontiguousarray(decoded)
-    # What Pillow warns of goes to the caller: filters of warnings belong to the process, and images are read in threads.
+    # What Pillow warns of goes to the caller: filters belong to the whole process, and images are read in threads.
     opened = Image.open(io.BytesIO(data.data))
     check_size(opened.height, opened.width, title)
     return _upright(_decode_with_pillow(opened, title), opened)

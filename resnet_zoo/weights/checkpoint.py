@@ -209,7 +209,7 @@ _IGNORED_GLOBALS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 """Names that honest OpenMMLab files carry beside the weights. None is looked up: each becomes an `_Ignored`."""
 
 _ALLOWING = threading.Lock()
-"""torch keeps the allowed names for the whole process: the thread that is done first would forbid them to all others."""
+"""torch keeps the allowed names for the whole process: the thread that is done first would forbid them to others."""
 
 _WANTED = re.compile(
     r"GLOBAL (\S+) (?:was not|whose)|unrecognized function (.+?)(?: |$)|but got <class '([\w.]+)'>", re.MULTILINE

@@ -372,6 +372,37 @@ def test_a_mirror_with_wrong_bytes_is_passed_over(
     assert bad_files(own_cache, [sha256(SMALL)]) == []
 
 
+def test_a_flipped_bit_of_a_fresh_transfer_is_worth_another_try(small: str, server: FaultServer) -> None:
+    server.serve(small, SMALL, fault_server.flip)
+    assert obtain().path.read_bytes() == SMALL
+    assert [request.range for request in server.asked(small)] == [None, None]
+
+
+def test_bytes_that_stay_wrong_are_fetched_twice_and_end_with_1(small: str, server: FaultServer) -> None:
+    server.serve(small, SMALL, then=fault_server.flip)
+    with pytest.raises(DownloadError, match="wrong bytes") as caught:
+        obtain()
+    assert caught.value.exit_code == 1
+    assert len(server.asked(small)) == 2
+    server.serve(small, SMALL, then=fault_server.status(404))
+    with pytest.raises(DownloadError) as caught:
+        obtain()
+    assert caught.value.exit_code == 3
+
+
+def test_a_body_without_a_length_that_was_cut_is_continued(small: str, server: FaultServer) -> None:
+    server.serve(small, SMALL, fault_server.cut_no_length)
+    assert obtain().path.read_bytes() == SMALL
+    assert [request.range for request in server.asked(small)] == [None, f"bytes={len(SMALL) // 2}-"]
+
+
+def test_a_body_without_a_length_that_is_always_cut_ends(small: str, server: FaultServer) -> None:
+    server.serve(small, SMALL, then=fault_server.cut_no_length)
+    with pytest.raises(DownloadError):
+        obtain()
+    assert len(server.asked(small)) <= 5
+
+
 def test_a_folder_works_as_a_mirror_without_network(use: Use, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use(files={NAME: ("file.safetensors", SMALL)})
     monkeypatch.setenv("RESNET_ZOO_MIRROR", str(tmp_path))
