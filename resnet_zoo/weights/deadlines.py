@@ -88,17 +88,17 @@ def _limited(connection: Any, head_s: float) -> Any:
             timer = threading.Timer(head_s, shut_down)
             timer.daemon = True
             timer.start()
-            failure: Exception | None = None
             try:
                 response = super().getresponse(*args, **kwargs)
-            except Exception as error:  # noqa: BLE001  # raised again below
-                failure = error
+                if over.is_set():  # headers that were cut off look complete
+                    response.close()
+                    raise ConnectionError("cut off")
+            except Exception as error:
+                if over.is_set():
+                    raise TimeoutError(f"no complete headers after {head_s:g} s") from error
+                raise
             finally:
                 timer.cancel()
-            if over.is_set():  # what was read until then may look like an answer
-                raise TimeoutError(f"no complete headers after {head_s:g} s") from failure
-            if failure is not None:
-                raise failure
             response.shut_down = shut_down
             return response
 

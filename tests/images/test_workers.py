@@ -98,6 +98,10 @@ def test_a_worker_that_sends_nothing_more_is_an_error(how: object, paths: list[P
 
 def test_an_error_of_whoever_uses_the_batches_is_left_alone(paths: list[Path]) -> None:
     images = LabelledImages("", paths, np.arange(8), read)
-    with pytest.raises(RuntimeError, match="mine"):
+
+    def use() -> None:
         for _ in batches(images, 4, num_workers=1):
             raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="mine"):
+        use()

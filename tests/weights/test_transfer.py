@@ -150,6 +150,7 @@ def test_an_answer_may_say_continue_first(server: FaultServer, part: Path) -> No
 def test_a_chunk_whose_size_never_ends_is_given_up(server: FaultServer, part: Path) -> None:
     url = server.serve("/file", DATA, fault_server.chunk_size_by_bytes)
     assert_is(bring(url, part, patience=HASTY), part, DATA)
+    part.unlink()
     refusal(server.serve("/none", OTHER, then=fault_server.chunk_size_by_bytes), part, patience=HASTY, says="times")
 
 
