@@ -3,7 +3,7 @@
 A constructor takes facts and passes all of them to ``super().__init__``, so that the error survives pickling
 (data-loader workers, process pools); ``_sentence`` builds what a person reads: the fact, expected against got,
 and one next step. ``exit_code`` is the exit code of the ``resnet-zoo`` command: 1 checked and wrong, 2 wrong usage,
-3 could not be checked, 130 stopped by Ctrl-C.
+3 could not be checked, 70 an error that the package does not expect, 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from os import PathLike
 
 from resnet_zoo.base.shown import LONGEST_SENTENCE, shown
 
-WRONG, USAGE, NOT_CHECKED, STOPPED = 1, 2, 3, 130
+WRONG, USAGE, NOT_CHECKED, UNFORESEEN, STOPPED = 1, 2, 3, 70, 130
 
 _SHOWN_KEYS = 5
 """How many keys of each kind an error message lists before it counts the rest."""

@@ -287,6 +287,46 @@ def no_end(exchange: Exchange) -> None:
     exchange.hang_up()
 
 
+def head_by_bytes(interval_s: float = 0.05) -> Answer:
+    """Send a header that does not end, a byte at a time."""
+
+    def answer(exchange: Exchange) -> None:
+        exchange.handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+        while not exchange.closing.wait(interval_s):
+            exchange.handler.wfile.write(b"x")
+
+    return answer
+
+
+def continue_for_ever(exchange: Exchange) -> None:
+    """Say ``100 Continue`` until nobody listens."""
+    while not exchange.closing.is_set():
+        exchange.handler.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n" * 100)
+
+
+def continue_once(exchange: Exchange) -> None:
+    """Say ``100 Continue``, then answer honestly."""
+    exchange.handler.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    good(exchange)
+
+
+def chunk_size_by_bytes(exchange: Exchange) -> None:
+    """Begin a chunked body with a size that does not end, a byte at a time."""
+    exchange.head(200, {"Content-Type": "application/octet-stream", "Transfer-Encoding": "chunked"})
+    while not exchange.closing.wait(0.05):
+        exchange.handler.wfile.write(b"0")
+
+
+def trailers_for_ever(exchange: Exchange) -> None:
+    """Send all of the body in chunks, and trailers until nobody listens."""
+    code, headers, body = exchange.honest()
+    del headers["Content-Length"]
+    exchange.head(code, headers | {"Transfer-Encoding": "chunked"})
+    exchange.handler.wfile.write(f"{len(body):x}\r\n".encode() + body + b"\r\n0\r\n")
+    while not exchange.closing.is_set():
+        exchange.handler.wfile.write(b"X-More: x\r\n" * 100)
+
+
 def hang_up_at_once(exchange: Exchange) -> None:
     """Close the connection without a word."""
     exchange.hang_up()

@@ -233,7 +233,8 @@ def _always(answer: Answer, says: str) -> Fault:
 
 FAULTS: dict[str, Fault] = {
     "cut, then whole": Fault(lambda _: [fault_server.cut, fault_server.cut], None),
-    "cut, length untold": Fault(lambda _: [fault_server.cut_no_length], "wrong bytes"),
+    "cut, length untold": Fault(lambda _: [fault_server.cut_no_length], None),
+    "wrong bytes, once": Fault(lambda _: [fault_server.wrong], None),
     "cut, every time": _always(fault_server.no_range_cut, "connection|ended|bytes"),
     "silent": _always(fault_server.silence, "in time|stalled"),
     "endless": _always(fault_server.endless, "more than|at most"),

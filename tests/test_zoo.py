@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from resnet_zoo import count_flops, create_transform, embed, optimize_for_inference, predict
 from resnet_zoo.base.devices import resolve_device
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.records import Entry
@@ -318,3 +321,38 @@ def test_auto_is_a_device_of_this_machine() -> None:
 @pytest.mark.parametrize("name", NAMES[:1])
 def test_loading_gives_what_the_checkpoint_holds(name: str, pth: Path) -> None:
     assert_holds(create_model(name, weights=pth), load_checkpoint(pth).tensors)
+
+
+@pytest.fixture(params=["bfloat16", "meta"])
+def odd_default(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A default type or device that a caller chose for code of their own."""
+    before = torch.get_default_dtype()
+    if request.param == "meta":
+        torch.set_default_device("meta")
+    else:
+        torch.set_default_dtype(torch.bfloat16)
+    yield request.param
+    torch.set_default_dtype(before)
+    torch.set_default_device(None)
+
+
+def test_the_callers_defaults_change_no_pixel_and_no_value(odd_default: str) -> None:
+    image = np.full((32, 32, 3), 77, np.uint8)
+    pixels = create_transform(NAME)(image)
+    model = create_model(NAME, pretrained=True, num_classes=3).eval()
+    (found,), vectors = predict(NAME, [image], top_k=1), embed(NAME, [image])
+    optimized = optimize_for_inference(create_model(NAME, pretrained=True).eval())
+    assert count_flops(model, (3, 32, 32)) > 0
+    torch.set_default_dtype(torch.float32)
+    torch.set_default_device(None)
+    assert torch.equal(pixels, create_transform(NAME)(image))
+    assert {(tensor.dtype, tensor.device.type) for tensor in model.parameters()} == {(torch.float32, "cpu")}
+    assert found == predict(NAME, [image], top_k=1)[0]
+    assert np.array_equal(vectors, embed(NAME, [image]))
+    assert optimized(pixels[None]).isfinite().all()
+
+
+def test_fresh_values_follow_the_callers_defaults_as_those_of_torch_do(odd_default: str) -> None:
+    weight = create_model(NAME).fc.weight
+    expected = {"bfloat16": (torch.bfloat16, "cpu"), "meta": (torch.float32, "meta")}
+    assert (weight.dtype, weight.device.type) == expected[odd_default]

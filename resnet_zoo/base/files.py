@@ -64,6 +64,21 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Return a path with ``~`` replaced by the home folder; left as it is for a user without one."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  # pathlib's own raises RuntimeError
+
+
+def is_reachable_file(path: Path) -> bool:
+    """Tell whether a file is there; one in a folder that may not be entered is not (pathlib raises PermissionError)."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_reachable_folder(path: Path) -> bool:
+    """Tell whether a folder is there, as `is_reachable_file` does of a file."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
 def check_target(path: Path, suffixes: Collection[str] = (), *, overwrite: bool) -> None:
     """Refuse a path that cannot be written to, before any work is done.
 

@@ -15,6 +15,10 @@ from resnet_zoo.base.files import sha256_of
 _PACKAGES = ("resnet_zoo", "torch", "torchvision", "numpy", "pillow", "safetensors", "huggingface_hub", "requests")
 
 
+_GIT_TIMEOUT_S = 60.0
+"""How long git may take to say what has changed; on a slow network drive it may not end."""
+
+
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that the numbers depend on, from their metadata."""
     found = {"python": platform.python_version()}
@@ -43,7 +47,11 @@ def checkout_state() -> tuple[str | None, bool | None]:
         return None, None
 
     def ask(*arguments: str) -> str | None:
-        done = subprocess.run([git, "-C", str(root), *arguments], capture_output=True, text=True, check=False)  # noqa: S603
+        command = [git, "-C", str(root), *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_GIT_TIMEOUT_S)  # noqa: S603
+        except subprocess.TimeoutExpired:
+            return None
         return done.stdout.strip() if done.returncode == 0 else None
 
     commit, changes = ask("rev-parse", "HEAD"), ask("status", "--porcelain", "--untracked-files=no")

@@ -32,9 +32,20 @@ def download_bar() -> AbstractContextManager[TitledProgress]:
     return _bars("DownloadColumn", "TransferSpeedColumn", "TimeRemainingColumn")
 
 
+def is_terminal(stream: object) -> bool:
+    """Tell whether a standard stream is a terminal.
+
+    It may be ``None`` (services, ``pythonw``, ``2>&-``), closed, or an object of a notebook that cannot say.
+    """
+    try:
+        return bool(stream.isatty())  # type: ignore[attr-defined]
+    except (AttributeError, ValueError):
+        return False
+
+
 @contextlib.contextmanager
 def _bars(*columns: str) -> Iterator[TitledProgress]:
-    if not sys.stderr.isatty():
+    if not is_terminal(sys.stderr):
         yield lambda *_: None
         return
     from rich import progress

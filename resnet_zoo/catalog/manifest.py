@@ -17,7 +17,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from resnet_zoo.base.files import read_regular, write_atomically
+from resnet_zoo.base.files import expanded, read_regular, write_atomically
 from resnet_zoo.base.strict_json import Place, WrongValueError, decode, object_without_duplicates
 from resnet_zoo.catalog.records import Entry, Manifest
 from resnet_zoo.catalog.rules import check_rules
@@ -33,7 +33,7 @@ _CHOSEN: ContextVar[Path | None] = ContextVar("manifest", default=None)
 @contextlib.contextmanager
 def use_manifest(path: str | os.PathLike[str] | None) -> Iterator[None]:
     """Use the manifest file of a private zoo within a ``with`` block; ``None`` changes nothing."""
-    token = _CHOSEN.set(_CHOSEN.get() if path is None else Path(path).expanduser().absolute())
+    token = _CHOSEN.set(_CHOSEN.get() if path is None else expanded(path).absolute())
     try:
         yield
     finally:
@@ -47,7 +47,7 @@ def manifest_path() -> Path:
     """
     private = _CHOSEN.get() or os.environ.get("RESNET_ZOO_MANIFEST")
     if private:
-        return Path(private).expanduser().absolute()
+        return expanded(private).absolute()
     packaged = PACKAGE / MANIFEST_NAME
     return packaged if packaged.exists() else PACKAGE.parent / MANIFEST_NAME
 

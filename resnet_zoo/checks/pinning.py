@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from resnet_zoo.base.files import is_reachable_file
 from resnet_zoo.catalog.manifest import manifest_path, parse_manifest, read_manifest, replace_manifest
 from resnet_zoo.catalog.records import Entry, Manifest, UpstreamOrigin, Witness, to_json
 from resnet_zoo.errors import ArgumentError, IntegrityError
@@ -78,7 +79,7 @@ def pin_fetched(names: Sequence[str], *, dry_run: bool = False) -> Pinning:
             if not isinstance(weights.origin, UpstreamOrigin):
                 continue
             pin = fetched_upstream(entry, tag)
-            if pin is None or not object_path(pin.object_sha256).is_file():
+            if pin is None or not is_reachable_file(object_path(pin.object_sha256)):
                 not_fetched.append(f"{entry.name}/{tag}")
                 continue
             is_new = weights.origin.witness is None or weights.origin.witness.size_bytes is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from typing import Any
 
-from resnet_zoo.base.files import sha256_of
+from resnet_zoo.base.files import is_reachable_folder, sha256_of
 from resnet_zoo.base.machine import versions
 from resnet_zoo.catalog.manifest import manifest_path
 from resnet_zoo.weights.cache import cache_path
@@ -28,6 +28,6 @@ def environment() -> dict[str, Any]:
             "cuda_runtime": torch.version.cuda,
             "mps": torch.backends.mps.is_available(),
         },
-        "cache": {"path": str(cache), "exists": cache.is_dir()},
+        "cache": {"path": str(cache), "exists": is_reachable_folder(cache)},
         "manifest": {"path": str(manifest_path()), "sha256": sha256_of(manifest_path())},
     }

@@ -1,6 +1,7 @@
 """The ``resnet-zoo`` command: data on stdout, everything else on stderr.
 
-Exit codes: 0 all good, 1 checked and wrong, 2 wrong usage or unknown name, 3 could not be checked.
+Exit codes: 0 all good, 1 checked and wrong, 2 wrong usage or unknown name, 3 could not be checked, 70 an error that
+nobody foresaw.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ Exit codes:
   1 checked and wrong: a number, hash or file is not as expected
   2 wrong usage, or a name that does not exist
   3 could not be checked: weights, images or the network were unavailable
+  70 an unexpected error, a fault of resnet-zoo or of this machine; --debug shows where
   130 stopped by Ctrl-C
   141 the reader of the output closed the pipe
 

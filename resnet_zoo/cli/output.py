@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from resnet_zoo.base.progress import is_terminal
 from resnet_zoo.base.shown import LONGEST_SENTENCE, printable, shown, shown_address
 from resnet_zoo.catalog.datasets import official_accuracy
 from resnet_zoo.catalog.listing import DATASET_TITLES, PRINTED
@@ -184,7 +185,7 @@ def echo_reports(reports: Sequence[Report]) -> None:
 
     On a narrow terminal the short form: equal numbers once, a dash for what was not checked.
     """
-    short = sys.stdout.isatty() and shutil.get_terminal_size().columns < _WIDE_COLUMNS
+    short = is_terminal(sys.stdout) and shutil.get_terminal_size().columns < _WIDE_COLUMNS
     has_run = any(report.has(RUN_CHECKS[0]) for report in reports)
     run_column = ["Run"] if has_run else []
     table = new_table("Model", *run_column, "Net", "Params (M)", "FLOPs (G)", "Weights", "Top-1 (%)", "Top-5 (%)")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from resnet_zoo.base.progress import is_terminal
 from resnet_zoo.catalog.names import kind_of
 from resnet_zoo.cli.output import echo_json, echo_predictions, echo_predictions_as_csv, echo_predictions_as_lines
 from resnet_zoo.cli.shell import (
@@ -65,7 +66,7 @@ def predict(
     done, for any number of them.
     """
     kind_of(name)  # a misspelt name is reported before torch is imported
-    if not images and (sys.stdin is None or sys.stdin.isatty()):
+    if not images and (sys.stdin is None or is_terminal(sys.stdin)):
         raise click.UsageError("Name images or folders, or send their paths to standard input, one per line.")
     from resnet_zoo.images.folders import check_there, find_images
     from resnet_zoo.inference.prediction import stream_predictions

@@ -10,16 +10,22 @@ import os
 import re
 import sys
 import textwrap
+import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
 
 from resnet_zoo.base.shown import LONGEST_SENTENCE, shown
-from resnet_zoo.errors import NOT_CHECKED, ZooError
+from resnet_zoo.errors import NOT_CHECKED, UNFORESEEN, ZooError
 
 SIGINT_EXIT, SIGPIPE_EXIT = 130, 141
 """What shells report for a program ended by Ctrl-C and by a closed pipe (128 + signal number)."""
+
+
+_LONGEST_REASON = 300
+"""Characters shown of an error that nobody wrote for people."""
 
 
 class Failure(click.ClickException):
@@ -32,6 +38,13 @@ class Failure(click.ClickException):
 
 class _Sentences(click.Command):
     """Turns our errors into sentences and exit codes. The command has a ``--debug`` option."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run as a program; see the class."""
+        _open_closed_streams()
+        if not sys.warnoptions:  # here, where no other thread runs yet
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # what it finds odd in images that it reads
+        return super().main(*args, **kwargs)
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         """Read the command line, and print the help if asked to; see the class."""
@@ -49,18 +62,20 @@ class _Sentences(click.Command):
             if sys.stdout is not None:  # none at all, if the shell closed it
                 sys.stdout.flush()
         except ZooError as error:
-            if ctx.params["debug"]:
-                raise
-            raise Failure(str(error), error.exit_code) from error
+            raise _failure(ctx, error, str(error), error.exit_code) from error
         except KeyboardInterrupt as error:
             raise Failure("Interrupted.", SIGINT_EXIT) from error
         except OSError as error:
             if error.errno == errno.EPIPE:
                 _discard_stdout()
                 ctx.exit(SIGPIPE_EXIT)
-            if ctx.params["debug"]:
-                raise
-            raise Failure(sentence_of(error), NOT_CHECKED) from error
+            raise _failure(ctx, error, sentence_of(error), NOT_CHECKED) from error
+        except (click.ClickException, click.Abort, click.exceptions.Exit):
+            raise
+        except Exception as error:
+            what = " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST_REASON]
+            next_step = "Report the traceback." if ctx.params["debug"] else "Run it with --debug for the traceback."
+            raise _failure(ctx, error, f"Unexpected error, a bug ({what}). {next_step}", UNFORESEEN) from error
 
 
 class ZooCommand(_Sentences):
@@ -82,12 +97,35 @@ class ZooGroup(_Sentences, click.Group):
         return super().resolve_command(ctx, args)
 
 
-def sentence_of(error: OSError) -> str:
-    """Say what the operating system refused and where, and what to do about it."""
+def sentence_of(error: Exception) -> str:
+    """Return what an error says to a person; of one of the operating system: what, where, and what to do about it."""
+    if not isinstance(error, OSError) or isinstance(error, ZooError):
+        return str(error)
     is_full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None))
     place = error.filename2 or error.filename or ("standard output" if is_full else None)
     what = f"{place}: {error.strerror}" if place else str(error)
     return f"{what}. {'Make room there, and run it again' if is_full else 'Check the path and its permissions'}."
+
+
+def _failure(ctx: click.Context, error: Exception, sentence: str, code: int) -> Failure:
+    """Return an error as a sentence, after its traceback if that is wanted."""
+    if ctx.params["debug"]:
+        click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+    return Failure(sentence, code)
+
+
+def _open_closed_streams() -> None:
+    """Put the null device in the place of standard streams that whoever started us has closed.
+
+    Otherwise the next file that is opened gets their number, and what libraries write to standard error goes into it.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123  # for as long as the process lives
 
 
 def _discard_stdout() -> None:

@@ -115,8 +115,7 @@ def download(
                     raise
                 exit_codes.append(getattr(error, "exit_code", NOT_CHECKED))
                 title = f"{entry.name}/{chosen}" if all_sets else entry.name
-                sentence = sentence_of(error) if isinstance(error, OSError) else error
-                click.echo(f"Error: {title}: {shown(sentence, LONGEST_SENTENCE)}", err=True)
+                click.echo(f"Error: {title}: {shown(sentence_of(error), LONGEST_SENTENCE)}", err=True)
     if form == "json":
         echo_json(records)
     else:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -116,11 +115,10 @@ def _decode_bytes(data: Pixels, title: str) -> Pixels:
         # Not turned by the operator, which finds the orientation in the first APP1 segment only: XMP may come first.
         decoded: Pixels = _DECODE_JPEG(torch.from_numpy(data), ImageReadMode.RGB.value, False).permute(1, 2, 0).numpy()
         return np.ascontiguousarray(_turned(decoded, exif_of_jpeg(data)))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's own size limit, and damaged EXIF blocks
-        opened = Image.open(io.BytesIO(data.data), formats=_FORMATS_HERE)
-        check_size(opened.height, opened.width, title)
-        return _upright(_decode_with_pillow(opened, title), opened)
+    # What Pillow warns of goes to the caller: filters belong to the whole process, and images are read in threads.
+    opened = Image.open(io.BytesIO(data.data), formats=_FORMATS_HERE)
+    check_size(opened.height, opened.width, title)
+    return _upright(_decode_with_pillow(opened, title), opened)
 
 
 def _jpeg_operator() -> Callable[..., torch.Tensor] | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
-import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +28,7 @@ from resnet_zoo.errors import DatasetError
 from resnet_zoo.images.decode import Pixels
 from resnet_zoo.images.folders import LeftOut, images_in
 from resnet_zoo.images.transform import Transform
+from resnet_zoo.images.workers import from_workers, leave_interrupts, shared, wait_s
 
 _TEST_FOLDERS = {"cifar10": "test", "cifar100": "test", "in1k": "val"}
 _ARCHIVE_FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
@@ -218,7 +218,7 @@ def batches(
     """Yield the images in order, in batches, the last one possibly smaller.
 
     Raises:
-        DatasetError: An image cannot be read (without ``skip_bad``); the message names the file.
+        DatasetError: An image cannot be read (without ``skip_bad``); the message names the file. Or the workers failed.
     """
     lenient = copy.copy(images)
     lenient.skip_bad = True  # workers report bad images instead of raising, which would bring their traceback along
@@ -229,28 +229,19 @@ def batches(
         collate_fn=_join,
         pin_memory=pin_memory,
         worker_init_fn=leave_interrupts,
+        timeout=wait_s(num_workers),
     )
-    for batch in loader:
+    for batch in from_workers(loader, num_workers):
         if batch.bad and not images.skip_bad:
             raise DatasetError(batch.bad[0])
         yield batch
 
 
-def leave_interrupts(_worker: int) -> None:
-    """Leave Ctrl-C, and what else is sent to a process group, to the process that a data loader's worker works for.
-
-    It ends the worker when it ends itself. torchrun passes SIGTERM on to the whole group of each process.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(os, "setpgid"):  # not on Windows
-        os.setpgid(0, 0)
-
-
 def _join(items: list[Batch]) -> Batch:
     good = [item for item in items if not item.bad]
     return Batch(
-        torch.cat([item.pixels for item in good]) if good else torch.empty(0),
-        torch.cat([item.labels for item in items]),
+        shared(torch.cat([item.pixels for item in good]) if good else torch.empty(0)),
+        shared(torch.cat([item.labels for item in items])),
         [reason for item in items for reason in item.bad],
     )
 

@@ -53,8 +53,9 @@ class Transform:
         self.preprocess = preprocess
         self.height, self.width = input_size[1:]
         self.any_size = any_size
-        self.mean = torch.tensor(preprocess.mean).view(3, 1, 1)
-        self.std = torch.tensor(preprocess.std).view(3, 1, 1)
+        # Whatever the caller's default type and device are.
+        self.mean = torch.tensor(preprocess.mean, dtype=torch.float32, device="cpu").view(3, 1, 1)
+        self.std = torch.tensor(preprocess.std, dtype=torch.float32, device="cpu").view(3, 1, 1)
 
     def __call__(self, image: ImageSource) -> Tensor:
         """Return the normalised input (3, H, W), float32, on the CPU; for a batch of images the inputs (N, 3, H, W).

@@ -197,7 +197,8 @@ def _size_of(network: Network) -> tuple[int, ...]:
 
 def _images(network: Network, count: int) -> Tensor:
     """Return a batch of random values of the network's size."""
-    return torch.randn(count, *_size_of(network), generator=torch.Generator().manual_seed(count))
+    generator = torch.Generator("cpu").manual_seed(count)
+    return torch.randn(count, *_size_of(network), generator=generator, dtype=torch.float32, device="cpu")
 
 
 def _dynamic_batch() -> tuple[dict[int, Any]]:

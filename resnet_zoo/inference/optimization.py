@@ -288,8 +288,9 @@ def _probe_for(network: nn.Module) -> Tensor:
     """Return images of random values, of the size the network's first convolution was made for."""
     first = _first_convolution(network)
     size = 32 if first.stride == (1, 1) else 224  # the stems' own: CIFAR's does not stride
-    generator = torch.Generator().manual_seed(PROBE_SEED)
-    return torch.randn(PROBE_IMAGES, first.in_channels, size, size, generator=generator)
+    generator = torch.Generator("cpu").manual_seed(PROBE_SEED)
+    shape = (PROBE_IMAGES, first.in_channels, size, size)
+    return torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
 
 
 def _first_convolution(network: nn.Module) -> nn.Conv2d:

@@ -174,7 +174,7 @@ def _times_of_batch(
 ) -> list[float]:
     try:
         with torch.inference_mode():
-            images = torch.randn(*size).to(device, dtype)
+            images = torch.randn(*size, dtype=torch.float32, device="cpu").to(device, dtype)
             return time_runs(lambda: model(images), device, seconds=seconds)
     except RuntimeError as error:  # only CUDA raises a class of its own
         if not _OUT_OF_MEMORY.search(str(error)):
@@ -209,7 +209,7 @@ def matrix_peak_tflops(dtype: torch.dtype, device: torch.device, *, seconds: flo
         size: Rows and columns; 0 chooses what fills the device.
     """
     size = size or _PEAK_SIZES.get(device.type, _OTHER_PEAK_SIZE)
-    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    left, right = (torch.randn(size, size, dtype=torch.float32, device=device).to(dtype) for _ in range(2))
     with torch.inference_mode():
         return 2 * size**3 / min(time_runs(lambda: left @ right, device, seconds=seconds)) / 1e12
 

@@ -77,5 +77,5 @@ def with_counters(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     full = dict(tensors)
     for key in tensors:
         if key.endswith(".running_var"):
-            full.setdefault(key.replace("running_var", "num_batches_tracked"), torch.tensor(0))
+            full.setdefault(key.replace("running_var", "num_batches_tracked"), torch.tensor(0, device="cpu"))
     return full

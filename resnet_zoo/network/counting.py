@@ -97,7 +97,7 @@ def dry_run(model: nn.Module, input_size: Sequence[int]) -> Any:
     Nothing is computed, and the model and its tensors are left as they were.
     """
     tensors = {name: tensor.to("meta") for name, tensor in (*model.named_parameters(), *model.named_buffers())}
-    image = torch.empty(1, *input_size, device="meta")
+    image = torch.empty(1, *input_size, dtype=next(model.parameters()).dtype, device="meta")
     with _shapes_only(model), _evaluating(model), torch.no_grad():
         return torch.func.functional_call(model, tensors, (image,))
 

@@ -26,7 +26,8 @@ from resnet_zoo.images.decode import Pixels, check_size, decode_bytes
 from resnet_zoo.images.jpeg import can_decode_top, decode_top, size_of_plain_jpeg
 from resnet_zoo.images.resize import resize_like_cv2, resize_like_pillow
 from resnet_zoo.images.sources import Source
-from resnet_zoo.images.test_sets import Batch, leave_interrupts, listing_sha256, some
+from resnet_zoo.images.test_sets import Batch, listing_sha256, some
+from resnet_zoo.images.workers import from_workers, leave_interrupts, shared, wait_s
 
 AREA = (0.08, 1.0)
 """Area of the crop as a share of the image's."""
@@ -171,6 +172,7 @@ class CropImages:
             pin_memory=pin_memory and torch.cuda.is_available(),
             collate_fn=_unchanged,
             worker_init_fn=_prepare_worker,
+            timeout=wait_s(num_workers),
         )
 
     @functools.cached_property
@@ -205,7 +207,7 @@ class CropImages:
 
     def _read(self, indices: npt.NDArray[np.int64], epoch: int, batch_size: int) -> Iterator[Batch]:
         self._plan.indices, self._plan.epoch, self._plan.batch_size = indices, epoch, batch_size
-        for batch in self._loader:
+        for batch in from_workers(self._loader, self._loader.num_workers):
             if batch.bad:
                 raise DatasetError(batch.bad[0])
             yield batch
@@ -239,7 +241,7 @@ class _Crops(Dataset[Batch]):
         except DatasetError as error:
             return Batch(torch.empty(0), torch.empty(0, dtype=torch.int64), [str(error)])
         labels = self.source.labels[[index for _, index in items]]
-        return Batch(torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.from_numpy(labels))
+        return Batch(shared(torch.from_numpy(pixels)).permute(0, 3, 1, 2), shared(torch.from_numpy(labels)))
 
     def crop(self, index: int, epoch: int) -> npt.NDArray[np.uint8]:
         uniform = uniform_numbers(seed=self.seed, epoch=epoch, index=index)

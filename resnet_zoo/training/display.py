@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from resnet_zoo.base.progress import is_terminal
 from resnet_zoo.base.shown import LONGEST_SENTENCE, shown
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.runs.records import LogEpoch, LogLine, LogStep
@@ -69,7 +70,7 @@ def console(*, quiet: bool = False, held_out: str = "test") -> Iterator[Console]
     if quiet:
         yield Silent()
         return
-    if not sys.stderr.isatty():
+    if not is_terminal(sys.stderr):
         yield Console(held_out=held_out)
         return
     from rich import progress

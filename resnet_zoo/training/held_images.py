@@ -70,7 +70,7 @@ class HeldImages:
         self.recipe, self.seed = recipe, seed
         self.size = pixels.shape[-1]
         self.padded, self.labels = pad(pixels).to(device), labels.to(device)
-        self.colour = torch.tensor(entry.preprocess.mean, device=device).round().to(torch.uint8)
+        self.colour = torch.tensor(entry.preprocess.mean, dtype=torch.float32, device=device).round().to(torch.uint8)
 
     def batches(self, order: Tensor, *, epoch: int, batch_size: int) -> Iterator[Batch]:
         """Yield augmented batches; see `TrainingImages.batches`."""

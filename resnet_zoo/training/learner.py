@@ -92,7 +92,8 @@ class Learner:
             group["lr"] = lr * group["lr_factor"]
         inputs = shrink(self.normalise(pixels), size).contiguous(memory_format=torch.channels_last)
         num_parts = min(self.recipe.splits, len(labels))
-        loss, correct = torch.zeros((), device=self.device), torch.zeros((), dtype=torch.int64, device=self.device)
+        loss = torch.zeros((), dtype=torch.float32, device=self.device)
+        correct = torch.zeros((), dtype=torch.int64, device=self.device)
         for part in range(num_parts):
             with self._part(part, num_parts):
                 part_loss, part_correct = self._backward(inputs[part::num_parts], labels[part::num_parts], num_parts)

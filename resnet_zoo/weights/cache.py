@@ -21,8 +21,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from resnet_zoo.base.files import sha256_of, write_atomically, writing_to
+from resnet_zoo.base.files import expanded, is_reachable_file, sha256_of, write_atomically, writing_to
 from resnet_zoo.base.strict_json import WrongValueError, decode, expect_sha256
+from resnet_zoo.base.waiting import reported
 from resnet_zoo.errors import CheckpointError, DownloadError
 
 _LOCK_TIMEOUT_S = 3600.0
@@ -33,12 +34,22 @@ def cache_path() -> Path:
     """Return the cache folder: ``$RESNET_ZOO_HOME``, else ``resnet_zoo`` in the platform's cache folder."""
     home = os.environ.get("RESNET_ZOO_HOME")
     if home:
-        return Path(home).expanduser().absolute()
+        return expanded(home).absolute()
     if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "resnet_zoo"
+        return _home() / "Library" / "Caches" / "resnet_zoo"
     if sys.platform == "win32":
-        return _folder_in("LOCALAPPDATA", Path.home() / "AppData" / "Local") / "resnet_zoo" / "Cache"
-    return _folder_in("XDG_CACHE_HOME", Path.home() / ".cache") / "resnet_zoo"
+        return _folder_in("LOCALAPPDATA", _home() / "AppData" / "Local") / "resnet_zoo" / "Cache"
+    return _folder_in("XDG_CACHE_HOME", _home() / ".cache") / "resnet_zoo"
+
+
+def _home() -> Path:
+    """Return the home folder.
+
+    For a user without one, such as the bare number that a container runs as, a path that does not exist (Debian's name
+    for no home): nothing is found there, and writing there is an error that says what to do.
+    """
+    home = expanded("~")
+    return home if home.is_absolute() else Path(os.sep, "nonexistent")
 
 
 @dataclass(frozen=True)
@@ -68,7 +79,8 @@ def object_path(sha256: str) -> Path:
 def part_path(key: str, name: str) -> Path:
     """Return where the transfer of a file is collected under its own name, its folder made."""
     folder = cache_path() / "partial" / key
-    folder.mkdir(parents=True, exist_ok=True)
+    with _naming_the_way_out():
+        folder.mkdir(parents=True, exist_ok=True)
     return folder / name
 
 
@@ -113,7 +125,9 @@ def read_pin(source_name: str) -> Pin | None:
         pin: Pin = decode(Pin, json.loads(_pin_path(source_name).read_text(encoding="utf-8")), ())
         for digest in (pin.sha256, pin.object_sha256):
             expect_sha256(digest, ("sha256",))
-    except FileNotFoundError:
+    except OSError:
+        if os.path.lexists(_pin_path(source_name)):
+            raise
         return None
     except (ValueError, RecursionError, WrongValueError) as error:
         path = _pin_path(source_name)
@@ -143,11 +157,17 @@ def lock(key: str, *, timeout_s: float | None = None) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     folder = cache_path() / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
     timeout_s = _LOCK_TIMEOUT_S if timeout_s is None else timeout_s
-    held = FileLock(folder / f"{key}.lock")
+    path = folder / f"{key}.lock"
+    held = FileLock(path)
+    waiting = (
+        f"Another process is fetching the same file, and holds {path}; waiting for at most {timeout_s / 60:.0f} "
+        "minutes. If it hangs, end it."
+    )
     try:
-        held.acquire(timeout=timeout_s)
+        with _naming_the_way_out(), reported(waiting):
+            folder.mkdir(parents=True, exist_ok=True)
+            held.acquire(timeout=timeout_s)
     except Timeout as error:
         raise DownloadError({key: f"another process has been fetching it for {timeout_s:.0f} s"}) from error
     try:
@@ -156,10 +176,20 @@ def lock(key: str, *, timeout_s: float | None = None) -> Iterator[None]:
         held.release()
 
 
+@contextlib.contextmanager
+def _naming_the_way_out() -> Iterator[None]:
+    """Let an error about a cache that cannot be written say what to do."""
+    try:
+        yield
+    except PermissionError as error:
+        why = f"{error.strerror}. Let RESNET_ZOO_HOME name a folder that can be written"
+        raise PermissionError(error.errno, why, str(cache_path())) from error
+
+
 def is_intact(sha256: str) -> bool:
     """Tell whether an object is there with its own bytes."""
     path = object_path(sha256)
-    return path.is_file() and sha256_of(path) == sha256
+    return is_reachable_file(path) and sha256_of(path) == sha256
 
 
 def _folder_in(variable: str, default: Path) -> Path:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from resnet_zoo.base.files import sha256_of, write_atomically
+from resnet_zoo.base.files import is_reachable_folder, sha256_of, write_atomically
 from resnet_zoo.base.shown import shown_address
 from resnet_zoo.catalog.listing import measured_on
 from resnet_zoo.catalog.manifest import current_manifest
@@ -55,7 +55,8 @@ def list_cache() -> list[CachedFile]:
     for entry, tag, local in cached_sets():
         owners.setdefault(local.sha256, []).append((f"{entry.name}/{tag}", local))
     rank = {sha256: position for position, sha256 in enumerate(owners)}
-    paths = (cache_path() / "objects").glob("*.safetensors")
+    folder = cache_path() / "objects"
+    paths = folder.glob("*.safetensors") if is_reachable_folder(folder) else ()
     files = [_describe(path, owners.get(path.stem, [])) for path in paths]
     return sorted(files, key=lambda file: (rank.get(file.sha256, len(rank)), file.sha256))
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import os
 import re
+import threading
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from resnet_zoo.base.files import sha256_of
@@ -20,6 +25,9 @@ from resnet_zoo.catalog.manifest import current_manifest
 from resnet_zoo.catalog.records import UpstreamOrigin
 from resnet_zoo.errors import CheckpointError, IntegrityError, UnsafeCheckpointError, WeightsUnavailableError
 from resnet_zoo.weights.key_layouts import Layout, is_deep, openmmlab_to_ours, renamed
+
+MAX_BYTES = 1 << 32
+"""Largest safetensors file that is read into memory; the largest row's has 241 MB."""
 
 
 @dataclass(frozen=True)
@@ -67,18 +75,20 @@ def load_checkpoint(path: str | os.PathLike[str], *, sha256: str | None = None) 
     """
     path = Path(path)
     before = _stat(path)
-    actual = _sha256_of(path)
+    data = _bytes_of(path, before.st_size)
+    actual = _sha256_of(path) if data is None else hashlib.sha256(data).hexdigest()
     expected = (sha256.lower(),) if sha256 else _upstream_hashes(path.name)
     if expected and not actual.startswith(expected):
         raise IntegrityError(path, " or ".join(expected), actual)
     if before.st_size == 0:
         raise CheckpointError(path, "the file is empty. Fetch it again.")
-    if path.suffix.lower() == ".safetensors" or _looks_like_safetensors(path):
-        tensors, header = read_safetensors(path)
+    if data is not None:
+        tensors, header = _read_tensors(data, path)
+        del data
     else:
         tensors, header = _state_dict(_read_pickle(path), path), {}
-    if _stat(path) != before:  # what was mapped is then not what was hashed
-        raise CheckpointError(path, "it changed while it was read. Try again when nothing writes to it.")
+        if _stat(path) != before:  # what was read is then not what was hashed
+            raise CheckpointError(path, "it changed while it was read. Try again when nothing writes to it.")
     tensors = _without_wrapper_prefix(tensors)
     layout = _layout_of(tensors, header)
     if layout == "openmmlab":
@@ -107,8 +117,31 @@ def _stat(path: Path) -> _Stat:
 
 
 def _sha256_of(path: Path) -> str:
-    try:
+    with _unreadable_as_unavailable(path):
         return sha256_of(path)
+
+
+def _bytes_of(path: Path, size_bytes: int) -> bytes | None:
+    """Return the bytes of a safetensors file; ``None`` if it is another kind of file.
+
+    They are read once, and hashed and used from memory: the tensors of a mapped file would change with it when somebody
+    overwrites it, and end the process when somebody cuts it.
+
+    Raises:
+        CheckpointError: It has more than `MAX_BYTES`.
+    """
+    with _unreadable_as_unavailable(path):
+        if path.suffix.lower() != ".safetensors" and not _looks_like_safetensors(path):
+            return None
+        if size_bytes > MAX_BYTES:
+            raise CheckpointError(path, f"it has {size_bytes} bytes; the limit is {MAX_BYTES}.")
+        return path.read_bytes()
+
+
+@contextlib.contextmanager
+def _unreadable_as_unavailable(path: Path) -> Iterator[None]:
+    try:
+        yield
     except IsADirectoryError:
         raise WeightsUnavailableError("", str(path), "that is a folder; pass the path of a file.") from None
     except OSError as error:
@@ -129,10 +162,20 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         CheckpointError: It is not such a file.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, ValueError, OSError) as error:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(path, f"it cannot be read ({error.strerror}).") from error
+    return _read_tensors(data, path)
+
+
+def _read_tensors(data: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with torch.device("cpu"):  # whatever the caller's default is
+            tensors = safetensors.torch.load(data)
+    except (SafetensorError, ValueError, KeyError, TypeError, AssertionError) as error:
         raise CheckpointError(path, f"it is not valid safetensors ({error}). Fetch it again.") from error
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])  # the library has just found it valid
+    return tensors, header.get("__metadata__") or {}
 
 
 def _looks_like_safetensors(path: Path) -> bool:
@@ -166,6 +209,9 @@ _IGNORED_GLOBALS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 ]
 """Names that honest OpenMMLab files carry beside the weights. None is looked up: each becomes an `_Ignored`."""
 
+_ALLOWING = threading.Lock()
+"""torch keeps the allowed names for the whole process: the thread that is done first would forbid them to others."""
+
 _WANTED = re.compile(
     r"GLOBAL (\S+) (?:was not|whose)|unrecognized function (.+?)(?: |$)|but got <class '([\w.]+)'>", re.MULTILINE
 )
@@ -175,7 +221,7 @@ _WANTED = re.compile(
 def _read_pickle(path: Path) -> Any:
     _check_archive(path)
     try:
-        with torch.serialization.safe_globals(_IGNORED_GLOBALS):
+        with _ALLOWING, torch.serialization.safe_globals(_IGNORED_GLOBALS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # hostile bytes can raise anything; whatever it is, the file was refused
         wanted = _WANTED.search(str(error))

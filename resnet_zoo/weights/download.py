@@ -44,6 +44,9 @@ from resnet_zoo.weights.transfer import Patience, fetch
 Convert = Callable[[Path, Path, str], object]
 """Writes the checkpoint at the first path, which has this sha256, as safetensors at the second."""
 
+_MAX_TRANSFERS = 4
+"""Transfers of one file from one source in one call."""
+
 MAX_CHECKPOINT_BYTES = 1 << 30
 """Largest upstream checkpoint that is fetched; their sizes are not published. The largest row's has 241 MB."""
 
@@ -146,15 +149,18 @@ def _from_source(
 def _collect(source: Source, part: Path, patience: Patience, progress: Progress | None) -> str:
     """Bring a source's bytes into ``part`` and return their sha256, which begins as expected.
 
-    What continued an older part, or came out of Hugging Face's cache, and then has the wrong hash is fetched once more
-    from the beginning.
+    Wrong bytes that came over the network are fetched once more from the beginning: a bit may have flipped, or an older
+    part was of another file. A body whose end nobody knows may have been cut short, and is continued.
     """
-    for attempt in range(2):
-        digest, was_there = _transfer(source, part, patience, progress, anew=attempt > 0)
+    tries = 2 if source.is_remote else 1
+    for attempt in range(_MAX_TRANSFERS):
+        digest, has_end = _transfer(source, part, patience, progress, anew=attempt > 0)
         if digest.startswith(source.sha256):
             return digest
-        cache.drop_part(part)
-        if not was_there:
+        if has_end:
+            cache.drop_part(part)
+            tries -= 1
+        if not tries:
             break
     raise IntegrityError(shown_address(source.address), source.sha256, digest)
 
@@ -162,7 +168,7 @@ def _collect(source: Source, part: Path, patience: Patience, progress: Progress 
 def _transfer(
     source: Source, part: Path, patience: Patience, progress: Progress | None, *, anew: bool
 ) -> tuple[str, bool]:
-    """Return the sha256 of what arrived, and whether some of it may have been there before."""
+    """Return the sha256 of what is there, and whether that is all (see `Fetched.has_end`)."""
     part.parent.mkdir(parents=True, exist_ok=True)
     if source.address.startswith(("http://", "https://")):
         result = fetch(
@@ -173,10 +179,9 @@ def _transfer(
             patience=patience,
             progress=progress,
         )
-        return result.sha256, result.resumed_bytes > 0
-    is_hub = source.address.startswith(HUB_SCHEME)
+        return result.sha256, result.has_end
     path = Path(source.address)
-    if is_hub:
+    if source.address.startswith(HUB_SCHEME):
         path = fetch_hub_file(HubFile.at(source.address), expected=source.file, again=anew, progress=progress)
     try:
         opened = open_regular(path)
@@ -184,22 +189,23 @@ def _transfer(
         raise DownloadError({source.address: error.strerror or str(error)}) from error
     with opened, writing_to(part), part.open("wb") as target:
         shutil.copyfileobj(opened, target)
-    return sha256_of(part), is_hub
+    return sha256_of(part), True
 
 
 def _fetch_from_hub(file: WeightsFile, progress: Progress | None, *, anew: bool) -> LocalWeights:
-    """Let huggingface_hub fetch a file of others' repositories, to be used where it puts it.
+    """Let huggingface_hub fetch a file of others' repositories, to be used where it puts it; once more if it is wrong.
 
     Raises:
         DownloadError: The client's own words.
         IntegrityError: It has another hash; it was removed from the client's cache.
     """
-    path = fetch_hub_file(HubFile.at(file.path), expected=file, again=anew, progress=progress)
-    digest = sha256_of(path)
-    if digest != file.sha256:
+    for again in (anew, True):
+        path = fetch_hub_file(HubFile.at(file.path), expected=file, again=again, progress=progress)
+        digest = sha256_of(path)
+        if digest == file.sha256:
+            return checked_by(file, path, file.path)
         forget_hub_file(path)
-        raise IntegrityError(file.path, file.sha256, digest)
-    return checked_by(file, path, file.path)
+    raise IntegrityError(file.path, file.sha256, digest)
 
 
 def _convert_and_pin(weights: WeightSet, source: Source, part: Path, digest: str, convert: Convert) -> LocalWeights:

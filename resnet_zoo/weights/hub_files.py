@@ -10,20 +10,27 @@ from __future__ import annotations
 import contextlib
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from resnet_zoo.base.files import is_reachable_folder
 from resnet_zoo.base.machine import is_offline
 from resnet_zoo.base.progress import Progress
 from resnet_zoo.base.shown import shown, shown_address
 from resnet_zoo.base.strict_json import is_sha256
+from resnet_zoo.base.waiting import GaveUpError, call_while_progressing
 from resnet_zoo.catalog.records import HUB_SCHEME, WeightsFile
 from resnet_zoo.errors import DownloadError, IntegrityError
 
 _BLOB_NAME = re.compile(r"\w[\w.-]*")
 """What an ETag must be like: the client names a file of its cache by it."""
+
+_PATIENCE_S = 120.0
+"""How long the client may wait without a byte."""
+
+_Value = TypeVar("_Value")
 
 _NETWORK_LIBRARIES = ("httpx", "httpx2", "requests", "urllib3")
 """What the client's versions stand on."""
@@ -53,14 +60,19 @@ class HubFile:
 
 def find_hub_file(file: HubFile) -> Path | None:
     """Return a file where the client keeps it, if it has it; without network."""
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    if not (Path(HF_HUB_CACHE) / "--".join(("models", *file.repository.split("/")))).is_dir():
+    if not is_reachable_folder(_repository_folder(file)):
         return None  # as most are: the client itself, slow to import, need not be asked
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(file.repository, file.name, revision=file.revision)
     return Path(found) if isinstance(found, str) else None
+
+
+def _repository_folder(file: HubFile) -> Path:
+    """Return where the client keeps the files of a repository."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return Path(HF_HUB_CACHE) / "--".join(("models", *file.repository.split("/")))
 
 
 def fetch_hub_file(
@@ -91,15 +103,46 @@ def fetch_hub_file(
             _check_announced(file, expected)
         options = {} if expected is None else _counted_by(progress, expected.size_bytes)
         return Path(
-            hf_hub_download(
-                file.repository,
-                file.name,
-                revision=file.revision,
-                force_download=again,
-                local_files_only=is_offline(),
-                **options,
+            _with_an_end(
+                file,
+                lambda: hf_hub_download(
+                    file.repository,
+                    file.name,
+                    revision=file.revision,
+                    force_download=again,
+                    local_files_only=is_offline(),
+                    **options,
+                ),
             )
         )
+
+
+def _with_an_end(file: HubFile, call: Callable[[], _Value]) -> _Value:
+    """Call the client, which waits for as long as a server asks it to, or a stopped process holds its lock.
+
+    Raises:
+        DownloadError: Nothing arrived for `_PATIENCE_S`.
+        Exception: Whatever the client raises.
+    """
+    try:
+        return call_while_progressing(
+            call,
+            lambda: _bytes_arrived(file),
+            patience_s=_PATIENCE_S,
+            sentence=f"Waiting for {file.address}, at most {_PATIENCE_S:.0f} s more if nothing arrives.",
+        )
+    except GaveUpError:
+        why = f"the Hub's client got nothing for {_PATIENCE_S:.0f} s; try again later, or set HF_TOKEN"
+        raise DownloadError({file.address: why}) from None
+
+
+def _bytes_arrived(file: HubFile) -> int:
+    """Return how many bytes the client's unfinished transfers of a repository have."""
+    arrived = 0
+    for part in (_repository_folder(file) / "blobs").glob("*.incomplete"):
+        with contextlib.suppress(OSError):  # finished meanwhile
+            arrived += part.stat().st_size
+    return arrived
 
 
 def forget_hub_file(path: Path) -> None:
@@ -139,7 +182,8 @@ def _check_announced(file: HubFile, expected: WeightsFile | None) -> str:
     """Hold what the server says of a file against what is known; return the hash it announces."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
-    found = get_hf_file_metadata(hf_hub_url(file.repository, file.name, revision=file.revision))
+    url = hf_hub_url(file.repository, file.name, revision=file.revision)
+    found = _with_an_end(file, lambda: get_hf_file_metadata(url))
     if not found.etag:
         raise DownloadError({file.address: "the Hub does not announce a hash for it"})
     if not _BLOB_NAME.fullmatch(found.etag):

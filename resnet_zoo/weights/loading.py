@@ -163,7 +163,8 @@ def assign_weights(
     if adapts_stem:
         tensors[stem] = adapt_input(tensors[stem], in_channels)
     if adapts_head:
-        fresh = torch.nn.Linear(tensors["fc.weight"].shape[1], model.fc.out_features)
+        features, kind = tensors["fc.weight"].shape[1], {"dtype": torch.float32, "device": "cpu"}
+        fresh = torch.nn.Linear(features, model.fc.out_features, **kind)  # as the other tensors are
         initialise_classifier(fresh)
         tensors |= dict(zip(_HEAD, (fresh.weight.detach(), fresh.bias.detach()), strict=True))
     tensors |= {key: _aligned(tensors[key]) for key in _HEAD}
@@ -184,7 +185,7 @@ def adapt_input(weight: Tensor, in_channels: int) -> Tensor:
 
 
 def _aligned(tensor: Tensor) -> Tensor:
-    """Copy a tensor that a file's mapping put at an odd place in memory.
+    """Copy a tensor that lies at an odd place in memory.
 
     The last bit of a matrix product depends on it; convolutions do not. With 64 bytes the logits are those of a network
     whose tensors were allocated one by one, as upstream's are.

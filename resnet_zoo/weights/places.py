@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from resnet_zoo.base.files import expanded, is_reachable_file
 from resnet_zoo.base.shown import shown_address
 from resnet_zoo.catalog.manifest import current_manifest, manifest_path
 from resnet_zoo.catalog.records import HUB_SCHEME, Entry, PageOrigin, RunOrigin, UpstreamOrigin, WeightSet, WeightsFile
@@ -69,7 +70,7 @@ def sources_of(weights: WeightSet) -> Iterator[Source]:
     """Yield the places a weight set may be had from, in the order in which they are asked."""
     mirror, file, origin = os.environ.get("RESNET_ZOO_MIRROR"), weights.file, weights.origin
     if mirror and "://" not in mirror:
-        mirror = str(Path(mirror).expanduser().absolute())
+        mirror = str(expanded(mirror).absolute())
     upstream = origin if isinstance(origin, UpstreamOrigin) else None
     if mirror and file:
         yield _published_source(file, _joined(mirror, file.name))
@@ -102,7 +103,7 @@ def _joined(base: str, name: str) -> str:
     """Put a file's name behind a URL, or behind a folder (a relative one stands beside the manifest)."""
     if "://" in base:
         return f"{base.rstrip('/')}/{name}"
-    return str(manifest_path().parent / Path(base).expanduser() / name)
+    return str(manifest_path().parent / expanded(base) / name)
 
 
 def shipped_weights(entry: Entry, tag: str) -> LocalWeights | None:
@@ -115,7 +116,7 @@ def shipped_weights(entry: Entry, tag: str) -> LocalWeights | None:
     """
     file = entry.weight_set(tag).file
     paths = [] if file is None else [Path(place) for place in _published_addresses(file) if "://" not in place]
-    found = next((path for path in paths if path.is_file()), None)
+    found = next((path for path in paths if is_reachable_file(path)), None)
     return checked_by(file, found, str(found)) if file is not None and found is not None else None
 
 
@@ -129,10 +130,10 @@ def cached_weights(entry: Entry, tag: str) -> LocalWeights | None:
     file, pin = weights.file, _pin_of(weights.origin)
     if pin is not None and (file is None or file.sha256 == pin.object_sha256):
         found = pinned_weights(weights, pin)
-        return found if found.path.is_file() else None
+        return found if is_reachable_file(found.path) else None
     if file is None:
         return None
-    if cache.object_path(file.sha256).is_file():
+    if is_reachable_file(cache.object_path(file.sha256)):
         return checked_by(file, cache.object_path(file.sha256), published_at(file))
     for address in _published_addresses(file):
         path = find_hub_file(HubFile.at(address)) if address.startswith(HUB_SCHEME) else None

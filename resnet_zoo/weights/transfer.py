@@ -23,12 +23,11 @@ from urllib.parse import urljoin, urlsplit
 from resnet_zoo.base.files import writing_to
 from resnet_zoo.base.progress import Progress
 from resnet_zoo.base.shown import shown, shown_address
+from resnet_zoo.base.waiting import REPORTED_AFTER_S, report_wait, reported
 from resnet_zoo.errors import DownloadError
 
 if TYPE_CHECKING:
     import requests
-
-"""Called with (bytes there, bytes in all, 0 if unknown)."""
 
 _BLOCK_BYTES = 1 << 18
 _MAX_REDIRECTS = 10
@@ -44,6 +43,7 @@ class Patience:
     Attributes:
         connect_s: For a connection.
         read_s: For the next bytes.
+        head_s: For the whole head of an answer, its headers.
         window_s: Of this length every stretch of a transfer must bring ``window_bytes``, or it counts as stalled.
         window_bytes: See ``window_s``.
         attempts: Requests in a row that may fail before the source is given up; the count begins again with every
@@ -56,6 +56,7 @@ class Patience:
     read_s: float = 30.0
     window_s: float = 60.0
     window_bytes: int = 1 << 16
+    head_s: float = 60.0
     attempts: int = 5
     backoff_s: float = 0.5
     max_wait_s: float = 60.0
@@ -63,11 +64,20 @@ class Patience:
 
 @dataclass(frozen=True)
 class Fetched:
-    """A complete transfer: its sha256, its size, and how many of its bytes were there before this call."""
+    """A complete transfer.
+
+    Attributes:
+        sha256: Of the bytes that are there.
+        size_bytes: How many these are.
+        resumed_bytes: How many of them were there before this call.
+        has_end: Whether the server said where the file ends. If not, it may have been cut short, and another call
+            continues it.
+    """
 
     sha256: str
     size_bytes: int
     resumed_bytes: int
+    has_end: bool = True
 
 
 class _AgainError(Exception):
@@ -105,11 +115,11 @@ def fetch(
         DownloadError: The address did not deliver, with what it said.
         OSError: The bytes cannot be written.
     """
-    import requests
+    from resnet_zoo.weights.deadlines import session_with_deadline
 
     transfer = _Transfer(url, part, max_bytes, exact=exact, patience=patience, progress=progress)
     try:
-        with requests.Session() as session:
+        with session_with_deadline(patience.head_s) as session:
             return transfer.run(session)
     except _FinalError as error:  # without its cause: requests quotes the whole address, with what signs it
         raise DownloadError({shown_address(url): str(error)}) from None
@@ -128,6 +138,8 @@ class _Transfer:
         self.digest = hashlib.sha256()
         self.have = 0
         self.resumed_bytes = 0
+        self.has_end = True
+        self.heard_at = time.monotonic()
         if self.part.exists():
             self._hash_what_is_there()
             self.resumed_bytes = self.have
@@ -149,8 +161,11 @@ class _Transfer:
                     fruitless, mark = 0, self.have
                 if fruitless >= self.patience.attempts:
                     raise _FinalError(f"{error} ({fruitless} times in a row)") from error
-                time.sleep(self._wait_s(fruitless, error.wait_s))
-        return Fetched(self.digest.hexdigest(), self.have, self.resumed_bytes)
+                wait_s = self._wait_s(fruitless, error.wait_s)
+                if time.monotonic() - self.heard_at + wait_s > REPORTED_AFTER_S:
+                    report_wait(f"{shown_address(self.url)}: {error}. Trying again in {wait_s:.0f} s.")
+                time.sleep(wait_s)
+        return Fetched(self.digest.hexdigest(), self.have, self.resumed_bytes, self.has_end)
 
     def _is_whole(self) -> bool:
         """Tell whether all is there, as far as that is known without asking."""
@@ -166,6 +181,8 @@ class _Transfer:
 
     def _request(self, session: requests.Session) -> None:
         """Make one request and take in what it brings."""
+        from resnet_zoo.weights.deadlines import shut_down_if
+
         headers = {"Accept-Encoding": "identity", "Connection": "close"}
         if self.have:
             headers["Range"] = f"bytes={self.have}-"
@@ -174,7 +191,9 @@ class _Transfer:
         with _network_errors(), _followed(session, self.url, headers, self.patience) as response:
             total = self._begin(response)
             if response.status_code != 416:
-                self._take_in(response, total)
+                self.heard_at = time.monotonic()
+                with shut_down_if(lambda: time.monotonic() - self.heard_at > self.patience.window_s, response):
+                    self._take_in(response, total)
 
     def _begin(self, response: requests.Response) -> int | None:
         """Read the answer's head; go back to zero where the server does. Return the size of the whole, if told."""
@@ -222,6 +241,7 @@ class _Transfer:
     def _take_in(self, response: requests.Response, total: int | None) -> None:
         """Append the body to the part, hashing it, until it ends."""
         limit = self.max_bytes if total is None else total
+        self.has_end = total is not None or "Transfer-Encoding" in response.headers
         window_start, window_have = time.monotonic(), self.have
         with writing_to(self.part), self.part.open("ab") as file:
             while block := _read(response):
@@ -231,6 +251,7 @@ class _Transfer:
                 file.write(block)
                 self.digest.update(block)
                 self.have += len(block)
+                self.heard_at = time.monotonic()
                 if self.progress:
                     self.progress(self.have, total or 0)
                 if time.monotonic() - window_start > self.patience.window_s:
@@ -318,7 +339,8 @@ def _ask(
 
     timeout = (patience.connect_s, patience.read_s)
     try:
-        response = session.get(url, headers=headers, timeout=timeout, stream=True, allow_redirects=False)
+        with reported(f"Waiting for {shown_address(url)} to answer."):
+            response = session.get(url, headers=headers, timeout=timeout, stream=True, allow_redirects=False)
         target = session.get_redirect_target(response)
         return response, None if target is None else urljoin(url, target)
     except requests.RequestException:

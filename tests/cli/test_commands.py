@@ -26,12 +26,14 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from resnet_zoo import __version__, save_network
-from resnet_zoo.base.progress import progress_bar
+from resnet_zoo import __version__, create_model, save_network
+from resnet_zoo.base.progress import is_terminal, progress_bar
 from resnet_zoo.catalog.classes import class_folders, class_names
 from resnet_zoo.catalog.recipes import RECIPES
 from resnet_zoo.catalog.records import to_json
 from resnet_zoo.cli.main import main
+from resnet_zoo.cli.shell import ZooCommand, debug_option
+from resnet_zoo.errors import DatasetError
 from tests.conftest import ENTRIES, NAMES, random_network, smooth_image
 
 ROOT = Path(__file__).parents[2]
@@ -292,7 +294,8 @@ def test_the_examples_use_options_and_commands_that_exist(command: str) -> None:
 
 def test_the_help_names_the_exit_codes() -> None:
     out = assert_good(run("-h"))
-    for code in ("0 all good", "1 checked and wrong", "2 wrong usage", "3 could not be checked"):
+    codes = ("0 all good", "1 checked and wrong", "2 wrong usage", "3 could not be checked", "70 an unexpected error")
+    for code in codes:
         assert code in out
 
 
@@ -1057,9 +1060,72 @@ def test_a_pipe_that_takes_no_unicode_gets_a_table_all_the_same(arguments: tuple
 def test_a_failure_hides_its_traceback_unless_debugging() -> None:
     plain, debug = start("show", "reznet50"), start("--debug", "show", "reznet50")
     assert plain.stderr.count("\n") == 1
-    assert (debug.returncode, debug.stdout) == (1, "")
+    assert (debug.returncode, debug.stdout) == (plain.returncode, "") == (2, "")
     assert "Traceback (most recent call last)" in debug.stderr
     assert "UnknownModelError: There is no model 'reznet50'" in debug.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), 70),
+        (AssertionError("daemonic processes are not allowed to have children"), 70),
+        (MemoryError(), 70),
+        (DatasetError("photo.jpg is empty."), 3),
+        (FileNotFoundError(2, "No such file", "a.png"), 3),
+        (click.UsageError("Name a file."), 2),
+    ],
+)
+@pytest.mark.parametrize("debug", [False, True])
+def test_an_unforeseen_error_is_not_a_verdict(error: Exception, code: int, debug: bool) -> None:
+    @click.command(cls=ZooCommand)
+    @debug_option
+    def command(debug: bool) -> None:
+        raise error
+
+    done = CliRunner().invoke(command, ["--debug"] if debug else [])
+    assert done.exit_code == code
+    assert ("Traceback" in done.stderr) == (debug and code != 2)
+    assert ("it with --debug" in done.stderr) == (code == 70 and not debug)
+    assert done.stderr.splitlines()[-1].startswith("Error: ")
+
+
+def test_a_long_unforeseen_error_is_cut() -> None:
+    @click.command(cls=ZooCommand)
+    @debug_option
+    def command(debug: bool) -> None:
+        raise ValueError("x\n" * 10_000)
+
+    assert len(CliRunner().invoke(command).stderr) < 600
+
+
+class Mute:
+    """A stream of a notebook that can write and nothing else."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+    def flush(self) -> None: ...
+
+
+@pytest.mark.parametrize("stream", [None, Mute()])
+def test_weights_load_without_a_standard_error_that_can_say_what_it_is(
+    stream: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", stream)
+    assert not is_terminal(sys.stderr)
+    assert create_model(ROW, pretrained=True).fc.out_features == 10
+
+
+@posix_only
+@pytest.mark.parametrize("closed", ["2>&-", "0<&- 2>&-", "2>/dev/null"])
+def test_a_closed_standard_error_changes_no_exit_code(closed: str) -> None:
+    def code(*arguments: str) -> int:
+        line = f"exec {sys.executable} -m resnet_zoo {' '.join(arguments)} >/dev/null {closed}"
+        return subprocess.run(["sh", "-c", line], check=False).returncode
+
+    assert code("verify", ROW) == 0
+    assert code("show", "reznet50") == 2
 
 
 def test_debugging_can_be_switched_on_by_the_environment() -> None:

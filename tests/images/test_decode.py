@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
@@ -317,12 +319,13 @@ def test_a_path_that_is_no_file_is_a_data_set_error_that_names_it(name: str, tmp
     assert str(tmp_path / name) in str(caught.value)
 
 
-def test_an_image_between_the_warning_limit_of_pillow_and_ours_is_opened_without_a_warning() -> None:
+def test_an_image_between_the_warning_limit_of_pillow_and_ours_is_opened() -> None:
     width, height = 10_000, 9_500
     assert Image.MAX_IMAGE_PIXELS is not None
     assert Image.MAX_IMAGE_PIXELS < width * height < MAX_PIXELS
     image = Image.new("1", (width, height), 1)
-    pixels = decode(encoded(image, "PNG"))
+    with pytest.warns(Image.DecompressionBombWarning):  # Pillow's own, left to the caller
+        pixels = decode(encoded(image, "PNG"))
     assert pixels.shape == (height, width, 3)
     assert pixels[0, 0, 0] == 255
 
@@ -342,3 +345,16 @@ def test_any_exception_of_a_decoder_is_a_data_set_error(monkeypatch: pytest.Monk
     monkeypatch.setattr(Image.Image, "convert", fail)
     with pytest.raises(DatasetError, match="cannot be decoded as an image: 'strip offsets'"):
         decode(PNG)
+
+
+def test_threads_that_decode_leave_the_filters_of_warnings_alone() -> None:
+    data, before = encoded(Image.fromarray(RGB), "PNG"), list(warnings.filters)
+    switched = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            decoded = list(pool.map(decode, [data] * 400))
+    finally:
+        sys.setswitchinterval(switched)
+    assert list(warnings.filters) == before
+    assert all(np.array_equal(pixels, RGB) for pixels in decoded)

@@ -20,9 +20,14 @@ from typing import Protocol
 
 import pytest
 
+from resnet_zoo.base import waiting
+from resnet_zoo.catalog.manifest import get_entry, manifest_path
 from resnet_zoo.errors import CheckpointError, DownloadError
 from resnet_zoo.weights import cache
 from resnet_zoo.weights.cache import Pin
+from resnet_zoo.weights.cache_contents import list_cache
+from resnet_zoo.weights.loading import open_weights
+from resnet_zoo.weights.places import weights_here
 
 CONTENT = b"weights"
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -132,6 +137,49 @@ def test_each_platform_has_its_folder(
         monkeypatch.setenv("RESNET_ZOO_HOME", home_variable)
     monkeypatch.setattr(sys, "platform", platform)
     assert cache.cache_path() == Path.home() / place
+
+
+@pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user that is a bare number, as containers have."""
+
+    def nobody(number: int) -> None:
+        raise KeyError(number)
+
+    for name in ("RESNET_ZOO_HOME", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+
+
+@posix_only
+def test_without_a_home_nothing_is_in_the_cache(homeless: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert cache.cache_path() == Path("/nonexistent/.cache/resnet_zoo")
+    assert cache.read_pin("a") is None
+    assert list_cache() == []
+    assert open_weights(get_entry("resnet18_cifar10"), "retrained").checkpoint.tensors  # ships
+    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+    assert cache.cache_path() == Path("/xdg/resnet_zoo")
+
+
+@posix_only
+def test_a_path_in_a_home_that_is_not_there_is_left_as_it_is(homeless: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESNET_ZOO_MANIFEST", "~/zoo.json")
+    assert manifest_path() == Path.cwd() / "~" / "zoo.json"
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert manifest_path() == Path("/home/somebody/zoo.json")
+
+
+@posix_only
+def test_a_home_that_may_not_be_entered_has_nothing_and_takes_nothing(shared: Path) -> None:
+    def look() -> None:
+        assert cache.read_pin("a") is None
+        assert list_cache() == []
+        assert weights_here(get_entry("resnet50_in1k"), "openmmlab") is None
+        with pytest.raises(PermissionError, match="RESNET_ZOO_HOME"), cache.lock("key"):
+            pass
+
+    assert by_a_reader(shared, look, mode=0o000) == "None"
 
 
 def test_asking_where_things_are_makes_nothing(home: Path) -> None:
@@ -411,6 +459,28 @@ def test_sixteen_threads_hold_the_lock_one_at_a_time(home: Path, tmp_path: Path)
     for thread in threads:
         thread.join(30)
     assert counter.read_text() == "48"
+
+
+@posix_only
+def test_a_wait_for_a_stopped_process_is_reported_and_ends(
+    home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(waiting, "REPORTED_AFTER_S", 0.1)
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER], stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        holder.send_signal(signal.SIGSTOP)
+        with pytest.raises(DownloadError, match="another process"), cache.lock("key", timeout_s=0.5):
+            pass
+    finally:
+        holder.kill()
+        holder.communicate()
+    (record,) = caplog.records
+    assert str(home / "locks" / "key.lock") in record.getMessage()
+    with cache.lock("key"):
+        pass
+    assert len(caplog.records) == 1
 
 
 HOLDER = """

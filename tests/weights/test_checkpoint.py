@@ -11,6 +11,7 @@ import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 
 from resnet_zoo.catalog.records import UpstreamOrigin
 from resnet_zoo.errors import CheckpointError, IntegrityError, UnsafeCheckpointError, WeightsUnavailableError
-from resnet_zoo.weights.checkpoint import load_checkpoint
+from resnet_zoo.weights.checkpoint import MAX_BYTES, load_checkpoint
 from tests.conftest import ENTRIES, make_odd
 
 FORMATS = ["zip", "legacy"]
@@ -349,6 +350,51 @@ def test_reading_leaves_the_allowed_names_of_torch_as_they_were(tmp_path: Path) 
     with pytest.raises(UnsafeCheckpointError):
         load_checkpoint(save(Reduced(os.system, "true"), tmp_path / "evil.pth"))
     assert list(torch.serialization.get_safe_globals()) == before
+
+
+@pytest.mark.parametrize("change", ["overwritten", "cut"])
+def test_what_was_hashed_is_used_whatever_becomes_of_the_file(change: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_file(tensors(), path)
+    size, loaded = path.stat().st_size, load_checkpoint(path)
+    if change == "cut":
+        os.truncate(path, 0)
+    else:
+        with path.open("r+b") as file:
+            file.seek(8 + int.from_bytes(file.read(8), "little"))
+            file.write(bytes(size - file.tell()))
+    assert_same(loaded.tensors, tensors())
+    with pytest.raises(IntegrityError):
+        load_checkpoint(path, sha256=loaded.sha256)
+
+
+def test_a_safetensors_file_larger_than_the_limit_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "sparse.safetensors"
+    path.touch()
+    os.truncate(path, MAX_BYTES + 1)
+    with pytest.raises(CheckpointError, match="limit"):
+        load_checkpoint(path)
+
+
+def test_threads_that_load_at_once_refuse_no_honest_checkpoint(tmp_path: Path) -> None:
+    honest = save({"state_dict": tensors(), "harmless": Reduced(getattr, "abc", "upper")}, tmp_path / "a.pth")
+    evil = save(Reduced(os.system, "true"), tmp_path / "evil.pth")
+
+    def load(number: int) -> str:
+        try:
+            return load_checkpoint(evil if number % 4 == 0 else honest).layout
+        except UnsafeCheckpointError as error:
+            return error.found
+
+    switched = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(load, range(200)))
+    finally:
+        sys.setswitchinterval(switched)
+    assert {*found[::4]} == {"posix.system" if os.name == "posix" else "nt.system"}
+    assert {*found} - {*found[::4]} == {load_checkpoint(honest).layout}
 
 
 def test_a_torchscript_archive_is_refused(tmp_path: Path) -> None:

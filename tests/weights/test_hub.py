@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from resnet_zoo.errors import (
     ZooError,
 )
 from resnet_zoo.network.resnet import ResNet
-from resnet_zoo.weights import hub
+from resnet_zoo.weights import hub, hub_files
 from resnet_zoo.weights.hub_config import HubConfig
 from resnet_zoo.weights.hub_files import reason
 from tests.conftest import randomise
@@ -121,6 +122,24 @@ def flip_a_bit(path: Path, position: int) -> None:
     data = bytearray(path.read_bytes())
     data[position] ^= 1
     path.write_bytes(data)
+
+
+def facts_within(seconds: float, address: str) -> dict[str, Any]:
+    hub_files._PATIENCE_S = seconds
+    return facts(address)
+
+
+@pytest.mark.parametrize("step", ["resolve", "storage"])
+def test_a_hub_that_asks_to_come_back_in_days_is_given_up(step: str, ask: Ask, server: HubServer) -> None:
+    server.faults[step] = (429, "", {"Retry-After": "259200"})
+    start = time.monotonic()
+    try:
+        with pytest.raises(DownloadError, match=r"HTTP 429|got nothing for 2 s"):
+            ask(facts_within, 2.0, f"hf-hub:{OURS}")
+    finally:
+        server.faults.clear()
+    assert time.monotonic() - start < 30
+    assert ask(facts_within, 10.0, f"hf-hub:{OURS}")["num_classes"] == 10
 
 
 def test_what_was_pushed_is_loaded_with_equal_logits(ask: Ask) -> None:

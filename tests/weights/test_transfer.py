@@ -22,7 +22,9 @@ import urllib3
 
 from resnet_zoo.base.progress import Progress
 from resnet_zoo.errors import DownloadError
+from resnet_zoo.weights import transfer
 from resnet_zoo.weights.transfer import Fetched, Patience, fetch
+from tests import fault_server
 from tests.fault_server import (
     LAST_MODIFIED,
     Answer,
@@ -128,6 +130,65 @@ def assert_is(result: Fetched, part: Path, content: bytes) -> None:
     """Check that the file and what is said of it are right."""
     assert part.read_bytes() == content
     assert (result.sha256, result.size_bytes) == (hashlib.sha256(content).hexdigest(), len(content))
+
+
+HASTY = replace(QUICK, head_s=0.4, window_s=0.4)
+"""For servers whose bytes come in time, one by one, and never to an end."""
+
+
+@pytest.mark.parametrize("answer", [fault_server.head_by_bytes(), fault_server.continue_for_ever])
+def test_an_answer_that_never_begins_is_given_up(answer: Answer, server: FaultServer, part: Path) -> None:
+    start = time.monotonic()
+    refusal(server.serve("/file", DATA, then=answer), part, patience=HASTY, says="did not answer in time")
+    assert time.monotonic() - start < 6
+    assert_is(bring(server.serve("/file", DATA, answer), part, patience=HASTY), part, DATA)
+
+
+def test_an_answer_may_say_continue_first(server: FaultServer, part: Path) -> None:
+    assert_is(bring(server.serve("/file", DATA, then=fault_server.continue_once), part, patience=HASTY), part, DATA)
+
+
+def test_a_chunk_whose_size_never_ends_is_given_up(server: FaultServer, part: Path) -> None:
+    url = server.serve("/file", DATA, fault_server.chunk_size_by_bytes)
+    assert_is(bring(url, part, patience=HASTY), part, DATA)
+    part.unlink()
+    refusal(server.serve("/none", OTHER, then=fault_server.chunk_size_by_bytes), part, patience=HASTY, says="times")
+
+
+def test_trailers_that_never_end_are_not_waited_for(server: FaultServer, part: Path) -> None:
+    url = server.serve("/file", DATA, then=fault_server.trailers_for_ever)
+    assert_is(bring(url, part, patience=HASTY), part, DATA)
+    assert len(server.asked("/file")) == 1
+
+
+def test_a_body_of_unknown_end_is_continued_by_the_next_call(server: FaultServer, part: Path) -> None:
+    url = server.serve("/file", DATA, fault_server.cut_no_length)
+    first = bring(url, part, exact=False)
+    assert (first.size_bytes, first.has_end) == (SIZE // 2, False)
+    second = bring(url, part, exact=False)
+    assert_is(second, part, DATA)
+    assert (second.resumed_bytes, second.has_end) == (SIZE // 2, True)
+
+
+@pytest.mark.parametrize("answer", [good, fault_server.chunked])
+def test_an_end_that_was_told_is_known(answer: Answer, server: FaultServer, part: Path) -> None:
+    assert bring(server.serve("/file", DATA, then=answer), part, exact=False).has_end
+
+
+@pytest.mark.parametrize(("after_s", "count"), [(0.05, 1), (60.0, 0)])
+def test_a_wait_for_the_next_try_is_reported(
+    after_s: float,
+    count: int,
+    server: FaultServer,
+    part: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(transfer, "REPORTED_AFTER_S", after_s)
+    url = server.serve("/file", DATA, too_many(86_400))
+    assert_is(bring(url, part, patience=replace(QUICK, max_wait_s=0.2)), part, DATA)
+    assert len(caplog.records) == count
+    assert all("HTTP 429" in record.getMessage() for record in caplog.records)
 
 
 def half_there(server: FaultServer, part: Path, *, exact: bool = True) -> None:
