@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from resnet_zoo.images.test_sets import Batch, batches, open_test_set
 from resnet_zoo.images.transform import Transform
 from resnet_zoo.inference.finite import LateCheck
 from resnet_zoo.inference.optimization import OptimizedModel, optimize_for_inference
+from resnet_zoo.network.counting import evaluating
 from resnet_zoo.weights.loading import assign_weights, open_weights
 from resnet_zoo.weights.provenance import Chain, chain_of
 
@@ -204,8 +206,8 @@ def count_correct(
 ) -> Count:
     """Run the model over batches of pixels, and count the labels among its best classes.
 
-    The model is moved to the device and put in eval mode; for a precision other than float32, a copy of it. An
-    optimised network keeps its own precision and memory format.
+    It runs in eval mode and is left as it was. A model on another device, of another precision or in another memory
+    format is copied. An optimised network keeps its own precision and memory format.
 
     Raises:
         NonFiniteOutputError: An output is infinite or NaN, and ``finite_only``; otherwise it counts as wrong.
@@ -214,14 +216,13 @@ def count_correct(
     memory_format = torch.contiguous_format if precision == "float32" else torch.channels_last
     if isinstance(model, OptimizedModel):
         model = model.to(device)
-    else:
-        model = model if dtype == torch.float32 else copy.deepcopy(model)
-        model = model.to(device, dtype, memory_format=memory_format).eval()  # type: ignore[call-overload]
+    elif not all(_is_laid_out(parameter, device, dtype, memory_format) for parameter in model.parameters()):
+        model = copy.deepcopy(model).to(device, dtype, memory_format=memory_format)  # type: ignore[call-overload]
     num_images, skipped = 0, list[str]()
     correct = torch.zeros(len(TOP_K), dtype=torch.int64, device=device)
     late_check = LateCheck(model) if finite_only else None
     start = time.perf_counter()
-    with torch.inference_mode(), exact_float32(device):
+    with evaluating(model), torch.inference_mode(), exact_float32(device):
         for batch in loader:
             skipped += batch.bad
             num_images += len(batch.labels)
@@ -237,6 +238,12 @@ def count_correct(
             late_check.finish()
     counts = tuple(correct.tolist())
     return Count(num_images, counts, skipped, time.perf_counter() - start)
+
+
+def _is_laid_out(parameter: Tensor, device: torch.device, dtype: torch.dtype, memory_format: Any) -> bool:
+    here = torch.empty(0, device=device).device  # cuda is cuda:0
+    is_dense = parameter.ndim != 4 or parameter.is_contiguous(memory_format=memory_format)
+    return parameter.device == here and parameter.dtype == dtype and is_dense
 
 
 def correct_in_top_k(logits: Tensor, labels: Tensor) -> Tensor:

@@ -98,7 +98,7 @@ def dry_run(model: nn.Module, input_size: Sequence[int]) -> Any:
     """
     tensors = {name: tensor.to("meta") for name, tensor in (*model.named_parameters(), *model.named_buffers())}
     image = torch.empty(1, *input_size, dtype=next(model.parameters()).dtype, device="meta")
-    with _shapes_only(model), _evaluating(model), torch.no_grad():
+    with _shapes_only(model), evaluating(model), torch.no_grad():
         return torch.func.functional_call(model, tensors, (image,))
 
 
@@ -148,7 +148,7 @@ def _unchanged(x: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Put the model in eval mode (a batch of one cannot be normalised in training) and every module back after."""
     training = [module for module in model.modules() if module.training]
     model.eval()

@@ -11,7 +11,8 @@ Shapes: N batch, C channels, H W height and width, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -261,11 +262,11 @@ class ResNet(Trunk):
             if total * stride > output_stride:
                 stride, dilation = 1, dilation * stride
             total *= stride
-            for index, block in enumerate(stage):
+            for index, block in enumerate(cast("Iterable[BasicBlock | Bottleneck]", stage)):
                 block.set_stride(stride if index == 0 else 1, before if index == 0 else dilation, dilation)
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replace the classifier by a fresh one, on the device and of the type of the old one.
+        """Replace the classifier, whatever module it is, by a fresh one on the network's device and of its type.
 
         Raises:
             ArgumentError: ``num_classes`` is not positive.
@@ -275,8 +276,9 @@ class ResNet(Trunk):
                 f"Expected a positive num_classes, got {num_classes}. "
                 "Vectors without a classifier come from forward_head(maps, pre_logits=True)."
             )
-        old = self.fc.weight
-        self.fc = nn.Linear(self.fc.in_features, num_classes, device=old.device, dtype=old.dtype)
+        last: BasicBlock | Bottleneck = self.layer4[-1]
+        scale = last.last_bn.weight
+        self.fc = nn.Linear(last.last_bn.num_features, num_classes, device=scale.device, dtype=scale.dtype)
         initialise_classifier(self.fc)
 
 

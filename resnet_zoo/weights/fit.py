@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from resnet_zoo.catalog.manifest import current_manifest
 from resnet_zoo.catalog.records import Entry
-from resnet_zoo.errors import CheckpointError, WeightsMismatchError
+from resnet_zoo.errors import ArgumentError, CheckpointError, WeightsMismatchError
 from resnet_zoo.network.building import (
     Shapes,
     build_on_meta,
@@ -59,7 +59,15 @@ def tensors_of(model: ResNet, entry: Entry) -> tuple[dict[str, Tensor], int]:
 
     Raises:
         WeightsMismatchError: It is not the row's network.
+        ArgumentError: It is not a network of this package, or its classifier is not a linear layer.
     """
+    if not isinstance(model, ResNet) or not isinstance(model.fc, nn.Linear):
+        is_ours = isinstance(model, ResNet)
+        got = f"one whose classifier is a {type(model.fc).__name__}" if is_ours else f"a {type(model).__name__}"
+        raise ArgumentError(
+            f"Expected a network of create_model with a linear classifier, got {got}. Give it the linear layer "
+            "(model.fc = …, or model.reset_classifier), or save the network that this one was made from."
+        )
     tensors = {key: tensor.detach().cpu() for key, tensor in model.state_dict().items()}
     in_channels = image_channels(tensors)
     like = build_on_meta(entry, num_classes=model.fc.out_features, in_channels=in_channels)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -347,3 +348,18 @@ def test_a_device_that_is_not_there_is_refused(model: ResNet, tmp_path: Path) ->
 def test_missing_weights_are_an_error_not_a_random_network(class_tree: Tree) -> None:
     with pytest.raises(DownloadError, match="offline"):
         evaluate("resnet34_cifar10", class_tree(CLASSES), device="cpu")
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_a_network_that_is_lent_comes_back_as_it_was(
+    precision: Precision, memory_format: torch.memory_format, model: ResNet, class_tree: Tree
+) -> None:
+    model = copy.deepcopy(model).to(memory_format=memory_format).train()  # type: ignore[call-overload]
+    model.layer1.eval()
+    before = [(parameter.data_ptr(), parameter.stride(), parameter.dtype) for parameter in model.parameters()]
+    modes = [module.training for module in model.modules()]
+    run(model, class_tree(CLASSES), precision=precision)
+    run(model, tmp_path, precision=precision)
+    assert [(p.data_ptr(), p.stride(), p.dtype) for p in model.parameters()] == before
+    assert [module.training for module in model.modules()] == modes

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import safetensors
 import torch
+from torch import nn
 
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.errors import (
@@ -20,7 +21,7 @@ from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.weights.checkpoint import load_checkpoint
 from resnet_zoo.weights.convert import safetensors_bytes
 from resnet_zoo.weights.network_file import read_network, save_network
-from tests.conftest import PETS, needs_permissions
+from tests.conftest import PETS, needs_permissions, random_network
 
 ROW = "resnet18_cifar10"
 
@@ -143,3 +144,24 @@ def test_a_folder_that_cannot_be_written_is_left_alone(pet_model: ResNet, tmp_pa
         save_network(tmp_path / "a.safetensors", pet_model, row=ROW, class_names=PETS)
     tmp_path.chmod(0o700)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("classifier", [nn.Identity(), nn.Sequential(nn.Dropout(0.2), nn.Linear(512, 10))])
+def test_a_network_with_another_kind_of_classifier_is_refused_until_it_has_a_linear_one(
+    classifier: nn.Module, tmp_path: Path
+) -> None:
+    model = random_network()
+    model.fc = classifier  # type: ignore[assignment]
+    path = tmp_path / "out.safetensors"
+    with pytest.raises(ArgumentError, match=rf"classifier is a {type(classifier).__name__}.*reset_cl"):
+        save_network(path, model, row="resnet18_cifar10", class_names=list("abc"))
+    assert not path.exists()
+    model.reset_classifier(3)
+    save_network(path, model, row="resnet18_cifar10", class_names=list("abc"))
+    assert read_network(path).class_names == ("a", "b", "c")
+
+
+def test_what_is_not_a_network_of_this_package_is_refused(tmp_path: Path) -> None:
+    model = nn.Sequential(random_network())
+    with pytest.raises(ArgumentError, match=r"got a Sequential.*save the network that this one was made from"):
+        save_network(tmp_path / "out.safetensors", model, row="resnet18_cifar10", class_names=["a"])  # type: ignore[arg-type]
