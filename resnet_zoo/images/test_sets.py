@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from resnet_zoo.base.files import is_folder, read_regular
 from resnet_zoo.base.machine import is_offline
+from resnet_zoo.base.waiting import call_while_progressing
 from resnet_zoo.catalog.classes import class_folders
 from resnet_zoo.catalog.datasets import FINGERPRINTS, NUM_IMAGES, Split
 from resnet_zoo.catalog.records import Entry
@@ -29,6 +30,9 @@ from resnet_zoo.images.decode import Pixels
 from resnet_zoo.images.folders import LeftOut, images_in
 from resnet_zoo.images.transform import Transform
 from resnet_zoo.images.workers import from_workers, leave_interrupts, shared, wait_s
+
+_PATIENCE_S = 120.0
+"""How long the fetching of an archive may bring nothing."""
 
 _TEST_FOLDERS = {"cifar10": "test", "cifar100": "test", "in1k": "val"}
 _ARCHIVE_FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
@@ -262,7 +266,12 @@ def _read_archive(
         raise DatasetError(f"{packed} is damaged: its md5 is not {kind.tgz_md5}. Fetch it again.")
     try:
         # With an intact archive at hand, "download" only unpacks it.
-        images = kind(str(root), train=split == "train", download=download or packed.is_file())
+        images = call_while_progressing(
+            lambda: kind(str(root), train=split == "train", download=download or packed.is_file()),
+            lambda: sum(path.stat().st_size for path in (packed, *packed.parent.glob("cifar-*/*")) if path.is_file()),
+            patience_s=_PATIENCE_S,
+            sentence=f"Waiting for {kind.url}.",  # torchvision's request has no timeout
+        )
     except Exception as error:  # torchvision raises RuntimeError, OSError, pickle and urllib errors alike
         reason = (str(error).splitlines() or [type(error).__name__])[0].removesuffix(".")
         if "download=True" in reason:  # torchvision's advice, for its own argument

@@ -29,7 +29,9 @@ def shared(tensor: Tensor) -> Tensor:
     torch would do so itself, but in a thread whose errors are lost: with too little shared memory the batch never
     arrives. Here the error is one of the worker. (torch's own collate function allocates in the worker, too.)
     """
-    return tensor if get_worker_info() is None or not tensor.numel() else tensor.share_memory_()
+    if get_worker_info() is not None and tensor.numel():
+        tensor.share_memory_()  # type: ignore[no-untyped-call]
+    return tensor
 
 
 def from_workers(batches: Iterable[_Batch], num_workers: int) -> Iterator[_Batch]:

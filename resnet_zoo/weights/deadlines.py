@@ -32,13 +32,18 @@ def session_with_deadline(head_s: float) -> requests.Session:
 
 @contextlib.contextmanager
 def shut_down_if(is_over: Callable[[], bool], response: requests.Response) -> Iterator[None]:
-    """Shut down the connection of an answer as soon as something is true, which ends a read that is under way."""
-    left, raw = threading.Event(), response.raw
-    shut_down = getattr(raw, "shut_down", None) or getattr(raw._original_response, "shut_down", None)
+    """Shut down the connection of an answer as soon as something is true, which ends a read that is under way.
+
+    Raises:
+        requests.exceptions.ReadTimeout: It was shut down. What was read until then may look like a complete body.
+    """
+    left, over, raw = threading.Event(), threading.Event(), response.raw
+    shut_down: Any = getattr(raw, "shut_down", None) or getattr(raw._original_response, "shut_down", None)
 
     def watch() -> None:
         while not left.wait(_INTERVAL_S):
             if is_over():
+                over.set()
                 shut_down()
                 return
 
@@ -46,8 +51,14 @@ def shut_down_if(is_over: Callable[[], bool], response: requests.Response) -> It
         threading.Thread(target=watch, name="resnet-zoo-deadline", daemon=True).start()
     try:
         yield
+    except Exception as error:
+        if over.is_set():
+            raise requests.exceptions.ReadTimeout("the body stalled") from error
+        raise
     finally:
         left.set()
+    if over.is_set():
+        raise requests.exceptions.ReadTimeout("the body stalled")
 
 
 class _Adapter(HTTPAdapter):
@@ -58,11 +69,11 @@ class _Adapter(HTTPAdapter):
         super().__init__()
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)  # type: ignore[no-untyped-call]
+        super().init_poolmanager(*args, **kwargs)
         self._limit(self.poolmanager)
 
     def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(*args, **kwargs)  # type: ignore[no-untyped-call]
+        manager = super().proxy_manager_for(*args, **kwargs)
         self._limit(manager)
         return manager
 
@@ -78,7 +89,8 @@ def _limited(connection: Any, head_s: float) -> Any:
 
     class Limited(connection):  # type: ignore[misc]
         def getresponse(self, *args: Any, **kwargs: Any) -> Any:
-            sock, over = self.sock, threading.Event()
+            sock: Any = self.sock
+            over = threading.Event()
 
             def shut_down() -> None:
                 over.set()

@@ -163,8 +163,8 @@ def assign_weights(
     if adapts_stem:
         tensors[stem] = adapt_input(tensors[stem], in_channels)
     if adapts_head:
-        features, kind = tensors["fc.weight"].shape[1], {"dtype": torch.float32, "device": "cpu"}
-        fresh = torch.nn.Linear(features, model.fc.out_features, **kind)  # as the other tensors are
+        features = tensors["fc.weight"].shape[1]  # dtype and device as the other tensors have
+        fresh = torch.nn.Linear(features, model.fc.out_features, dtype=torch.float32, device="cpu")
         initialise_classifier(fresh)
         tensors |= dict(zip(_HEAD, (fresh.weight.detach(), fresh.bias.detach()), strict=True))
     tensors |= {key: _aligned(tensors[key]) for key in _HEAD}
