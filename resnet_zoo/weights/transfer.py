@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 from resnet_zoo.base.progress import Progress
+from resnet_zoo.base.strict_json import parse
 from resnet_zoo.errors import DownloadError
 
 if TYPE_CHECKING:
@@ -252,7 +253,7 @@ class _Transfer:
 
     def _remembered_validator(self) -> str | None:
         try:
-            note = json.loads(self.note.read_text(encoding="utf-8"))
+            note = parse(self.note.read_text(encoding="utf-8"))
             return str(note["validator"]) if note["url"] == self.url and note["validator"] else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
