@@ -305,12 +305,19 @@ class WeightsMismatchError(ZooError, RuntimeError):
         shapes = [f"{key} (expected {list(want)}, got {list(got)})" for key, (want, got) in self.shapes.items()]
         kinds = {"missing": self.missing, "unexpected": self.unexpected, "wrong shape": tuple(shapes)}
         parts = [f"{kind}: {_shortened(items)}" for kind, items in kinds.items() if items]
-        advice = (
-            f"The file fits {' and '.join(self.fits)}: load it under that name."
-            if self.fits
-            else "It fits no other row either: check which network it was saved from, and `num_classes`."
-        )
-        return f"{self.source} does not fit {self.name} ({'; '.join(parts)}). {advice}"
+        return f"{self.source} does not fit {self.name} ({'; '.join(parts)}). {self._advice()}"
+
+    def _advice(self) -> str:
+        if self.fits:
+            return f"The file fits {' and '.join(self.fits)}: load it under that name."
+        if not self.missing and not self.unexpected:
+            got = {key: shape for key, (_, shape) in self.shapes.items()}
+            if got.keys() == {"fc.weight", "fc.bias"} and len(got["fc.bias"]) == 1:
+                return f"Only the number of classes differs: create_model(…, num_classes={got['fc.bias'][0]}) loads it."
+            stem = got.get("conv1.weight") or got.get("conv1.0.weight")
+            if len(got) == 1 and stem and len(stem) == 4:
+                return f"Only the image channels differ: create_model(…, in_channels={stem[1]}) loads it."
+        return "It fits no other row either: check which network it was saved from."
 
 
 class RunError(ZooError):

@@ -31,6 +31,7 @@ def create_model(
     *,
     pretrained: bool = False,
     weights: str | os.PathLike[str] | None = None,
+    weights_key: str | None = None,
     num_classes: int | None = None,
     in_channels: int = 3,
     output_stride: int | None = None,
@@ -48,6 +49,7 @@ def create_model(
             too.
         pretrained: Load the row's default weights. Without ``weights`` and ``pretrained`` the values are fresh.
         weights: A tag of the row (``openmmlab``), or the path of a .safetensors or .pth file.
+        weights_key: The key under which that file has its weights, such as ``state_dict_ema``, as in `load_checkpoint`.
         num_classes: Another number of classes: the classifier is freshly initialised, every other tensor kept. A
             file whose classifier already has that many classes is loaded whole.
         in_channels: Another number of image channels: the first convolution is adapted (see `adapt_input`). A file
@@ -69,7 +71,8 @@ def create_model(
         IntegrityError, UnsafeCheckpointError, CheckpointError: As `load_checkpoint`.
         ManifestError: The manifest cannot be read, or breaks a rule.
         ArgumentError: ``num_classes`` or ``in_channels`` is not positive, the network cannot have ``output_stride``,
-            ``weights`` were given for a repository or file, or the device is not available.
+            ``weights`` were given for a repository or file, the file has no weights under ``weights_key``, or the
+            device is not available.
 
     Example:
         >>> model = resnet_zoo.create_model("resnet18_cifar10", pretrained=True).eval()
@@ -81,10 +84,10 @@ def create_model(
         if value is not None and value < 1:
             raise ArgumentError(f"Expected a positive {argument}, got {value}.")
     with use_manifest(manifest):
-        if kind_of(name) == "row" and weights is None and not pretrained:
+        if kind_of(name) == "row" and weights is None and not pretrained and weights_key is None:
             model = build(get_entry(str(name)), num_classes=num_classes, in_channels=in_channels)
         else:
-            network = open_network(name, weights=weights)
+            network = open_network(name, weights=weights, weights_key=weights_key)
             channels = None if in_channels == 3 else in_channels
             model = network.load(num_classes=num_classes, in_channels=channels)
     if output_stride is not None:
@@ -204,7 +207,11 @@ class Network:
 
 
 def open_network(
-    name: str | os.PathLike[str], *, weights: str | os.PathLike[str] | None = None, size: int | None = None
+    name: str | os.PathLike[str],
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    weights_key: str | None = None,
+    size: int | None = None,
 ) -> Network:
     """Find a network by name, with its class names, preprocessing and weights.
 
@@ -213,6 +220,7 @@ def open_network(
     Args:
         name: A row or alias; ``hf-hub:owner/name[@revision]``; or the path of a file that `save_network` wrote.
         weights: For a row: a tag or path, as in `create_model`; ``None`` means its default weights.
+        weights_key: The key under which that file has its weights, as in `load_checkpoint`.
         size: Height and width of the inputs, one that the weight set was tested at; ``None`` means its usual one.
 
     Raises:
@@ -234,22 +242,23 @@ def open_network(
     """
     kind = kind_of(name)
     if kind == "row":
-        return _of_row(get_entry(str(name)), weights, size)
-    if weights is not None:
-        raise ArgumentError(f"{name} has its own weights. Leave out {str(weights)!r}, or name a row instead.")
+        return _of_row(get_entry(str(name)), weights, weights_key, size)
+    if weights is not None or weights_key is not None:
+        extra = str(weights_key if weights is None else weights)
+        raise ArgumentError(f"{name} has its own weights. Leave out {extra!r}, or name a row instead.")
     found = open_repository(str(name)) if kind == "repository" else read_network(name)
     used_with(found.entry, None, size=size)
     names = found.class_names or _names_for(found.entry)
     return Network(os.fspath(name), found.entry, names, found.in_channels, lambda: found.weights)
 
 
-def _of_row(entry: Entry, weights: str | os.PathLike[str] | None, size: int | None) -> Network:
+def _of_row(entry: Entry, weights: str | os.PathLike[str] | None, weights_key: str | None, size: int | None) -> Network:
     chosen = entry.default_weights if weights is None else weights
     entry = used_with(entry, chosen, size=size)
 
     def obtain() -> LoadedWeights:
         with download_bar() as progress:
-            return open_weights(entry, chosen, progress=progress)
+            return open_weights(entry, chosen, weights_key=weights_key, progress=progress)
 
     return Network(entry.name, entry, tuple(names_of_classes(entry.classes)), entry.input_size[0], obtain)
 

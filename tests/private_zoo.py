@@ -24,7 +24,7 @@ from torch import Tensor
 
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.network.building import build
-from resnet_zoo.weights.key_layouts import ours_to_openmmlab, renamed
+from resnet_zoo.weights.key_layouts import from_ours, renamed
 from resnet_zoo.weights.transfer import Patience
 from tests import fault_server
 from tests.conftest import randomise
@@ -60,7 +60,7 @@ def upstream_checkpoint(name: str = NAME, seed: int = 0) -> bytes:
     """Return the bytes of a checkpoint in OpenMMLab's layout."""
     tensors = state_dict(name, seed)
     buffer = io.BytesIO()
-    torch.save({"meta": {"epoch": 200}, "state_dict": renamed(tensors, ours_to_openmmlab(tensors))}, buffer)
+    torch.save({"meta": {"epoch": 200}, "state_dict": renamed(tensors, from_ours(tensors, "openmmlab"))}, buffer)
     return buffer.getvalue()
 
 

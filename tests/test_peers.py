@@ -23,7 +23,7 @@ from resnet_zoo.catalog.records import Entry
 from resnet_zoo.images.test_sets import LabelledImages, open_test_set
 from resnet_zoo.images.transform import Transform, create_transform
 from resnet_zoo.network.resnet import ResNet
-from resnet_zoo.weights.key_layouts import ours_to_openmmlab, renamed
+from resnet_zoo.weights.key_layouts import from_ours, renamed
 from tests.conftest import ENTRIES, NAMES, randomise, smooth_image
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
@@ -96,7 +96,7 @@ def test_logits_equal_those_of_mmpretrain(name: str) -> None:
     entry = get_entry(name)
     ours, theirs = our_model(entry), upstream_model(entry)
     state = ours.state_dict()
-    theirs.load_state_dict(renamed(state, ours_to_openmmlab(state)), strict=True)
+    theirs.load_state_dict(renamed(state, from_ours(state, "openmmlab")), strict=True)
     assert largest_difference(entry, ours, UpstreamLogits(theirs)) == 0.0
 
 
@@ -131,7 +131,7 @@ def test_fresh_values_are_distributed_as_upstream_draws_them(name: str) -> None:
     theirs.init_weights()  # type: ignore[operator]
     ours = create_model(name)
     upstream = {key: tensor for key, tensor in theirs.state_dict().items() if tensor.is_floating_point()}
-    for key, tensor in renamed(ours.state_dict(), ours_to_openmmlab(ours.state_dict())).items():
+    for key, tensor in renamed(ours.state_dict(), from_ours(ours.state_dict(), "openmmlab")).items():
         if key not in upstream:
             continue
         if tensor.std(correction=0) == 0 or upstream[key].std(correction=0) == 0:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
+import math
 import re
 import types
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 Place = tuple[str | int, ...]
@@ -24,13 +27,65 @@ class WrongValueError(Exception):
         return ": ".join(filter(None, (".".join(map(str, self.where)), self.why)))
 
 
+MAX_DEPTH = 64
+"""How deep JSON may be nested: whatever walks through it later calls itself, and Python ends that at about 1,000."""
+
+MAX_DIGITS = 40
+"""Digits of the longest whole number; the largest of 64 bits has 20."""
+
+
+def parse(text: str | bytes) -> Any:
+    """Parse JSON that may come from anywhere: no key twice, no NaN or infinity, bounded in depth and digits.
+
+    Raises:
+        ValueError: It is not such JSON. The sentence says what is wrong.
+    """
+    try:
+        value = json.loads(
+            text,
+            object_pairs_hook=object_without_duplicates,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            parse_int=_bounded,
+        )
+    except RecursionError:
+        raise ValueError(f"expected at most {MAX_DEPTH} levels, got many more") from None
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [child for parent in level for child in _children(parent) if isinstance(child, (dict, list))]
+        if not level:
+            return value
+    raise ValueError(f"expected at most {MAX_DEPTH} levels, got more")
+
+
+def _children(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"expected a finite number, got {name}")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"expected a finite number, got {text[:MAX_DIGITS]}")
+    return value
+
+
+def _bounded(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"expected a whole number of at most {MAX_DIGITS} digits, got {len(text)}")
+    return int(text)
+
+
 def object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Refuse a key given twice, of which JSON readers silently keep the last; for ``object_pairs_hook``."""
-    keys = [key for key, _ in pairs]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise ValueError(f"the key {key!r} is given twice")
-    return dict(pairs)
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        key = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {short(key)} is given twice")
+    return found
 
 
 def decode(kind: Any, value: Any, where: Place) -> Any:
@@ -46,7 +101,7 @@ def decode(kind: Any, value: Any, where: Place) -> Any:
         return _decode_union(arguments, value, where)
     if origin is Literal:
         if value not in arguments:
-            raise WrongValueError(where, f"expected one of {', '.join(map(str, arguments))}, got {value!r}")
+            raise WrongValueError(where, f"expected one of {', '.join(map(str, arguments))}, got {short(value)}")
         return value
     if origin is tuple:
         expect(isinstance(value, list), "a list", value, where)
@@ -55,12 +110,18 @@ def decode(kind: Any, value: Any, where: Place) -> Any:
         expect(isinstance(value, dict), "an object", value, where)
         return {key: decode(arguments[1], item, (*where, key)) for key, item in value.items()}
     if kind is float:
-        expect(isinstance(value, (int, float)) and not isinstance(value, bool), "a number", value, where)
+        expect(isinstance(value, float) or _is_integer(value), "a number", value, where)
         return float(value)
     if kind is Any:
         return value
-    expect(type(value) is kind, {str: "a string", int: "an integer", bool: "true or false"}[kind], value, where)
+    is_right = _is_integer(value) if kind is int else type(value) is kind
+    expect(is_right, {str: "a string", int: "an integer", bool: "true or false"}[kind], value, where)
     return value
+
+
+def _is_integer(value: Any) -> bool:
+    """Tell whether a value is an integer, of at most 64 bits: no count is larger, and floats overflow at 1,024."""
+    return type(value) is int and value.bit_length() <= 64
 
 
 def _decode_record(kind: type, value: Any, where: Place) -> Any:
@@ -98,7 +159,7 @@ def expect(fact: bool, expected: str, value: Any, where: Place) -> None:
         WrongValueError: Names what was expected and what was found.
     """
     if not fact:
-        raise WrongValueError(where, f"expected {expected}, got {value!r}")
+        raise WrongValueError(where, f"expected {expected}, got {short(value)}")
 
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -120,5 +181,8 @@ def expect_sha256(digest: str, where: Place) -> None:
 
 def short(value: Any) -> str:
     """Return a value as errors show it, at most 60 characters of it."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number too long to print, or lists too deep
+        text = type(value).__name__
     return text if len(text) <= 60 else text[:60] + "…"

@@ -11,6 +11,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from resnet_zoo.base.files import write_atomically
+from resnet_zoo.base.strict_json import parse
 from resnet_zoo.errors import ZooError
 
 Facts = Mapping[str, Any]
@@ -56,10 +57,10 @@ def begin_or_go_on(
 def read_facts(path: Path) -> Facts | None:
     """Read a file of facts; ``None`` if it is not there, and no facts if it is damaged."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 

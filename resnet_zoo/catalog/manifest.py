@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet_zoo.base.files import expanded, read_regular, write_atomically
-from resnet_zoo.base.strict_json import Place, WrongValueError, decode, object_without_duplicates
+from resnet_zoo.base.strict_json import Place, WrongValueError, decode, parse
 from resnet_zoo.catalog.records import Entry, Manifest
 from resnet_zoo.catalog.rules import check_rules
 from resnet_zoo.errors import ArgumentError, ManifestError
@@ -59,10 +59,10 @@ def read_manifest(path: Path) -> Manifest:
         ManifestError: The file is missing, is not JSON, or breaks a rule of the schema.
     """
     try:
-        raw = json.loads(read_regular(path).decode(), object_pairs_hook=object_without_duplicates)
+        raw = parse(read_regular(path).decode())
     except OSError as error:
         raise ManifestError(path, "", "", f"cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ManifestError(path, "", "", f"is not valid JSON: {error}") from error
     return parse_manifest(path, raw)
 

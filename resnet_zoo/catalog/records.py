@@ -17,6 +17,12 @@ ResizeBackend = Literal["cv2", "pillow", "pillow_bicubic"]
 Stem = Literal["imagenet", "cifar", "deep"]
 Dataset = Literal["cifar10", "cifar100", "in1k"]
 
+MAX_EDGE = 2048
+"""Pixels of the largest input: ResNet-50's first maps for a batch of four then fill a gigabyte."""
+
+MAX_CLASSES = 1_000_000
+"""Classes of the largest network; ImageNet-21k has 21,841."""
+
 
 @dataclass(frozen=True)
 class Preprocess:

@@ -10,6 +10,8 @@ from resnet_zoo.base.strict_json import Place, WrongValueError, expect, expect_s
 from resnet_zoo.catalog.classes import class_lists
 from resnet_zoo.catalog.recipes import RECIPES
 from resnet_zoo.catalog.records import (
+    MAX_CLASSES,
+    MAX_EDGE,
     Entry,
     Manifest,
     Measured,
@@ -21,6 +23,9 @@ from resnet_zoo.catalog.records import (
 )
 
 SCHEMA_VERSION = 1
+
+MAX_ROWS = 1000
+"""Rows of the largest manifest: every command reads all of them, at about a millisecond each."""
 
 
 TAG_FORM = re.compile(r"[a-z0-9][a-z0-9_-]*")
@@ -47,7 +52,7 @@ def check_rules(manifest: Manifest) -> None:
         _check_base_url(url, ("base_urls", index))
     for name, preprocess in manifest.preprocess.items():
         _check_preprocess(preprocess, ("preprocess", name))
-    expect(bool(manifest.models), "at least one row", [], ("models",))
+    expect(0 < len(manifest.models) <= MAX_ROWS, f"1 to {MAX_ROWS} rows", len(manifest.models), ("models",))
     taken: set[str] = set()
     for row, entry in enumerate(manifest.models):
         names = (("name",), entry.name), *((("aliases", index), alias) for index, alias in enumerate(entry.aliases))
@@ -60,9 +65,10 @@ def check_rules(manifest: Manifest) -> None:
 
 
 def _check_entry(entry: Entry, row: Place) -> None:
-    expect(entry.num_classes > 0, "a positive integer", entry.num_classes, (*row, "num_classes"))
-    size = entry.input_size
-    expect(len(size) == 3 and all(n > 0 for n in size), "[channels, height, width]", size, (*row, "input_size"))
+    classes, size = entry.num_classes, entry.input_size
+    expect(0 < classes <= MAX_CLASSES, f"a positive integer up to {MAX_CLASSES}", classes, (*row, "num_classes"))
+    good_size = len(size) == 3 and all(0 < n <= MAX_EDGE for n in size)
+    expect(good_size, f"[channels, height, width] of up to {MAX_EDGE}", size, (*row, "input_size"))
     known = class_lists()
     expect(entry.classes in known, f"one of {', '.join(known)}", entry.classes, (*row, "classes"))
     expect(entry.recipe in RECIPES, f"one of {', '.join(RECIPES)}", entry.recipe, (*row, "recipe"))

@@ -38,14 +38,17 @@ from resnet_zoo.weights.cache_contents import (
 @click.option("--name", metavar="NAME", help="The row the checkpoint must fit.  [default: found from the file]")
 @click.option(
     "--layout",
-    type=click.Choice(["resnet_zoo", "torchvision", "timm", "openmmlab"]),
+    type=click.Choice(["resnet_zoo", "torchvision", "timm", "openmmlab", "mmseg"]),
     default="resnet_zoo",
     show_default=True,
-    help="Key layout to write.",
+    help="Key layout to write; mmseg is also mmdet's.",
 )
+@click.option("--weights-key", metavar="KEY", help="The key of SOURCE that holds the weights.  [default: found]")
 @click.option("--force", is_flag=True, help="Replace TARGET if it exists.")
 @format_option("table", "json")
-def convert(source: str, target: str, name: str | None, layout: Any, force: bool, form: str) -> None:
+def convert(
+    source: str, target: str, name: str | None, layout: Any, weights_key: str | None, force: bool, form: str
+) -> None:
     """Convert a checkpoint of any known layout to safetensors, without running code from it.
 
     The same source gives the same bytes every time. A TARGET that ends in .pth is written as a PyTorch file, for
@@ -55,7 +58,8 @@ def convert(source: str, target: str, name: str | None, layout: Any, force: bool
         get_entry(name)
     from resnet_zoo.weights.convert import convert_checkpoint
 
-    conversion = asdict(convert_checkpoint(source, target, name=name, layout=layout, overwrite=force))
+    options = {"name": name, "layout": layout, "weights_key": weights_key, "overwrite": force}
+    conversion = asdict(convert_checkpoint(source, target, **options))
     if form == "json":
         echo_json(conversion)
     else:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from resnet_zoo.base.files import read_regular, write_atomically
-from resnet_zoo.base.strict_json import WrongValueError, decode, expect, expect_sha256, object_without_duplicates
+from resnet_zoo.base.strict_json import WrongValueError, decode, expect, expect_sha256, parse
 from resnet_zoo.catalog.records import to_json
 from resnet_zoo.errors import RunError
 from resnet_zoo.runs.records import (
@@ -174,13 +174,9 @@ def read_text(path: Path) -> str:
 
 def _parse(path: Path, text: str, place: str = "") -> Any:
     try:
-        return json.loads(text, object_pairs_hook=object_without_duplicates, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+        return parse(text)
+    except ValueError as error:
         raise RunError(path, place, f"is not valid JSON: {error}") from error
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"expected a finite number, got {name}")
 
 
 def is_complete(line: bytes) -> bool:

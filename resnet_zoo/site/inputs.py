@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet_zoo.base.files import read_regular
-from resnet_zoo.base.strict_json import WrongValueError, decode, expect, object_without_duplicates
+from resnet_zoo.base.strict_json import WrongValueError, decode, expect, parse
 from resnet_zoo.catalog.records import Entry, RunOrigin
 from resnet_zoo.checks.report import Report
 from resnet_zoo.errors import ArgumentError
@@ -174,10 +173,10 @@ def unknown_rows(names: Iterable[str], known: Iterable[str], source: str) -> lis
 
 def _read_object(path: Path, key: str, form: str) -> Any:
     try:
-        content = json.loads(read_regular(path).decode(), object_pairs_hook=object_without_duplicates)
+        content = parse(read_regular(path).decode())
     except OSError as error:
         raise ArgumentError(f"{path} cannot be read: {error.strerror}. Pass the output of `{form}`.") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise _not_from(path, form, f"it is not valid JSON: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get(key), list):
         raise _not_from(path, form, f"expected an object with a list {key!r}")

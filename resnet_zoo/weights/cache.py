@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from resnet_zoo.base.files import expanded, is_reachable_file, sha256_of, write_atomically, writing_to
-from resnet_zoo.base.strict_json import WrongValueError, decode, expect_sha256
+from resnet_zoo.base.strict_json import WrongValueError, decode, expect_sha256, parse
 from resnet_zoo.base.waiting import reported
 from resnet_zoo.errors import CheckpointError, DownloadError
 
@@ -122,7 +122,7 @@ def quarantine(sha256: str) -> Path | None:
 def read_pin(source_name: str) -> Pin | None:
     """Return what is known of an upstream checkpoint, ``None`` if it was never fetched."""
     try:
-        pin: Pin = decode(Pin, json.loads(_pin_path(source_name).read_text(encoding="utf-8")), ())
+        pin: Pin = decode(Pin, parse(_pin_path(source_name).read_text(encoding="utf-8")), ())
         for digest in (pin.sha256, pin.object_sha256):
             expect_sha256(digest, ("sha256",))
     except OSError:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
+import math
 import os
-import re
-import threading
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,12 @@ from resnet_zoo.base.files import sha256_of
 from resnet_zoo.base.shown import shown
 from resnet_zoo.catalog.manifest import current_manifest
 from resnet_zoo.catalog.records import UpstreamOrigin
-from resnet_zoo.errors import CheckpointError, IntegrityError, UnsafeCheckpointError, WeightsUnavailableError
-from resnet_zoo.weights.key_layouts import Layout, is_deep, openmmlab_to_ours, renamed
+from resnet_zoo.errors import ArgumentError, CheckpointError, IntegrityError, WeightsUnavailableError
+from resnet_zoo.weights.key_layouts import Layout, layout_of, renamed, to_ours
+from resnet_zoo.weights.pickles import Inert, TensorPlan
+from resnet_zoo.weights.torch_files import open_torch_file
+
+_LOG = logging.getLogger("resnet_zoo")
 
 MAX_BYTES = 1 << 32
 """Largest safetensors file that is read into memory; the largest row's has 241 MB."""
@@ -41,6 +44,8 @@ class Checkpoint:
         sha256: Of the file's bytes, 64 hex digits.
         header: The text metadata of a safetensors file, empty for others.
         dtypes: The types that the file stores its values in, such as ``float32`` and ``int64``.
+        weights_key: The key of the file under which the weights lie; ``None`` if the file itself is the state dict.
+        prefix: What all keys of the file began with and was taken off, such as ``module.``.
     """
 
     tensors: dict[str, Tensor]
@@ -49,20 +54,29 @@ class Checkpoint:
     sha256: str
     header: Mapping[str, str]
     dtypes: frozenset[str] = frozenset()
+    weights_key: str | None = None
+    prefix: str = ""
 
 
-def load_checkpoint(path: str | os.PathLike[str], *, sha256: str | None = None) -> Checkpoint:
+def load_checkpoint(
+    path: str | os.PathLike[str], *, sha256: str | None = None, weights_key: str | None = None
+) -> Checkpoint:
     """Read a checkpoint of any known layout without running code.
 
-    Reads safetensors, and PyTorch files (zip and legacy pickle) as OpenMMLab 0.x and 1.x, torchvision and timm write
-    them, always with ``weights_only=True``. A file named like a published upstream checkpoint must also have that
-    checkpoint's hash.
+    Reads safetensors, and PyTorch files (zip and legacy pickle) as OpenMMLab 0.x and 1.x, torchvision, timm and
+    Lightning write them. Of a PyTorch file only tensors and plain values are read; other objects beside the weights are
+    passed over, and nothing is imported or called. Where averaged weights (EMA) were saved beside others, they are
+    taken, and a warning of the logger ``resnet_zoo`` says so. A file named like a published upstream checkpoint must
+    also have that checkpoint's hash.
 
     Args:
         path: A .safetensors file, or any PyTorch checkpoint.
         sha256: The expected sha256 of the file, or its leading digits.
+        weights_key: The key of a PyTorch file under which the weights lie, such as ``state_dict_ema`` or ``model``;
+            ``None`` finds it.
 
     Raises:
+        ArgumentError: The file has no weights under ``weights_key``.
         WeightsUnavailableError: The file does not exist, or cannot be opened.
         IntegrityError: The file's sha256 is not the expected one; no byte of the file was parsed.
         UnsafeCheckpointError: The file asks to run code; the error names what it asks for.
@@ -83,19 +97,22 @@ def load_checkpoint(path: str | os.PathLike[str], *, sha256: str | None = None) 
     if before.st_size == 0:
         raise CheckpointError(path, "the file is empty. Fetch it again.")
     if data is not None:
+        if weights_key is not None:
+            raise ArgumentError(f"{path} is safetensors, which has no keys to choose from. Leave out {weights_key!r}.")
         tensors, header = _read_tensors(data, path)
         del data
     else:
-        tensors, header = _state_dict(_read_pickle(path), path), {}
+        (tensors, weights_key), header = _read_torch_file(path, weights_key), {}
         if _stat(path) != before:  # what was read is then not what was hashed
             raise CheckpointError(path, "it changed while it was read. Try again when nothing writes to it.")
-    tensors = _without_wrapper_prefix(tensors)
-    layout = _layout_of(tensors, header)
-    if layout == "openmmlab":
-        tensors = renamed(tensors, openmmlab_to_ours(tensors))
+    tensors, prefix = _without_wrapper_prefix(tensors)
+    layout = layout_of(tensors)
+    tensors = renamed(tensors, to_ours(tensors, layout))
+    if "source_sha256" in header and layout in ("torchvision", "timm"):
+        layout = "resnet_zoo"
     widened = {key: _as_float32(key, tensor, path) for key, tensor in tensors.items()}
     dtypes = frozenset(str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values())
-    return Checkpoint(widened, layout, path, actual, header, dtypes)
+    return Checkpoint(widened, layout, path, actual, header, dtypes, weights_key, prefix)
 
 
 @dataclass(frozen=True)
@@ -184,104 +201,100 @@ def _looks_like_safetensors(path: Path) -> bool:
         return file.read(9)[8:] == b"{"
 
 
-class _Ignored:
-    """Stands in for the training state of an OpenMMLab 1.x checkpoint while it is read: takes all, does nothing."""
-
-    def __init__(self, *args: Any) -> None:
-        pass
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
-_IGNORED_GLOBALS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
-    (_Ignored, name)
-    for name in (
-        "builtins.getattr",  # mmengine's HistoryBuffer pickles its methods through it
-        "mmengine.logging.history_buffer.HistoryBuffer",
-        "numpy.dtype",
-        "numpy.ndarray",
-        "numpy._core.multiarray._reconstruct",
-        "numpy._core.multiarray.scalar",
-        "numpy.core.multiarray._reconstruct",
-        "numpy.core.multiarray.scalar",
-    )
-]
-"""Names that honest OpenMMLab files carry beside the weights. None is looked up: each becomes an `_Ignored`."""
-
-_ALLOWING = threading.Lock()
-"""torch keeps the allowed names for the whole process: the thread that is done first would forbid them to others."""
-
-_WANTED = re.compile(
-    r"GLOBAL (\S+) (?:was not|whose)|unrecognized function (.+?)(?: |$)|but got <class '([\w.]+)'>", re.MULTILINE
-)
-"""How torch's restricted unpickler says what it refused."""
+def _read_torch_file(path: Path, weights_key: str | None) -> tuple[dict[str, Tensor], str | None]:
+    """Read the state dict of a file of ``torch.save``, and return the key under which it lies too."""
+    with open_torch_file(path) as file:
+        plans, key = _state_dict(file.content, path, weights_key)
+        if sum(math.prod(plan.shape) * plan.storage.dtype.itemsize for plan in plans.values()) > path.stat().st_size:
+            raise CheckpointError(path, "it claims more values than it holds. Do not use it.")
+        return {name: file.tensor(plan) for name, plan in plans.items()}, key
 
 
-def _read_pickle(path: Path) -> Any:
-    _check_archive(path)
-    try:
-        with _ALLOWING, torch.serialization.safe_globals(_IGNORED_GLOBALS):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # hostile bytes can raise anything; whatever it is, the file was refused
-        wanted = _WANTED.search(str(error))
-        if wanted:
-            raise UnsafeCheckpointError(path, next(filter(None, wanted.groups()))) from error
-        why = "it is neither a PyTorch checkpoint nor safetensors, or it is damaged. Fetch it again."
-        raise CheckpointError(path, why) from error
+def _state_dict(content: Any, path: Path, weights_key: str | None) -> tuple[dict[str, TensorPlan], str | None]:
+    """Find the state dict: what was asked for, averaged weights, others in a container, or the file itself.
 
-
-def _check_archive(path: Path) -> None:
-    """Refuse a zip that is a program, or that would unpack to more than its own size (torch stores uncompressed)."""
-    try:
-        if not zipfile.is_zipfile(path):
-            return
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise CheckpointError(path, f"it is a damaged zip archive ({error}). Fetch it again.") from error
-    strays = [name for name in (member.filename for member in members) if ".." in name.split("/") or name[:1] == "/"]
-    if strays:
-        raise UnsafeCheckpointError(path, strays[0])
-    if any(member.filename.endswith("/constants.pkl") for member in members):
-        raise UnsafeCheckpointError(path, "TorchScript code")
-    if sum(member.file_size for member in members) > path.stat().st_size:
-        raise CheckpointError(path, "it unpacks to more than its own size, which torch.save never does. Do not use it.")
-
-
-def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
-    """Find the state dict: the file itself, or under ``state_dict`` (OpenMMLab, timm) or ``model`` (torchvision)."""
-    found = next((content[key] for key in ("state_dict", "model") if _has_key(content, key)), content)
+    Returns:
+        The state dict, and the key that it lies under.
+    """
+    key = _key_of_weights(content, path) if weights_key is None else weights_key
+    if key is not None and not _has_key(content, key):
+        keys = [name for name in content if _has_key(content, name)] if isinstance(content, dict) else []
+        known = f"It has {', '.join(map(str, keys[:10]))}" if keys else "The file itself is the state dict, if any"
+        raise ArgumentError(f"{path} has no weights under {key!r}. {known}.")
+    found = content if key is None else content[key]
     if not isinstance(found, Mapping) or not found:
-        what = "nothing" if isinstance(found, Mapping) else type(found).__name__
+        what = "nothing" if isinstance(found, Mapping) else getattr(found, "name", type(found).__name__)
         raise CheckpointError(path, f"expected a state dict of tensors, got {what}. Save model.state_dict().")
-    strays = [str(key) for key, value in found.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
+    for name, value in found.items():
+        if isinstance(value, Inert) and value.name.startswith("torch._utils._rebuild_"):
+            why = f"{name} is not a dense tensor. Save the model without sparsity or quantisation."
+            raise CheckpointError(path, why)
+    strays = [_described(*item) for item in found.items() if not _is_tensor(*item)]
     if strays:
         some = ", ".join(map(shown, strays[:5]))
         raise CheckpointError(
             path, f"expected a state dict of tensors, but {some} is not one. Save model.state_dict()."
         )
-    return dict(found)
+    return dict(found), key
 
 
-def _has_key(content: Any, key: str) -> bool:
+def _is_tensor(key: Any, value: Any) -> bool:
+    return isinstance(key, str) and isinstance(value, TensorPlan)
+
+
+def _described(key: Any, value: Any) -> str:
+    text = key.name if isinstance(key, Inert) else str(key)
+    return f"{text} ({value.name})" if isinstance(value, Inert) else text
+
+
+_AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "params_ema")
+_CONTAINERS = ("state_dict", "model", "model_state_dict", "net", "params")
+"""Where trainers put weights: timm and BasicSR, torchvision's references, OpenMMLab and Lightning, and many by hand.
+
+Where averaged weights (EMA) are saved too, they are the ones that were measured; timm loads them as well.
+"""
+
+
+def _key_of_weights(content: Any, path: Path) -> str | None:
+    plain = next((key for key in _CONTAINERS if _has_key(content, key)), None)
+    averaged = next((key for key in _AVERAGED if _has_key(content, key) and content[key]), None)
+    if averaged == "ema_state_dict" and plain == "state_dict" and "steps" in content[averaged]:
+        averaged, plain = plain, averaged  # mmengine's EMAHook exchanges the two before it saves
+    if averaged is not None and plain is not None:
+        _LOG.warning(
+            "%s: taking the averaged weights, under %r; weights_key=%r takes the others.", path, averaged, plain
+        )
+    return averaged or plain
+
+
+def _has_key(content: Any, key: Any) -> bool:
     return isinstance(content, Mapping) and isinstance(content.get(key), Mapping)
 
 
-def _without_wrapper_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Take off what DistributedDataParallel and torch.compile put before every key."""
-    for prefix in ("_orig_mod.", "module.", "_orig_mod."):
-        if tensors and all(key.startswith(prefix) for key in tensors):
-            tensors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}
-    return tensors
+_COUNTERS = frozenset({"n_averaged", "steps"})
+"""Beside the weights of torch's AveragedModel and of mmengine's: how many were averaged."""
+
+_OUR_FIRST = frozenset({"conv1.weight", "conv1.0.weight", "stem.0.weight"})
+_THEIR_FIRST = frozenset({"backbone.conv1.weight", "backbone.stem.0.conv.weight"})
+"""The first convolution, under our keys (mmseg's for the last) and under OpenMMLab's."""
 
 
-def _layout_of(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> Layout:
-    if any(key.startswith("backbone.") for key in tensors):
-        return "openmmlab"
-    if "source_sha256" in header:
-        return "resnet_zoo"
-    return "timm" if is_deep(tensors) else "torchvision"
+def _without_wrapper_prefix(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+    """Take off what wrappers (DataParallel, torch.compile, AveragedModel, Lightning, …) put before every key.
+
+    Of the beginnings that all keys share, it is the shortest that leaves a layout we know; if none does, the keys stay.
+
+    Returns:
+        The tensors, and the beginning that was taken off.
+    """
+    keys = [key for key in tensors if key not in _COUNTERS]
+    shared = os.path.commonprefix(keys)  # noqa: RUF071  # letters are what is wanted
+    for length in (0, *(place for place, letter in enumerate(shared, start=1) if letter == ".")):
+        rest = {key[length:] for key in keys}
+        is_openmmlab = _THEIR_FIRST & rest and "backbone.fc.weight" not in rest
+        if _OUR_FIRST & rest or is_openmmlab:
+            return ({key[length:]: tensors[key] for key in keys}, shared[:length]) if length else (tensors, "")
+    return tensors, ""
 
 
 def _as_float32(key: str, tensor: Tensor, path: Path) -> Tensor:

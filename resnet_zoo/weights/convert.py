@@ -21,7 +21,7 @@ from resnet_zoo.errors import ArgumentError
 from resnet_zoo.network.building import expected_shapes, with_counters
 from resnet_zoo.weights.checkpoint import Checkpoint, load_checkpoint
 from resnet_zoo.weights.fit import check_fit, fitting_rows, nearest_row
-from resnet_zoo.weights.key_layouts import LAYOUTS, Layout, is_deep, ours_to_openmmlab, renamed
+from resnet_zoo.weights.key_layouts import LAYOUTS, Layout, from_ours, is_deep, renamed
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class Conversion:
         source: File name of the source.
         source_sha256: Its sha256.
         source_layout: Its layout.
+        weights_key: The key of the source under which the weights lie; ``None`` if it is itself the state dict.
+        prefix: What all its keys began with and was taken off; empty if nothing.
         target: The file written.
         sha256: Its sha256.
         size_bytes: Its size.
@@ -42,6 +44,8 @@ class Conversion:
     source: str
     source_sha256: str
     source_layout: Layout
+    weights_key: str | None
+    prefix: str
     target: str
     sha256: str
     size_bytes: int
@@ -57,6 +61,7 @@ def convert_checkpoint(
     layout: Layout = "resnet_zoo",
     overwrite: bool = False,
     sha256: str | None = None,
+    weights_key: str | None = None,
 ) -> Conversion:
     """Rewrite a checkpoint as safetensors, the same bytes every time.
 
@@ -65,16 +70,18 @@ def convert_checkpoint(
     Args:
         source: A checkpoint of any known layout, see `load_checkpoint`.
         target: The file to write: ``.safetensors``; or ``.pth`` for programs that read nothing else (a plain state
-            dict, for OpenMMLab under ``state_dict``).
+            dict, for ``openmmlab`` under ``state_dict``).
         name: The row it must fit. ``None`` means the row whose published checkpoint has the source's file name, else
             the first row of the table that fits.
-        layout: Key layout to write: ``resnet_zoo``, ``torchvision``, ``timm`` or ``openmmlab``.
+        layout: Key layout to write: ``resnet_zoo``, ``torchvision``, ``timm``, ``openmmlab`` (mmclassification and
+            mmpretrain) or ``mmseg`` (mmseg and mmdet, whose ResNetV1D has other keys than mmpretrain's).
         overwrite: Replace a target that exists.
         sha256: The expected sha256 of the source, or its leading digits.
+        weights_key: The key of the source under which the weights lie, as in `load_checkpoint`.
 
     Raises:
-        ArgumentError: The layout or the target's suffix is unknown, the target exists, or torchvision's layout was
-            asked for a ResNetV1D.
+        ArgumentError: The layout or the target's suffix is unknown, the target exists, torchvision's layout was asked
+            for a ResNetV1D, or the source has no weights under ``weights_key``.
         UnknownModelError: ``name`` is not a row or alias.
         WeightsMismatchError: The checkpoint does not fit the row ``name``, or any row.
         OSError: The target cannot be written; nothing is left behind.
@@ -87,14 +94,13 @@ def convert_checkpoint(
     """
     source, target = Path(source), Path(target)
     _check_target(target, layout, overwrite=overwrite)
-    checkpoint = load_checkpoint(source, sha256=sha256)
+    checkpoint = load_checkpoint(source, sha256=sha256, weights_key=weights_key)
     entry = get_entry(name or _row_of(checkpoint))
     check_fit(entry.name, expected_shapes(entry), checkpoint)
     tensors = with_counters(checkpoint.tensors)
     if layout == "torchvision" and is_deep(tensors):
-        raise ArgumentError(f"torchvision has no {entry.architecture}. Write layout timm or openmmlab instead.")
-    if layout == "openmmlab":
-        tensors = renamed(tensors, ours_to_openmmlab(tensors))
+        raise ArgumentError(f"torchvision has no {entry.architecture}. Write layout timm, openmmlab or mmseg instead.")
+    tensors = renamed(tensors, from_ours(tensors, layout))
     header = {"format": "pt", "model": entry.name, "source": source.name, "source_sha256": checkpoint.sha256}
     if target.suffix == ".pth":
         content = {"meta": header, "state_dict": tensors} if layout == "openmmlab" else tensors
@@ -106,6 +112,8 @@ def convert_checkpoint(
         source=source.name,
         source_sha256=checkpoint.sha256,
         source_layout=checkpoint.layout,
+        weights_key=checkpoint.weights_key,
+        prefix=checkpoint.prefix,
         target=str(target),
         sha256=sha256_of(target),
         size_bytes=target.stat().st_size,

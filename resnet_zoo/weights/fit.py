@@ -54,6 +54,32 @@ def check_fit(name: str, shapes: Shapes, checkpoint: Checkpoint) -> None:
             raise CheckpointError(checkpoint.path, f"{key} is {tensors[key].dtype}, which is not a type for it.")
 
 
+def check_description(entry: Entry, in_channels: int, checkpoint: Checkpoint) -> None:
+    """Check weights against what a file or repository says of its network, before anything of that size is made.
+
+    Args:
+        entry: The row, with the number of classes that is said.
+        in_channels: Image channels that are said.
+        checkpoint: The weights.
+
+    Raises:
+        CheckpointError: They have another number of classes or channels.
+        WeightsMismatchError: They are not those of the row's network.
+    """
+    shapes = shapes_of(checkpoint.tensors)
+    stem = shapes.get("conv1.weight") or shapes.get("conv1.0.weight") or ()
+    for what, said, found in (
+        ("classes", entry.num_classes, shapes.get("fc.bias", ())[:1]),
+        ("image channels", in_channels, stem[1:2]),
+    ):
+        if found and found[0] != said:
+            why = f"it is said to be a network of {said} {what}, but its weights have {found[0]}. Do not use it."
+            raise CheckpointError(checkpoint.path, why)
+    if not (stem and shapes.get("fc.bias")):
+        entry, in_channels = current_manifest().find(entry.name), 3  # it cannot fit; the error lists what is missing
+    check_fit(entry.name, shapes_of(build_on_meta(entry, in_channels=in_channels).state_dict()), checkpoint)
+
+
 def tensors_of(model: ResNet, entry: Entry) -> tuple[dict[str, Tensor], int]:
     """Return the tensors of a row's network, with classes and channels of its own, on the CPU; and these channels.
 

@@ -18,6 +18,7 @@ from resnet_zoo.base.strict_json import is_sha256
 from resnet_zoo.catalog.names import HUB_PREFIX
 from resnet_zoo.errors import ArgumentError, CheckpointError, DownloadError, IntegrityError
 from resnet_zoo.weights.checkpoint import Checkpoint, load_checkpoint
+from resnet_zoo.weights.fit import check_description
 from resnet_zoo.weights.hub_config import CONFIG_NAME, WEIGHTS_NAME, HubConfig
 from resnet_zoo.weights.hub_files import HubFile, announced_hash, fetch_hub_file
 from resnet_zoo.weights.loading import LoadedWeights, OpenedNetwork
@@ -43,7 +44,9 @@ def open_repository(address: str) -> OpenedNetwork:
         ArgumentError: The address has another form.
         DownloadError: There is no such repository, revision or file, the Hub refuses, or cannot be reached.
         IntegrityError: The weights do not have their hash, also when fetched again.
-        CheckpointError: The configuration makes no sense, or the weights are no safetensors.
+        CheckpointError: The configuration makes no sense, the weights have another number of classes or channels than
+            it says, or are no safetensors.
+        WeightsMismatchError: The weights are for another network.
     """
     match = _ADDRESS.fullmatch(address)
     if match is None:
@@ -51,6 +54,7 @@ def open_repository(address: str) -> OpenedNetwork:
     repository, revision = match["repository"], match["revision"]
     config, commit = _open_config(repository, revision)
     checkpoint = _open_weights(repository, commit, config.sha256)
+    check_description(config.entry, config.in_channels, checkpoint)
     source = f"{HUB_PREFIX}{repository}@{commit}"
     local = LocalWeights(checkpoint.path, checkpoint.sha256, source, checkpoint.sha256, "hub")
     return OpenedNetwork(config.entry, config.in_channels, config.class_names, LoadedWeights(checkpoint, local))

@@ -6,19 +6,18 @@ The key ``resnet_zoo`` in it adds what timm has no word for, above all the sha25
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnet_zoo.base.strict_json import WrongValueError, decode, expect, is_sha256
+from resnet_zoo.base.strict_json import WrongValueError, decode, expect, is_sha256, parse, short
 from resnet_zoo.catalog.classes import check_class_names
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.records import Entry, Preprocess, ResizeBackend, to_json
 from resnet_zoo.errors import CheckpointError, UnknownModelError
-from resnet_zoo.weights.network_header import check_preprocess
+from resnet_zoo.weights.network_header import MAX_TEXT, check_preprocess
 
 if TYPE_CHECKING:
     from torch import nn
@@ -62,7 +61,9 @@ class HubConfig:
             CheckpointError: It is not a configuration of a network in the table.
         """
         try:
-            raw = json.loads(content)
+            if len(content) > MAX_TEXT:
+                raise ValueError(f"expected at most {MAX_TEXT} bytes, got {len(content)}")
+            raw = parse(content)
             ours = raw.get("resnet_zoo", {})
             row = ours["name"] if ours else _row_of_timm(raw)
             if not isinstance(row, str):
@@ -86,7 +87,7 @@ class HubConfig:
             known = ", ".join(_ROWS_OF_TIMM)
             why = f"{error.args[0]!r} is missing, or is not an architecture of this zoo (known from timm: {known})."
             raise CheckpointError(path, why) from error
-        except (ValueError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        except (ValueError, TypeError, AttributeError, IndexError) as error:
             raise CheckpointError(path, f"it is not a configuration of a network ({error}).") from error
         if config.sha256 is not None and not is_sha256(str(config.sha256)):
             raise CheckpointError(path, f"expected a sha256 of 64 hex digits, got {config.sha256!r}.")
@@ -155,7 +156,7 @@ def _timm_channels(raw: Mapping[str, Any]) -> Any:
 
 def _positive(value: Any) -> int:
     if type(value) is not int or value < 1:
-        raise ValueError(f"expected a positive integer, got {value!r}")
+        raise ValueError(f"expected a positive integer, got {short(value)}")
     return value
 
 

@@ -1,6 +1,6 @@
 """Key layouts of state dicts, and how one becomes another.
 
-Four layouts are known. Ours has torchvision's keys, and for ResNetV1D timm's; so only OpenMMLab's must be renamed:
+Five layouts are known. Ours has torchvision's keys, and for ResNetV1D timm's; so only OpenMMLab's must be renamed:
 
 ==========================================  ==================================================
 OpenMMLab                                   ours
@@ -12,6 +12,17 @@ V1D ``backbone.stem.{0,1}.bn.`` X           ``conv1.{1,4}.`` X
 V1D ``backbone.stem.2.bn.`` X               ``bn1.`` X
 V1D ``backbone.layer1.0.downsample.{0,1}``  ``layer1.0.downsample.{1,2}`` (no pool there upstream)
 ==========================================  ==================================================
+
+mmseg and mmdet build their own ResNetV1D, with other keys than mmpretrain's; mmengine loads what fits and only logs the
+rest. Layout ``mmseg`` is what both read as pretrained weights of a backbone (mmseg/models/backbones/resnet.py):
+
+==========================================  ==================================================
+mmseg and mmdet                             ours
+==========================================  ==================================================
+V1D ``stem.{0,1,3,4,6}.`` X                 ``conv1.{0,1,3,4,6}.`` X
+V1D ``stem.7.`` X                           ``bn1.`` X
+all others                                  the same
+==========================================  ==================================================
 """
 
 from __future__ import annotations
@@ -21,8 +32,8 @@ from typing import Literal
 
 from torch import Tensor
 
-Layout = Literal["resnet_zoo", "torchvision", "timm", "openmmlab"]
-LAYOUTS: tuple[Layout, ...] = ("resnet_zoo", "torchvision", "timm", "openmmlab")
+Layout = Literal["resnet_zoo", "torchvision", "timm", "openmmlab", "mmseg"]
+LAYOUTS: tuple[Layout, ...] = ("resnet_zoo", "torchvision", "timm", "openmmlab", "mmseg")
 
 _PREFIXES = (("fc.", "head.fc."), ("", "backbone."))
 _DEEP_PREFIXES = (
@@ -39,19 +50,37 @@ _DEEP_PREFIXES = (
 """(ours, OpenMMLab's) beginnings of keys; the first that matches is exchanged."""
 
 
+_MMSEG_PREFIXES = (("conv1.", "stem."), ("bn1.", "stem.7."))
+"""(ours, mmseg's) beginnings of a ResNetV1D's keys."""
+
+
 def is_deep(keys: Iterable[str]) -> bool:
-    """Tell whether keys, ours or OpenMMLab's, have the deep stem of ResNetV1D."""
-    return any(key.startswith(("conv1.0.", "backbone.stem.")) for key in keys)
+    """Tell whether keys, of any layout, have the deep stem of ResNetV1D."""
+    return any(key.startswith(("conv1.0.", "backbone.stem.", "stem.")) for key in keys)
 
 
-def ours_to_openmmlab(keys: Iterable[str]) -> list[tuple[str, str]]:
-    """Return (old, new) beginnings that turn our keys into OpenMMLab's."""
-    return list(_DEEP_PREFIXES if is_deep(keys) else _PREFIXES)
+def layout_of(keys: Iterable[str]) -> Layout:
+    """Return the layout of keys that carry no wrapper's prefix."""
+    keys = list(keys)
+    if any(key.startswith("backbone.") for key in keys):
+        return "openmmlab"
+    if any(key.startswith("stem.") for key in keys):
+        return "mmseg"
+    return "timm" if is_deep(keys) else "torchvision"
 
 
-def openmmlab_to_ours(keys: Iterable[str]) -> list[tuple[str, str]]:
-    """Return (old, new) beginnings that turn OpenMMLab's keys into ours."""
-    return [(theirs, ours) for ours, theirs in ours_to_openmmlab(keys)]
+def from_ours(keys: Iterable[str], layout: Layout) -> list[tuple[str, str]]:
+    """Return (old, new) beginnings that turn our keys into a layout's."""
+    deep = is_deep(keys)
+    if layout == "openmmlab":
+        return list(_DEEP_PREFIXES if deep else _PREFIXES)
+    return list(_MMSEG_PREFIXES) if layout == "mmseg" and deep else []
+
+
+def to_ours(keys: Iterable[str], layout: Layout) -> list[tuple[str, str]]:
+    """Return (old, new) beginnings that turn a layout's keys into ours."""
+    pairs = [(theirs, ours) for ours, theirs in from_ours(keys, layout)]
+    return sorted(pairs, key=lambda pair: -len(pair[0])) if layout == "mmseg" else pairs
 
 
 def renamed(tensors: Mapping[str, Tensor], prefixes: list[tuple[str, str]]) -> dict[str, Tensor]:

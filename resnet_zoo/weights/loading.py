@@ -13,7 +13,14 @@ from torch import Tensor
 
 from resnet_zoo.base.progress import TitledProgress
 from resnet_zoo.catalog.records import Entry, is_tag
-from resnet_zoo.errors import CheckpointError, IntegrityError, UnknownWeightsError, WeightsUnavailableError, ZooError
+from resnet_zoo.errors import (
+    ArgumentError,
+    CheckpointError,
+    IntegrityError,
+    UnknownWeightsError,
+    WeightsUnavailableError,
+    ZooError,
+)
 from resnet_zoo.network.building import build_on_meta, shapes_of, with_counters
 from resnet_zoo.network.resnet import ResNet, initialise_classifier
 from resnet_zoo.weights.cache import object_path, quarantine
@@ -54,7 +61,12 @@ class OpenedNetwork:
 
 
 def open_weights(
-    entry: Entry, weights: str | os.PathLike[str], *, download: bool = True, progress: TitledProgress | None = None
+    entry: Entry,
+    weights: str | os.PathLike[str],
+    *,
+    weights_key: str | None = None,
+    download: bool = True,
+    progress: TitledProgress | None = None,
 ) -> LoadedWeights:
     """Read the checkpoint that a tag or path stands for; a tag is preferred where both could be meant.
 
@@ -63,18 +75,22 @@ def open_weights(
     Args:
         entry: The row.
         weights: A tag or a path.
+        weights_key: The key under which a file has its weights, as in `load_checkpoint`.
         download: Fetch a weight set that is not in the cache.
         progress: Called with (file name, bytes there, bytes in all, 0 if unknown) while bytes arrive.
 
     Raises:
+        ArgumentError: The file has no weights under ``weights_key``, or a tag was given.
         UnknownWeightsError, WeightsUnavailableError, DownloadError, IntegrityError, UnsafeCheckpointError,
             CheckpointError: As `create_model`.
     """
     if isinstance(weights, str) and weights in entry.weights:
+        if weights_key is not None:
+            raise ArgumentError(f"{weights_key!r} is for weights of a file, and {weights} is a tag. Leave it out.")
         return _open_tag(entry, weights, download=download, progress=progress)
     if is_tag(weights):
         raise UnknownWeightsError(entry.name, str(weights), entry.weights)
-    return LoadedWeights(load_checkpoint(weights), None)
+    return LoadedWeights(load_checkpoint(weights, weights_key=weights_key), None)
 
 
 def _open_tag(entry: Entry, tag: str, *, download: bool, progress: TitledProgress | None) -> LoadedWeights:

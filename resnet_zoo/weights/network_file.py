@@ -11,11 +11,10 @@ from resnet_zoo.base.strict_json import WrongValueError
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.records import Preprocess
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.network.building import build_on_meta, shapes_of
 from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.weights.checkpoint import load_checkpoint
 from resnet_zoo.weights.convert import safetensors_bytes
-from resnet_zoo.weights.fit import check_fit, tensors_of
+from resnet_zoo.weights.fit import check_description, tensors_of
 from resnet_zoo.weights.loading import LoadedWeights, OpenedNetwork
 from resnet_zoo.weights.network_header import FIELDS, NetworkHeader
 
@@ -102,5 +101,5 @@ def read_network(path: str | os.PathLike[str]) -> OpenedNetwork:
     checkpoint = load_checkpoint(path)
     header = NetworkHeader.read(checkpoint.header, checkpoint.path)
     entry, in_channels = header.entry, header.input_size[0]
-    check_fit(entry.name, shapes_of(build_on_meta(entry, in_channels=in_channels).state_dict()), checkpoint)
+    check_description(entry, in_channels, checkpoint)
     return OpenedNetwork(entry, in_channels, header.class_names, LoadedWeights(checkpoint, None))

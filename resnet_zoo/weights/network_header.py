@@ -14,19 +14,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from resnet_zoo.base.strict_json import WrongValueError, decode, object_without_duplicates, short
+from resnet_zoo.base.strict_json import WrongValueError, decode, parse, short
 from resnet_zoo.catalog.classes import check_class_names
 from resnet_zoo.catalog.manifest import get_entry
-from resnet_zoo.catalog.records import Entry, Preprocess, to_json
+from resnet_zoo.catalog.records import MAX_EDGE, Entry, Preprocess, to_json
 from resnet_zoo.errors import CheckpointError, UnknownModelError
 
 FIELDS = ("format", "model", "num_classes", "class_names", "preprocess", "input_size")
 
 MAX_TEXT = 1 << 22
 """Characters of the longest text that is read: ImageNet-21k's names with all synonyms take a fifth of it."""
-
-MAX_EDGE = 8192
-"""Pixels of the largest input."""
 
 MAX_LEVEL = 1e6
 """Largest mean and standard deviation, and the inverse of the smallest: far beyond any for samples of 0 to 255, and far
@@ -125,10 +122,7 @@ def _decoded(texts: Mapping[str, str]) -> dict[str, Any]:
         raise WrongValueError(("num_classes",), f"expected a positive integer, got {short(texts['num_classes'])}")
     names = _json(texts, "class_names")
     check_class_names(names, int(texts["num_classes"]))
-    try:
-        rules = decode(Preprocess, _json(texts, "preprocess"), ("preprocess",))
-    except OverflowError as error:
-        raise WrongValueError(("preprocess",), f"expected numbers, got {short(texts['preprocess'])}") from error
+    rules = decode(Preprocess, _json(texts, "preprocess"), ("preprocess",))
     return {
         "row": texts["model"],
         "class_names": tuple(names),
@@ -139,9 +133,9 @@ def _decoded(texts: Mapping[str, str]) -> dict[str, Any]:
 
 def _json(texts: Mapping[str, str], field: str) -> Any:
     try:
-        return json.loads(texts[field], object_pairs_hook=object_without_duplicates)
-    except (ValueError, RecursionError) as error:
-        raise WrongValueError((field,), f"expected JSON, got {short(texts[field])}") from error
+        return parse(texts[field])
+    except ValueError as error:
+        raise WrongValueError((field,), f"expected JSON, got {short(texts[field])} ({error})") from error
 
 
 def check_preprocess(rules: Preprocess, input_size: Sequence[int]) -> None:

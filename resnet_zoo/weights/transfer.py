@@ -23,6 +23,7 @@ from urllib.parse import urljoin, urlsplit
 from resnet_zoo.base.files import writing_to
 from resnet_zoo.base.progress import Progress
 from resnet_zoo.base.shown import shown, shown_address
+from resnet_zoo.base.strict_json import parse
 from resnet_zoo.base.waiting import REPORTED_AFTER_S, report_wait, reported
 from resnet_zoo.errors import DownloadError
 
@@ -271,10 +272,10 @@ class _Transfer:
 
     def _remembered_validator(self) -> str | None:
         try:
-            note = json.loads(self.note.read_text(encoding="utf-8"))
+            note = parse(self.note.read_text(encoding="utf-8"))
             validator = note["validator"] if note["url"] == shown_address(self.url) else None
             return validator if isinstance(validator, str) and _HEADER_TEXT.fullmatch(validator) else None
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (OSError, ValueError, KeyError, TypeError):
             return None
 
     def _forget(self) -> None:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import pytest
 
-from resnet_zoo.base.strict_json import Place, WrongValueError, decode, expect, expect_sha256, object_without_duplicates
+from resnet_zoo.base.strict_json import (
+    Place,
+    WrongValueError,
+    decode,
+    expect,
+    expect_sha256,
+    object_without_duplicates,
+    parse,
+)
 
 
 @dataclass(frozen=True)
@@ -131,6 +140,58 @@ def test_a_key_given_twice_is_refused() -> None:
 def test_the_same_key_in_two_objects_is_fine() -> None:
     text = '{"a": {"a": 1}, "b": {"a": 2}}'
     assert json.loads(text, object_pairs_hook=object_without_duplicates) == json.loads(text)
+
+
+def test_many_keys_are_checked_in_one_pass() -> None:
+    pairs = [(f"key {number}", number) for number in range(400_000)]
+    start = time.process_time()
+    assert len(object_without_duplicates(pairs)) == len(pairs)
+    with pytest.raises(ValueError, match="'key 7' is given twice"):
+        object_without_duplicates([*pairs, ("key 7", 0)])
+    assert time.process_time() - start < 10
+
+
+@pytest.mark.parametrize("text", ["[" * 64 + "]" * 64, '{"a":' * 63 + "[1]" + "}" * 63, "9" * 40, "1e308", "[]", "3"])
+def test_json_within_the_bounds_is_parsed(text: str) -> None:
+    assert parse(text) == json.loads(text) == parse(text.encode())
+
+
+BEYOND: dict[str, tuple[str | bytes, str]] = {
+    "a level too many": ("[" * 65 + "]" * 65, "at most 64 levels"),
+    "objects": ('{"a":' * 900 + "1" + "}" * 900, "at most 64 levels"),
+    "levels without end": ("[" * 100_000, "at most 64 levels"),
+    "a digit too many": ("9" * 41, "at most 40 digits, got 41"),
+    "digits without end": ("-" + "9" * 5000, "at most 40 digits"),
+    "NaN": ("[NaN]", "a finite number, got NaN"),
+    "infinity": ("-Infinity", "a finite number, got -Infinity"),
+    "too large": ("1e999", "a finite number, got 1e999"),
+    "a key twice": ('{"a": 1, "a": 1}', "'a' is given twice"),
+    "a long key twice": (f'{{"{"a" * 9999}": 1, "{"a" * 9999}": 1}}', "is given twice"),
+    "half of an object": ("{", "Expecting property name"),
+    "no text": (b"\xff\xfe\xfa", "codec can't decode"),
+}
+
+
+@pytest.mark.parametrize("kind", BEYOND)
+def test_json_beyond_them_is_a_sentence(kind: str) -> None:
+    text, why = BEYOND[kind]
+    with pytest.raises(ValueError, match=why) as caught:
+        parse(text)
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("value", [1 << 64, -(1 << 64), 10**5000], ids=["65 bits", "negative", "long"])
+def test_an_integer_of_more_than_64_bits_is_none_and_no_number_either(value: int) -> None:
+    for kind in (int, float):
+        with pytest.raises(WrongValueError, match="expected a"):
+            decode(kind, value, ())
+        assert decode(kind, (1 << 64) - 1, ()) == kind((1 << 64) - 1)
+
+
+def test_what_is_shown_of_a_wrong_value_is_short() -> None:
+    with pytest.raises(WrongValueError) as caught:
+        decode(int, "a" * 1_000_000, ())
+    assert len(caught.value.why) < 100
 
 
 def test_expect_is_silent_when_the_fact_holds() -> None:

@@ -22,6 +22,7 @@ from resnet_zoo.catalog.manifest import (
     get_entry,
     list_models,
     manifest_path,
+    parse_manifest,
     read_manifest,
 )
 from resnet_zoo.catalog.records import Entry, to_json
@@ -344,7 +345,7 @@ MUTATIONS = [
     at_top("mean as text", "preprocess", "in1k_cv2", "mean", value="123"),
     at_top("mean of texts", "preprocess", "in1k_cv2", "mean", value=["1", 2, 3], field="preprocess.in1k_cv2.mean.0"),
     at_top("mean beyond 255", "preprocess", "in1k_cv2", "mean", value=[1, 2, 300]),
-    at_top("mean that is not a number", "preprocess", "in1k_cv2", "mean", value=[1, 2, math.nan]),
+    at_top("mean that is not a number", "preprocess", "in1k_cv2", "mean", value=[1, 2, math.nan], field=""),
     # names
     Mutation("duplicate name", ("models", 1, "name"), FIRST, FIRST, "name"),
     Mutation("alias of another row's name", ("models", 1, "aliases"), [FIRST], NAMES[1], "aliases.0"),
@@ -550,3 +551,17 @@ def test_a_file_that_cannot_be_read_is_a_manifest_error(tmp_path: Path, name: st
         read_manifest(tmp_path / name)
     assert caught.value.path == str(tmp_path / name)
     assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_a_manifest_of_too_many_rows_or_classes_is_refused(tmp_path: Path) -> None:
+    content = json.loads(manifest_path().read_text(encoding="utf-8"))
+    row = content["models"][0]
+    many = [{**row, "name": f"row{number}", "aliases": []} for number in range(1001)]
+    for models, said in (
+        (many, "1 to 1000 rows, got 1001"),
+        ([{**row, "num_classes": 10**12}], "up to 1000000, got 1000000000000"),
+        ([{**row, "input_size": [3, 8192, 8192]}], "of up to 2048"),
+    ):
+        with pytest.raises(ManifestError, match=said):
+            parse_manifest(tmp_path / "zoo.json", {**content, "models": models})
+    assert len(parse_manifest(tmp_path / "zoo.json", {**content, "models": many[:1000]}).models) == 1000

@@ -26,7 +26,7 @@ from PIL import Image
 from resnet_zoo import create_model
 from resnet_zoo.catalog.classes import class_names
 from resnet_zoo.catalog.manifest import MANIFEST_NAME, format_manifest, manifest_path, read_manifest, use_manifest
-from resnet_zoo.weights.key_layouts import ours_to_openmmlab, renamed
+from resnet_zoo.weights.key_layouts import from_ours, renamed
 from resnet_zoo.weights.loading import open_weights
 from resnet_zoo.weights.provenance import tensors_sha256
 from tests.conftest import NAMES, randomise, smooth_image
@@ -62,7 +62,7 @@ def upstream_checkpoint(name: str) -> bytes:
     torch.manual_seed(NAMES.index(name))
     tensors = randomise(create_model(name), seed=NAMES.index(name)).state_dict()
     data = io.BytesIO()
-    torch.save({"meta": {}, "state_dict": renamed(tensors, ours_to_openmmlab(tensors))}, data)
+    torch.save({"meta": {}, "state_dict": renamed(tensors, from_ours(tensors, "openmmlab"))}, data)
     return data.getvalue()
 
 

@@ -10,7 +10,7 @@ import types
 import warnings
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from resnet_zoo.catalog.records import UpstreamOrigin
-from resnet_zoo.errors import CheckpointError, IntegrityError, UnsafeCheckpointError, WeightsUnavailableError
+from resnet_zoo.errors import (
+    ArgumentError,
+    CheckpointError,
+    IntegrityError,
+    UnsafeCheckpointError,
+    WeightsUnavailableError,
+)
 from resnet_zoo.weights.checkpoint import MAX_BYTES, load_checkpoint
 from tests.conftest import ENTRIES, make_odd
 
@@ -178,24 +184,133 @@ def test_a_raw_openmmlab_1x_container_is_read_without_mmengine(
     assert_same(checkpoint.tensors, tensors())
 
 
-@pytest.mark.parametrize("key", ["state_dict", "model"])
-def test_a_state_dict_is_found_under_the_keys_that_timm_and_torchvision_use(key: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", ["state_dict", "model", "model_state_dict", "net", "params"])
+def test_a_state_dict_is_found_under_the_keys_that_trainers_use(key: str, tmp_path: Path) -> None:
     content = {key: tensors(), "epoch": 3, "arch": "resnet50"}
-    assert_same(load_checkpoint(save(content, tmp_path / "a.pth")).tensors, tensors())
+    checkpoint = load_checkpoint(save(content, tmp_path / "a.pth"))
+    assert_same(checkpoint.tensors, tensors())
+    assert checkpoint.weights_key == key
 
 
-@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
-@pytest.mark.parametrize("rename", [dict, openmmlab], ids=["torchvision", "openmmlab"])
-def test_the_prefixes_of_wrappers_are_taken_off(
-    prefix: str, rename: Callable[[dict[str, Tensor]], dict[str, Tensor]], tmp_path: Path
+# --- averaged weights ----------------------------------------------------------------------------------------------
+
+
+def averaged() -> dict[str, Tensor]:
+    return {key: tensor + 1 for key, tensor in tensors().items()}
+
+
+def wrapped(content: Mapping[str, Tensor], prefix: str = "module.", **more: Tensor) -> dict[str, Tensor]:
+    return {**more, **{prefix + key: tensor for key, tensor in content.items()}}
+
+
+AVERAGED: dict[str, tuple[dict[str, Any], str, str]] = {  # content, the averaged weights' key, the others'
+    "timm": ({"state_dict": tensors(), "state_dict_ema": averaged()}, "state_dict_ema", "state_dict"),
+    "torchvision": (
+        {"model": tensors(), "model_ema": wrapped(averaged(), n_averaged=torch.tensor(3))},
+        "model_ema",
+        "model",
+    ),
+    "others": ({"state_dict": tensors(), "ema_state_dict": averaged()}, "ema_state_dict", "state_dict"),
+    "BasicSR": ({"params": tensors(), "params_ema": averaged()}, "params_ema", "params"),
+    "mmengine": (
+        {"state_dict": averaged(), "ema_state_dict": wrapped(tensors(), steps=torch.tensor(3))},
+        "state_dict",
+        "ema_state_dict",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", AVERAGED)
+def test_averaged_weights_are_taken_and_reported_and_the_others_can_be_chosen(
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    wrapped = {prefix + key: value for key, value in rename(tensors()).items()}
-    assert_same(load_checkpoint(save(wrapped, tmp_path / "a.pth")).tensors, tensors())
+    content, averaged_key, other_key = AVERAGED[kind]
+    path = save(content, tmp_path / "a.pth")
+    with caplog.at_level("WARNING", "resnet_zoo"):
+        checkpoint = load_checkpoint(path)
+    assert_same(checkpoint.tensors, averaged())
+    assert checkpoint.weights_key == averaged_key
+    assert f"averaged weights, under {averaged_key!r}; weights_key={other_key!r}" in caplog.text
+    caplog.clear()
+    assert_same(load_checkpoint(path, weights_key=averaged_key).tensors, averaged())
+    assert_same(load_checkpoint(path, weights_key=other_key).tensors, tensors())
+    assert not caplog.text
 
 
-def test_a_prefix_that_not_every_key_has_stays(tmp_path: Path) -> None:
-    content = {"module.a": torch.zeros(1), "b": torch.zeros(1)}
-    assert list(load_checkpoint(save(content, tmp_path / "a.pth")).tensors) == list(content)
+@pytest.mark.parametrize("nothing", [None, {}])
+def test_a_file_without_averaged_weights_says_nothing_of_them(
+    nothing: object, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = save({"state_dict": tensors(), "state_dict_ema": nothing}, tmp_path / "a.pth")
+    assert load_checkpoint(path).weights_key == "state_dict"
+    assert load_checkpoint(save(tensors(), tmp_path / "b.pth")).weights_key is None
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("key", ["state_dict_ema", "epoch", "conv1.weight"])
+def test_a_key_without_weights_is_refused_with_those_that_have(key: str, tmp_path: Path) -> None:
+    path = save({"model": tensors(), "optimizer": {"state": {}}, "epoch": 3}, tmp_path / "a.pth")
+    with pytest.raises(ArgumentError, match=f"no weights under '{key}'. It has model, optimizer"):
+        load_checkpoint(path, weights_key=key)
+    with pytest.raises(ArgumentError, match="itself is the state dict"):
+        load_checkpoint(save(tensors(), tmp_path / "b.pth"), weights_key=key)
+    save_file(tensors(), tmp_path / "a.safetensors")
+    with pytest.raises(ArgumentError, match="no keys to choose from"):
+        load_checkpoint(tmp_path / "a.safetensors", weights_key=key)
+
+
+# --- wrappers ------------------------------------------------------------------------------------------------------
+
+PREFIXES = ["module.", "_orig_mod.", "module._orig_mod.", "model.", "net.", "encoder.", "model.encoder.", "a.b.c.d."]
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("rename", [dict, openmmlab], ids=["torchvision", "openmmlab"])
+@pytest.mark.parametrize("write", [save, save_file])
+def test_what_a_wrapper_puts_before_every_key_is_taken_off_and_reported(
+    prefix: str,
+    rename: Callable[[dict[str, Tensor]], dict[str, Tensor]],
+    write: Callable[..., object],
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / ("a.pth" if write is save else "a.safetensors")
+    write(wrapped(rename(tensors()), prefix), path)
+    checkpoint = load_checkpoint(path)
+    assert_same(checkpoint.tensors, tensors())
+    assert checkpoint.prefix == prefix
+    assert checkpoint.layout == ("openmmlab" if rename is openmmlab else "torchvision")
+
+
+def test_a_network_called_backbone_is_not_taken_for_one_of_openmmlab(tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(save(wrapped(tensors(), "backbone."), tmp_path / "a.pth"))
+    assert (checkpoint.prefix, checkpoint.layout) == ("backbone.", "torchvision")
+    assert_same(checkpoint.tensors, tensors())
+    checkpoint = load_checkpoint(save(openmmlab(tensors()), tmp_path / "b.pth"))
+    assert (checkpoint.prefix, checkpoint.layout) == ("", "openmmlab")
+
+
+@pytest.mark.parametrize("counter", ["n_averaged", "steps"])
+def test_the_counter_of_an_average_goes_with_its_wrapper(counter: str, tmp_path: Path) -> None:
+    path = save(wrapped(tensors(), **{counter: torch.tensor(3)}), tmp_path / "a.pth")
+    assert_same(load_checkpoint(path).tensors, tensors())
+    path = save({**tensors(), counter: torch.tensor(3)}, tmp_path / "b.pth")
+    assert counter in load_checkpoint(path).tensors
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"module.a": torch.zeros(1), "b": torch.zeros(1)},
+        {"module.a": torch.zeros(1), "module.b": torch.zeros(1)},
+        {**wrapped(tensors(), "model."), "loss.weight": torch.zeros(1)},
+        {key.replace("conv1", "first"): tensor for key, tensor in wrapped(tensors(), "model.").items()},
+    ],
+    ids=["not all", "another network", "with a loss", "another first layer"],
+)
+def test_keys_stay_where_no_beginning_of_all_leads_to_a_network(content: dict[str, Tensor], tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(save(content, tmp_path / "a.pth"))
+    assert list(checkpoint.tensors) == list(content)
+    assert checkpoint.prefix == ""
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".tar", ".ckpt", ""])
@@ -280,12 +395,7 @@ def attacks(sentinel: Path) -> dict[str, tuple[object, str]]:
         "nested": ([{"deep": (Reduced(builtins.exec, touch),)}], "exec"),
         "argument": (Reduced(getattr, Reduced(builtins.eval, touch), "real"), "eval"),
         "import": (Reduced(getattr, Reduced(__import__, "os"), "system"), "__import__"),
-        "own class": (UnknownClass(), "UnknownClass"),
     }
-
-
-class UnknownClass:
-    pass
 
 
 @pytest.mark.parametrize("attack", attacks(Path("x")))
@@ -327,10 +437,12 @@ def test_a_bare_pickle_is_refused_and_not_run(protocol: int, tmp_path: Path) -> 
     assert not sentinel.exists()
 
 
-def test_a_whole_pickled_network_is_refused_with_its_class(tmp_path: Path) -> None:
-    path = save(nn.Sequential(nn.Linear(2, 2)), tmp_path / "network.pth")
-    with pytest.raises(UnsafeCheckpointError, match="Sequential"):
+@pytest.mark.parametrize("content", [nn.Sequential(nn.Linear(2, 2)), {"fc.bias": nn.ReLU()}, {"model": nn.ReLU()}])
+def test_a_pickled_network_where_weights_should_be_is_named_by_its_class(content: object, tmp_path: Path) -> None:
+    path = save(content, tmp_path / "network.pth")
+    with pytest.raises(CheckpointError, match=r"torch\.nn\.modules.*Save model\.state_dict") as caught:
         load_checkpoint(path)
+    assert not isinstance(caught.value, UnsafeCheckpointError)
 
 
 def test_a_name_that_honest_files_carry_does_nothing(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_a_basic_network_survives_every_layout(layout: Layout, suffix: str, tmp_
 
 
 @pytest.mark.parametrize("name", [slow("resnet50_cifar100"), "resnetv1d50_in1k"])
-@pytest.mark.parametrize("layout", ["timm", "openmmlab"])
+@pytest.mark.parametrize("layout", ["timm", "openmmlab", "mmseg"])
 def test_a_bottleneck_network_survives_the_layout(name: str, layout: Layout, tmp_path: Path) -> None:
     round_trip(name, layout, ".safetensors", tmp_path)
 
@@ -139,6 +139,17 @@ def test_other_pth_files_are_plain_state_dicts(layout: Layout, source: Path, tmp
     target = tmp_path / "out.pth"
     convert_checkpoint(source, target, layout=layout)
     build(get_entry("resnet18_cifar10")).load_state_dict(torch.load(target, weights_only=True), strict=True)
+
+
+def test_the_weights_of_one_key_are_converted_and_reported(state: dict[str, Tensor], tmp_path: Path) -> None:
+    average = {f"module.{key}": torch.zeros_like(tensor) for key, tensor in state.items()}
+    torch.save({"model": state, "model_ema": {"n_averaged": torch.tensor(3), **average}}, tmp_path / "a.pth")
+    found = convert_checkpoint(tmp_path / "a.pth", tmp_path / "1.safetensors")
+    assert (found.weights_key, found.prefix) == ("model_ema", "module.")
+    assert not any(tensor.any() for tensor in load_file(tmp_path / "1.safetensors").values())
+    found = convert_checkpoint(tmp_path / "a.pth", tmp_path / "2.safetensors", weights_key="model")
+    assert (found.weights_key, found.prefix) == ("model", "")
+    assert_same(load_file(tmp_path / "2.safetensors"), state)
 
 
 def test_half_precision_becomes_float32(state: dict[str, Tensor], tmp_path: Path) -> None:
@@ -293,7 +304,7 @@ def test_torchvision_has_no_layout_for_v1d(tmp_path: Path) -> None:
 
 
 def test_an_unknown_layout_is_refused(source: Path, tmp_path: Path) -> None:
-    with pytest.raises(ArgumentError, match="resnet_zoo, torchvision, timm, openmmlab"):
+    with pytest.raises(ArgumentError, match="resnet_zoo, torchvision, timm, openmmlab, mmseg"):
         convert_checkpoint(source, tmp_path / "out.safetensors", layout=cast("Layout", "keras"))
 
 

@@ -85,6 +85,27 @@ def test_missing_unexpected_and_misshapen_keys_are_listed() -> None:
     assert "It fits no other row" in str(error)
 
 
+@pytest.mark.parametrize(
+    ("options", "advice"),
+    [
+        ({"num_classes": 7}, "create_model(…, num_classes=7) loads it"),
+        ({"in_channels": 1}, "create_model(…, in_channels=1) loads it"),
+        ({"num_classes": 7, "in_channels": 1}, "check which network it was saved from"),
+    ],
+)
+@pytest.mark.parametrize("name", ["resnet18_cifar10", "resnetv1d50_in1k"])
+def test_classes_and_channels_are_the_advice_only_where_they_are_the_matter(
+    name: str, options: dict[str, int], advice: str
+) -> None:
+    tensors = build_on_meta(get_entry(name), **options).state_dict()
+    with pytest.raises(WeightsMismatchError) as caught:
+        check(name, tensors)
+    assert advice in str(caught.value)
+    with pytest.raises(WeightsMismatchError) as caught:
+        check(name, {"a.weight": torch.zeros(1)})
+    assert "num_classes" not in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ["resnet34_cifar10", "resnetv1d50_in1k"])
 def test_the_rows_that_fit_are_named(name: str) -> None:
     with pytest.raises(WeightsMismatchError) as caught:

@@ -28,6 +28,7 @@ from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.weights import hub, hub_files
 from resnet_zoo.weights.hub_config import HubConfig
 from resnet_zoo.weights.hub_files import reason
+from resnet_zoo.weights.network_header import MAX_TEXT
 from tests.conftest import randomise
 from tests.hub_server import HubServer, in_new_process
 
@@ -239,6 +240,27 @@ def test_weights_that_are_not_those_of_the_configuration_are_refused(ask: Ask, s
         ask(facts, "hf-hub:someone/swapped")
 
 
+@pytest.mark.parametrize("wrong", [{"num_classes": 10**12}, {"num_classes": 11}, {"in_channels": 10**9}])
+def test_a_configuration_that_asks_for_more_than_its_weights_have_is_refused_at_once(
+    ask: Ask, server: HubServer, wrong: dict[str, int]
+) -> None:
+    files = server.repositories[OURS].files("main")
+    assert files is not None
+    config = json.loads(files["config.json"].path.read_text())
+    config["resnet_zoo"]["class_names"] = None
+    config["num_classes"] = wrong.get("num_classes", 10)
+    config["resnet_zoo"]["in_channels"] = wrong.get("in_channels", 3)
+    weights = files["model.safetensors"].path.read_bytes()
+    server.add("someone/greedy", {"config.json": json.dumps(config).encode(), "model.safetensors": weights})
+    with pytest.raises(CheckpointError, match=r"said to be a network of \d+ .*, but its weights have \d+"):
+        ask(names, "hf-hub:someone/greedy")
+    assert len(ask(names, f"hf-hub:{OURS}")) == 10
+
+
+def names(address: str) -> tuple[str, ...]:
+    return open_network(address).class_names
+
+
 def offline_story() -> tuple[Tensor, list[str]]:
     said = []
     for call in (lambda: hub.open_repository(f"hf-hub:{FOREIGN}"), lambda: push(OURS, network)):
@@ -292,7 +314,8 @@ def test_a_token_is_needed_sent_and_not_passed_on(tmp_path: Path) -> None:
 
 
 def config_of(content: Any) -> HubConfig:
-    return HubConfig.read(b"{" if content is None else json.dumps(content).encode(), Path("config.json"))
+    data = b"{" if content is None else content if isinstance(content, bytes) else json.dumps(content).encode()
+    return HubConfig.read(data, Path("config.json"))
 
 
 CONFIGS: dict[str, tuple[Any, str]] = {
@@ -304,6 +327,10 @@ CONFIGS: dict[str, tuple[Any, str]] = {
     "half of ours": ({"resnet_zoo": {"name": ROW}}, "'in_channels' is missing"),
     "no classes": ({"architecture": "resnet18", "num_classes": 0}, "positive integer, got 0"),
     "text for a number": ({"architecture": "resnet18", "num_classes": "10"}, "positive integer, got '10'"),
+    "classes without end": ({"architecture": "resnet18", "num_classes": 10**400}, "at most 40 digits, got 401"),
+    "a key twice": (b'{"architecture": "resnet18", "architecture": "resnet34"}', "'architecture' is given twice"),
+    "nested without end": (b"[" * 100_000, "at most 64 levels"),
+    "huge": (b" " * (MAX_TEXT + 1), "expected at most"),
     "short hash": ({"resnet_zoo": {"name": ROW, "in_channels": 3, "sha256": "12ab"}}, "64 hex digits, got '12ab'"),
 }
 
@@ -334,7 +361,7 @@ def test_images_get_in_as_a_configuration_of_timm_says() -> None:
         ({"interpolation": "lanczos"}, "one of bilinear, bicubic, got 'lanczos'"),
         ({"crop_mode": "squash"}, "expected center, got 'squash'"),
         ({"crop_pct": 0}, "0.01 to 1, got 0"),
-        ({"input_size": [3, 10**9, 10**9]}, "of 1 to 8192"),
+        ({"input_size": [3, 10**9, 10**9]}, "of 1 to 2048"),
         ({"mean": [0.5]}, "three numbers of"),
     ):
         with pytest.raises(CheckpointError, match=said):

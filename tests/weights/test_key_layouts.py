@@ -9,7 +9,7 @@ from torch import Tensor
 from resnet_zoo.catalog.architectures import ARCHITECTURES
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.network.building import expected_shapes
-from resnet_zoo.weights.key_layouts import is_deep, openmmlab_to_ours, ours_to_openmmlab, renamed
+from resnet_zoo.weights.key_layouts import from_ours, is_deep, layout_of, renamed, to_ours
 from tests.conftest import ENTRIES, NAMES
 
 BN = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
@@ -52,15 +52,15 @@ def marked(keys: list[str]) -> dict[str, Tensor]:
 def test_our_keys_become_those_of_openmmlab(entry: object) -> None:
     name, architecture = entry.name, entry.architecture  # type: ignore[attr-defined]
     ours = marked(list(expected_shapes(get_entry(name))))
-    assert set(renamed(ours, ours_to_openmmlab(ours))) == set(upstream_keys(architecture))
+    assert set(renamed(ours, from_ours(ours, "openmmlab"))) == set(upstream_keys(architecture))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_there_and_back_gives_the_same_keys_and_tensors(name: str) -> None:
     ours = marked(list(expected_shapes(get_entry(name))))
-    theirs = renamed(ours, ours_to_openmmlab(ours))
+    theirs = renamed(ours, from_ours(ours, "openmmlab"))
     assert len(theirs) == len(ours)
-    assert renamed(theirs, openmmlab_to_ours(theirs)) == ours
+    assert renamed(theirs, to_ours(theirs, "openmmlab")) == ours
 
 
 @pytest.mark.parametrize("name", V1D)
@@ -82,7 +82,35 @@ def test_there_and_back_gives_the_same_keys_and_tensors(name: str) -> None:
 def test_each_v1d_key_has_its_place(name: str, theirs: str, ours: str) -> None:
     keys = upstream_keys(name.split("_")[0])
     tensors = marked(keys)
-    assert renamed(tensors, openmmlab_to_ours(keys))[ours] is tensors[theirs]
+    assert renamed(tensors, to_ours(keys, "openmmlab"))[ours] is tensors[theirs]
+
+
+MMSEG_V1D = {  # mmseg/models/backbones/resnet.py, and mmdet's: the stem is one flat sequence, layer1 pools too
+    "stem.0.weight": "conv1.0.weight",
+    "stem.1.bias": "conv1.1.bias",
+    "stem.3.weight": "conv1.3.weight",
+    "stem.4.running_var": "conv1.4.running_var",
+    "stem.6.weight": "conv1.6.weight",
+    "stem.7.weight": "bn1.weight",
+    "layer1.0.downsample.1.weight": "layer1.0.downsample.1.weight",
+    "layer4.0.downsample.2.bias": "layer4.0.downsample.2.bias",
+    "layer1.0.bn1.weight": "layer1.0.bn1.weight",
+    "fc.bias": "fc.bias",
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_keys_of_mmseg_are_its_own_for_v1d_and_ours_for_all_others(name: str) -> None:
+    ours = marked(list(expected_shapes(get_entry(name))))
+    theirs = renamed(ours, from_ours(ours, "mmseg"))
+    assert renamed(theirs, to_ours(theirs, layout_of(theirs))) == ours
+    if name not in V1D:
+        assert theirs == ours
+        return
+    assert not [key for key in theirs if key.startswith(("conv1.", "bn1."))]
+    assert layout_of(theirs) == "mmseg"
+    for their, our in MMSEG_V1D.items():
+        assert theirs[their] is ours[our]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -95,4 +123,4 @@ def test_only_v1d_has_a_deep_stem_under_either_keys(name: str) -> None:
 def test_every_openmmlab_key_is_renamed() -> None:
     for architecture in ARCHITECTURES:
         keys = upstream_keys(architecture)
-        assert not [key for key in renamed(marked(keys), openmmlab_to_ours(keys)) if re.match(r"backbone|head", key)]
+        assert not [key for key in renamed(marked(keys), to_ours(keys, "openmmlab")) if re.match(r"backbone|head", key)]
