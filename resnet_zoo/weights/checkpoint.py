@@ -96,8 +96,10 @@ def load_checkpoint(
     if _stat(path) != before:  # what was mapped is then not what was hashed
         raise CheckpointError(path, "it changed while it was read. Try again when nothing writes to it.")
     tensors, prefix = _without_wrapper_prefix(tensors)
-    layout = "resnet_zoo" if "source_sha256" in header else layout_of(tensors)
+    layout = layout_of(tensors)
     tensors = renamed(tensors, to_ours(tensors, layout))
+    if "source_sha256" in header and layout in ("torchvision", "timm"):
+        layout = "resnet_zoo"
     widened = {key: _as_float32(key, tensor, path) for key, tensor in tensors.items()}
     dtypes = frozenset(str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values())
     return Checkpoint(widened, layout, path, actual, header, dtypes, weights_key, prefix)
