@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from os import PathLike
 
-from resnet_zoo.base.shown import LONGEST_SENTENCE, shown
+from resnet_zoo.base.shown import LONGEST_SENTENCE, shown, suggestion
 
 WRONG, USAGE, NOT_CHECKED, UNFORESEEN, STOPPED = 1, 2, 3, 70, 130
 
@@ -391,14 +391,6 @@ class DatasetError(ZooError):
     """
 
     exit_code = NOT_CHECKED
-
-
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """Return a sentence that names close matches, after a space; empty if there are none."""
-    import difflib  # here, because it would slow down every import of the package
-
-    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
-    return f" Did you mean {' or '.join(close)}?" if close else ""
 
 
 def _shortened(items: Iterable[str]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 LONGEST_NAME, LONGEST_SENTENCE = 200, 4000
@@ -60,3 +61,11 @@ def shown_address(address: str) -> str:
     except ValueError:
         return f"{address.partition('://')[0]}://…"
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return a sentence that names close matches, after a space; empty if there are none."""
+    import difflib  # here, because it would slow down every import of the package
+
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    return f" Did you mean {' or '.join(close)}?" if close else ""

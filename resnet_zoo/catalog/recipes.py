@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from resnet_zoo.errors import ArgumentError, suggestion
+from resnet_zoo.base.shown import suggestion
+from resnet_zoo.errors import ArgumentError
 
 Precision = Literal["float32", "bfloat16", "float16"]
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resnet_zoo.base.files import is_folder
+from resnet_zoo.base.shown import suggestion
 from resnet_zoo.base.strict_json import WrongValueError
 from resnet_zoo.catalog.classes import check_class_names
-from resnet_zoo.errors import ArgumentError, DatasetError, suggestion
+from resnet_zoo.errors import ArgumentError, DatasetError
 from resnet_zoo.images.folders import IMAGE_SUFFIXES, LeftOut, images_in
 from resnet_zoo.images.test_sets import some
 
