@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from resnet_zoo.base.files import sha256_of
+from resnet_zoo.base.files import open_regular, read_regular, sha256_of
 from resnet_zoo.base.shown import shown
 from resnet_zoo.catalog.manifest import current_manifest
 from resnet_zoo.catalog.records import UpstreamOrigin
@@ -152,7 +152,7 @@ def _bytes_of(path: Path, size_bytes: int) -> bytes | None:
             return None
         if size_bytes > MAX_BYTES:
             raise CheckpointError(path, f"it has {size_bytes} bytes; the limit is {MAX_BYTES}.")
-        return path.read_bytes()
+        return read_regular(path)
 
 
 @contextlib.contextmanager
@@ -179,7 +179,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         CheckpointError: It is not such a file.
     """
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except OSError as error:
         raise CheckpointError(path, f"it cannot be read ({error.strerror}).") from error
     return _read_tensors(data, path)
@@ -197,7 +197,7 @@ def _read_tensors(data: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str,
 
 def _looks_like_safetensors(path: Path) -> bool:
     """Tell whether a file begins as safetensors do: eight bytes of length, then a JSON object; no torch.save does."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return file.read(9)[8:] == b"{"
 
 

@@ -18,6 +18,7 @@ from typing import IO, Any, cast
 import torch
 from torch import Tensor
 
+from resnet_zoo.base.files import open_regular
 from resnet_zoo.errors import CheckpointError, UnsafeCheckpointError, ZooError
 from resnet_zoo.weights.pickles import Storage, TensorPlan, read_pickle
 
@@ -131,7 +132,7 @@ def open_torch_file(path: Path) -> Iterator[TorchFile]:
         CheckpointError: It is no such file, or it is damaged.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             is_archive = file.read(4) == b"PK\3\4"
             yield _Archive(file, path) if is_archive else _Plain(file, path)
     except ZooError:
