@@ -294,15 +294,8 @@ class WeightsMismatchError(ZooError, RuntimeError):
 
     def __str__(self) -> str:
         shapes = [f"{key} (expected {list(want)}, got {list(got)})" for key, (want, got) in self.shapes.items()]
-        parts = [
-            f"{title}: {_shortened(items)}"
-            for title, items in (
-                ("missing", self.missing),
-                ("unexpected", self.unexpected),
-                ("wrong shape", shapes),
-            )
-            if items
-        ]
+        kinds = {"missing": self.missing, "unexpected": self.unexpected, "wrong shape": tuple(shapes)}
+        parts = [f"{kind}: {_shortened(items)}" for kind, items in kinds.items() if items]
         return f"{self.source} does not fit {self.name} ({'; '.join(parts)}). {self._advice()}"
 
     def _advice(self) -> str:
