@@ -60,7 +60,8 @@ def shown_address(address: str) -> str:
         _ = parts.port  # what stands there instead may belong to a password with a slash in it
     except ValueError:
         return f"{address.partition('://')[0]}://…"
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+    host = parts.netloc if parts.scheme == "hf" else parts.netloc.rpartition("@")[2]  # hf://owner@… names a revision
+    return parts._replace(netloc=host, query="", fragment="").geturl()
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

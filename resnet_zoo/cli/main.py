@@ -23,7 +23,7 @@ Exit codes:
   1 checked and wrong: a number, hash or file is not as expected
   2 wrong usage, or a name that does not exist
   3 could not be checked: weights, images or the network were unavailable
-  70 an unexpected error, a fault of resnet-zoo or of this machine; --debug shows where
+  70 an unexpected error, probably a fault of resnet-zoo; see --debug
   130 stopped by Ctrl-C
   141 the reader of the output closed the pipe
 

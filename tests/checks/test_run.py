@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -72,13 +73,13 @@ def test_without_images_the_accuracy_is_not_checked(good_run: MadeRun) -> None:
 
 def test_every_file_of_a_run_is_read_once(good_run: MadeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
-    plain = Path.open
+    plain = os.open
 
-    def noted(path: Path, *arguments: Any, **options: Any) -> Any:
-        opened.append(path.name)
+    def noted(path: Any, *arguments: Any, **options: Any) -> Any:
+        opened.append(Path(path).name)
         return plain(path, *arguments, **options)
 
-    monkeypatch.setattr(Path, "open", noted)
+    monkeypatch.setattr(os, "open", noted)  # by which `open_regular` opens
     verify_run(good_run.folder)
     names = [name for name in opened if (good_run.folder / name).exists()]
     assert good_run.weights.name in names
