@@ -114,5 +114,5 @@ def test_a_benchmark_of_nothing_means_not_measured(tmp_path: Path) -> None:
 @pytest.mark.parametrize("pace", [0, -1.0, float("inf"), "fast", None])
 def test_a_speed_that_cannot_be_is_refused(tmp_path: Path, pace: Any) -> None:
     path = write_benchmark(tmp_path / "a.json", {"resnet18_in1k": 50.0}, images_per_s=pace)
-    with pytest.raises(ArgumentError, match="is not the output of `resnet-zoo benchmark --format json`: .*expected"):
+    with pytest.raises(ArgumentError, match=r"is not the output of `resnet-zoo benchmark --format json`: .*expected"):
         read_speeds(path)
