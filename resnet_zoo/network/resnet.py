@@ -276,7 +276,7 @@ class ResNet(Trunk):
                 f"Expected a positive num_classes, got {num_classes}. "
                 "Vectors without a classifier come from forward_head(maps, pre_logits=True)."
             )
-        last: BasicBlock | Bottleneck = self.layer4[-1]
+        last = cast("BasicBlock | Bottleneck", self.layer4[-1])
         scale = last.last_bn.weight
         self.fc = nn.Linear(last.last_bn.num_features, num_classes, device=scale.device, dtype=scale.dtype)
         initialise_classifier(self.fc)

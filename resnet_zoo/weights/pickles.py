@@ -132,6 +132,10 @@ class _Machine:
     def push(self, value: Any) -> None:
         self.stack.append(value)
 
+    def drop_set(self) -> None:
+        self.up_to_mark()
+        self.push(Inert("frozenset"))
+
     def mark(self) -> None:
         self.marked.append(self.stack)
         self.stack = []
@@ -222,7 +226,7 @@ _INSTRUCTIONS: dict[str, Callable[[_Machine], object]] = {
     "APPEND": lambda machine: machine.extend(machine.popped(1)),
     "APPENDS": lambda machine: machine.extend(machine.up_to_mark()),
     "ADDITEMS": lambda machine: machine.extend(machine.up_to_mark()),
-    "FROZENSET": lambda machine: (machine.up_to_mark(), machine.push(Inert("frozenset"))),
+    "FROZENSET": lambda machine: machine.drop_set(),
     "SETITEM": lambda machine: machine.set_items(machine.popped(2)),
     "SETITEMS": lambda machine: machine.set_items(machine.up_to_mark()),
     "STACK_GLOBAL": lambda machine: machine.name(".".join(machine.popped(2))),

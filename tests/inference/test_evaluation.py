@@ -355,7 +355,7 @@ def test_missing_weights_are_an_error_not_a_random_network(class_tree: Tree) -> 
 def test_a_network_that_is_lent_comes_back_as_it_was(
     precision: Precision, memory_format: torch.memory_format, model: ResNet, class_tree: Tree
 ) -> None:
-    model = copy.deepcopy(model).to(memory_format=memory_format).train()  # type: ignore[call-overload]
+    model = copy.deepcopy(model).to(memory_format=memory_format).train()
     model.layer1.eval()
     before = [(parameter.data_ptr(), parameter.stride(), parameter.dtype) for parameter in model.parameters()]
     modes = [module.training for module in model.modules()]
