@@ -27,13 +27,14 @@ def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 def test_a_checkpoint_of_timm_gives_the_weights_that_timm_loads(tmp_path: Path) -> None:
     import timm
     from timm.models import load_state_dict
-    from timm.utils import CheckpointSaver, ModelEmaV3
+    from timm.utils.checkpoint_saver import CheckpointSaver
+    from timm.utils.model_ema import ModelEmaV3
 
     model = randomise(timm.create_model("resnet18"))
     average = ModelEmaV3(model, decay=0.5)
     randomise(model, 1)
     average.update(model)
-    saver = CheckpointSaver(
+    saver = CheckpointSaver(  # type: ignore[no-untyped-call]
         model=model,
         optimizer=torch.optim.SGD(model.parameters(), 0.1),
         args=argparse.Namespace(model="resnet18", output=tmp_path),
@@ -41,7 +42,7 @@ def test_a_checkpoint_of_timm_gives_the_weights_that_timm_loads(tmp_path: Path) 
         checkpoint_dir=str(tmp_path),
         recovery_dir=str(tmp_path),
     )
-    saver.save_checkpoint(0, metric=1.0)
+    saver.save_checkpoint(0, metric=1.0)  # type: ignore[no-untyped-call]
     path = tmp_path / "last.pth.tar"
     assert_equal(load_checkpoint(path).tensors, load_state_dict(str(path), weights_only=False))
     raw = load_checkpoint(path, weights_key="state_dict").tensors
@@ -54,7 +55,7 @@ def test_a_checkpoint_of_torchvision_s_scripts_gives_the_average(tmp_path: Path)
     from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
     model = randomise(torchvision.models.resnet18())
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.5))
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.5))  # type: ignore[no-untyped-call]
     average.update_parameters(randomise(model, 1))
     average.update_parameters(randomise(model, 2))
     args = argparse.Namespace(model="resnet18", output_dir=tmp_path)
@@ -69,7 +70,7 @@ def test_a_checkpoint_of_mmengine_s_ema_hook_gives_the_average(tmp_path: Path) -
     from mmengine.hooks import EMAHook
     from mmengine.model import ExponentialMovingAverage
 
-    model = randomise(create_model("resnet18_cifar10"))
+    model: Any = randomise(create_model("resnet18_cifar10"))
     hook = EMAHook()
     hook.src_model, hook.ema_model = model, ExponentialMovingAverage(model, momentum=0.5)
     hook.ema_model.update_parameters(model)
@@ -101,7 +102,7 @@ class MMSegStem(nn.Sequential):
 
 
 def test_the_stem_of_mmseg_computes_what_ours_does(tmp_path: Path) -> None:
-    model = randomise(create_model("resnetv1d50")).eval()
+    model: Any = randomise(create_model("resnetv1d50")).eval()
     torch.save(model.state_dict(), tmp_path / "ours.pth")
     convert_checkpoint(tmp_path / "ours.pth", tmp_path / "theirs.pth", layout="mmseg")
     state = torch.load(tmp_path / "theirs.pth", weights_only=True)

@@ -222,7 +222,7 @@ _INSTRUCTIONS: dict[str, Callable[[_Machine], object]] = {
     "APPEND": lambda machine: machine.extend(machine.popped(1)),
     "APPENDS": lambda machine: machine.extend(machine.up_to_mark()),
     "ADDITEMS": lambda machine: machine.extend(machine.up_to_mark()),
-    "FROZENSET": lambda machine: (machine.up_to_mark(), machine.push(Inert("frozenset"))),
+    "FROZENSET": lambda machine: machine.push(_frozen(machine.up_to_mark())),
     "SETITEM": lambda machine: machine.set_items(machine.popped(2)),
     "SETITEMS": lambda machine: machine.set_items(machine.up_to_mark()),
     "STACK_GLOBAL": lambda machine: machine.name(".".join(machine.popped(2))),
@@ -243,6 +243,11 @@ _INSTRUCTIONS_WITH_ARGUMENT: dict[str, Callable[[_Machine, Any], object]] = {
     "GLOBAL": lambda machine, name: machine.name(name.replace(" ", ".")),
 }
 """What pickle writes at protocols 1 to 5. Without DUP and the extension registry no value is larger than its file."""
+
+
+def _frozen(_: list[Any]) -> Inert:
+    """Stand in for a set, whose items are not hashed either."""
+    return Inert("frozenset")
 
 
 def _key(key: Any) -> Any:

@@ -68,7 +68,7 @@ class _Archive(TorchFile):
         with self.zip.open(member) as file:
             data = _filled(file, member.file_size)
         if self.is_swapped:
-            data.untyped_storage().byteswap(storage.dtype)
+            data.untyped_storage().byteswap(storage.dtype)  # type: ignore[no-untyped-call]
         return data
 
 
@@ -113,7 +113,7 @@ class _Bounded:
 def _filled(file: IO[bytes], size_bytes: int) -> Tensor:
     """Return bytes of a file in memory that torch allocated, which aligns it."""
     data = torch.empty(size_bytes, dtype=torch.uint8, device="cpu")
-    rest = memoryview(data.numpy())
+    rest = memoryview(cast("bytearray", data.numpy()))
     while rest:
         number = cast("io.BufferedIOBase", file).readinto(rest)
         if not number:

@@ -290,7 +290,7 @@ def test_a_network_called_backbone_is_not_taken_for_one_of_openmmlab(tmp_path: P
 
 @pytest.mark.parametrize("counter", ["n_averaged", "steps"])
 def test_the_counter_of_an_average_goes_with_its_wrapper(counter: str, tmp_path: Path) -> None:
-    path = save(wrapped(tensors(), **{counter: torch.tensor(3)}), tmp_path / "a.pth")
+    path = save({counter: torch.tensor(3), **wrapped(tensors())}, tmp_path / "a.pth")
     assert_same(load_checkpoint(path).tensors, tensors())
     path = save({**tensors(), counter: torch.tensor(3)}, tmp_path / "b.pth")
     assert counter in load_checkpoint(path).tensors

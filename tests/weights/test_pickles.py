@@ -141,6 +141,12 @@ def config() -> Config:
     return found
 
 
+def list_in_itself() -> list[Any]:
+    itself: list[Any] = []
+    itself.append(itself)
+    return itself
+
+
 BESIDE: dict[str, Callable[[], object]] = {
     "Namespace": lambda: argparse.Namespace(lr=0.1, output=pathlib.PurePosixPath("/runs"), amp=None),
     "path": lambda: pathlib.Path("/runs/1"),
@@ -157,7 +163,7 @@ BESIDE: dict[str, Callable[[], object]] = {
     "classes": lambda: [int, nn.ReLU, subprocess.Popen],
     "torch": lambda: [torch.device("cpu"), torch.Size([1]), torch.float16, torch.get_rng_state()],
     "large numbers": lambda: [10**5000, 1 << 80, -(10**30)],
-    "a list in itself": lambda: (itself := [], itself.append(itself), itself)[2],  # type: ignore[func-returns-value]
+    "a list in itself": list_in_itself,
     "a scheduler": lambda: torch.optim.lr_scheduler.StepLR(
         torch.optim.SGD([nn.Parameter(torch.ones(1))], 0.1), 3
     ).state_dict(),
@@ -266,7 +272,8 @@ def test_hostile_bytes_are_a_sentence_in_a_process_that_lives_on(kind: str, tmp_
 
 
 def test_storage_keys_that_are_deep_are_refused_too(tmp_path: Path) -> None:
-    start = b"".join(pickle.dumps(value, 2) for value in (0x1950A86A20F9469CFC6C, 1001, {}, {}))
+    values: list[Any] = [0x1950A86A20F9469CFC6C, 1001, {}, {}]
+    start = b"".join(pickle.dumps(value, 2) for value in values)
     path = tmp_path / "a.pth"
     path.write_bytes(start + b"\x80\x02](" + b")" + b"\x85" * DEEP + b"e.")
     with pytest.raises(CheckpointError):
