@@ -1,6 +1,6 @@
 """Programs of others that take a network: each does with ours what it does with torchvision's of the same weights.
 
-Extra ``peers``. Further ones were tried by hand: ``docs/migrating.md`` has the table.
+Extra ``peers``, without fastai, which brings eighty packages: its test runs where it is installed.
 """
 
 from __future__ import annotations
