@@ -14,7 +14,6 @@ from resnet_zoo.base.files import sha256_of
 
 _PACKAGES = ("resnet_zoo", "torch", "torchvision", "numpy", "pillow", "safetensors", "huggingface_hub", "requests")
 
-
 _GIT_TIMEOUT_S = 60.0
 """How long git may take to say what has changed; on a slow network drive it may not end."""
 

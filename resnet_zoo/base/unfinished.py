@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from resnet_zoo.base.files import write_atomically
 from resnet_zoo.base.strict_json import parse
 from resnet_zoo.errors import ZooError
@@ -21,6 +19,8 @@ Facts = Mapping[str, Any]
 @contextlib.contextmanager
 def hold(path: Path, refusal: ZooError, *, patience_s: float = 0) -> Iterator[None]:
     """Hold a lock file, which the operating system frees if this process is killed; or raise the refusal."""
+    from filelock import FileLock, Timeout  # here, because it is slow to import
+
     lock = FileLock(path, timeout=patience_s)
     try:
         lock.acquire()

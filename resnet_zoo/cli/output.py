@@ -160,7 +160,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 def _echo_csv(values: Sequence[object]) -> None:
     """Write a line of CSV; on a terminal without codes that it would obey, in a pipe with every byte of a name."""
-    if sys.stdout is not None and sys.stdout.isatty():
+    if is_terminal(sys.stdout):
         values = [printable(value) if isinstance(value, str) else value for value in values]
     text = io.StringIO()
     csv.writer(text, lineterminator="\r\n").writerow(values)  # the writer quotes what is in a line's end: \r, too

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 from collections.abc import Callable, Iterator
@@ -31,9 +32,6 @@ MAX_FILE_BYTES = 8 * MAX_PIXELS
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM")
 """Pillow's names of the formats that are decoded, AVIF where Pillow has it. The content decides, not the file's name.
 Pillow knows more, and hands some of them to other programs: PostScript goes to Ghostscript."""
-
-Image.init()  # registers them all; by default Pillow does so when it meets the first file that it cannot place
-_FORMATS_HERE = tuple(kind for kind in FORMATS if kind in Image.OPEN)
 
 _EXIF_START = b"Exif\0\0"
 _EXIF_ORIENTATION = 0x0112
@@ -64,13 +62,20 @@ def decode_bytes(data: Pixels, title: str) -> Pixels:
         return _decode_bytes(data, title)
 
 
+@functools.cache
+def _formats_here() -> tuple[str, ...]:
+    """Return those of `FORMATS` that Pillow has; it loads its plugins for that, which a JPEG alone does not need."""
+    Image.init()
+    return tuple(kind for kind in FORMATS if kind in Image.OPEN)
+
+
 @contextlib.contextmanager
 def _naming(title: str) -> Iterator[None]:
     """Turn what decoders raise into an error that names the image."""
     try:
         yield
     except UnidentifiedImageError as error:
-        raise DatasetError(f"{title} is not an image of any known format ({', '.join(_FORMATS_HERE)}).") from error
+        raise DatasetError(f"{title} is not an image of any known format ({', '.join(_formats_here())}).") from error
     except DatasetError:
         raise
     except Exception as error:  # decoders raise what they like for damaged files
@@ -116,7 +121,7 @@ def _decode_bytes(data: Pixels, title: str) -> Pixels:
         decoded: Pixels = _DECODE_JPEG(torch.from_numpy(data), ImageReadMode.RGB.value, False).permute(1, 2, 0).numpy()
         return np.ascontiguousarray(_turned(decoded, exif_of_jpeg(data)))
     # What Pillow warns of goes to the caller: filters belong to the whole process, and images are read in threads.
-    opened = Image.open(io.BytesIO(data.data), formats=_FORMATS_HERE)
+    opened = Image.open(io.BytesIO(data.data), formats=_formats_here())
     check_size(opened.height, opened.width, title)
     return _upright(_decode_with_pillow(opened, title), opened)
 

@@ -34,7 +34,7 @@ import numpy as np
 import numpy.typing as npt
 
 from resnet_zoo.base.files import writing_to
-from resnet_zoo.base.strict_json import WrongValueError, decode
+from resnet_zoo.base.strict_json import WrongValueError, decode, parse
 from resnet_zoo.base.unfinished import Facts, begin_or_go_on, changes_between, hold, read_facts
 from resnet_zoo.errors import ArgumentError, DatasetError
 from resnet_zoo.images.batches import batched
@@ -304,8 +304,8 @@ class RowLog:
         with self.log_path.open("rb") as file:
             for index, text in enumerate(file, start=self.share.start):
                 try:
-                    line: Line = decode(Line, json.loads(text), ())
-                except (ValueError, RecursionError, WrongValueError):
+                    line: Line = decode(Line, parse(text), ())
+                except (ValueError, WrongValueError):
                     return
                 if not (text.endswith(b"\n") and line.fits(self.facts.num_images_in(index, index + 1))):
                     return

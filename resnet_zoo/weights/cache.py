@@ -23,6 +23,7 @@ from pathlib import Path
 
 from resnet_zoo.base.files import expanded, is_reachable_file, sha256_of, write_atomically, writing_to
 from resnet_zoo.base.strict_json import WrongValueError, decode, expect_sha256, parse
+from resnet_zoo.base.unfinished import hold
 from resnet_zoo.base.waiting import reported
 from resnet_zoo.errors import CheckpointError, DownloadError
 
@@ -129,7 +130,7 @@ def read_pin(source_name: str) -> Pin | None:
         if os.path.lexists(_pin_path(source_name)):
             raise
         return None
-    except (ValueError, RecursionError, WrongValueError) as error:
+    except (ValueError, WrongValueError) as error:
         path = _pin_path(source_name)
         raise CheckpointError(
             path, f"it is not a record of a download ({error}). Remove it to fetch it again."
@@ -154,26 +155,19 @@ def lock(key: str, *, timeout_s: float | None = None) -> Iterator[None]:
         DownloadError: Another process held it all the time.
         OSError: The cache cannot be written.
     """
-    from filelock import FileLock, Timeout
-
     folder = cache_path() / "locks"
     timeout_s = _LOCK_TIMEOUT_S if timeout_s is None else timeout_s
     path = folder / f"{key}.lock"
-    held = FileLock(path)
     waiting = (
         f"Another process is fetching the same file, and holds {path}; waiting for at most {timeout_s / 60:.0f} "
         "minutes. If it hangs, end it."
     )
-    try:
+    refusal = DownloadError({key: f"another process has been fetching it for {timeout_s:.0f} s"})
+    with contextlib.ExitStack() as held:
         with _naming_the_way_out(), reported(waiting):
             folder.mkdir(parents=True, exist_ok=True)
-            held.acquire(timeout=timeout_s)
-    except Timeout as error:
-        raise DownloadError({key: f"another process has been fetching it for {timeout_s:.0f} s"}) from error
-    try:
+            held.enter_context(hold(path, refusal, patience_s=timeout_s))
         yield
-    finally:
-        held.release()
 
 
 @contextlib.contextmanager

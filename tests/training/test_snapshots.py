@@ -58,6 +58,18 @@ def test_a_damaged_checkpoint_is_skipped_with_a_message(tmp_path: Path, damage: 
     assert said == [f"{newest} is damaged; skipping it."]
 
 
+def assert_skipped(folder: Path, data: bytes) -> None:
+    """Check that a newer whole file of these bytes is skipped with a message, for the checkpoint of step 1."""
+    path = folder / f"step-000000002-{hashlib.sha256(data).hexdigest()}.safetensors"
+    path.write_bytes(data)
+    said: list[str] = []
+    learner = trained(0)
+    assert load_newest(folder, learner, said.append) == Position(step=1)
+    assert same_state(learner, trained(1))
+    assert len(said) == 1
+    assert said[0].startswith(f"{path} is not a snapshot of this training (")
+
+
 @pytest.mark.parametrize(
     "crafted", ["no safetensors", "no position", "unknown position", "no tensors", "wrong shape", "wrong type"]
 )
@@ -76,14 +88,7 @@ def test_a_whole_file_that_is_no_checkpoint_of_this_training_is_skipped(tmp_path
         "wrong shape": safetensors_bytes(state, {"position": json.dumps(asdict(Position()))}),
         "wrong type": safetensors_bytes(state, {"position": json.dumps(asdict(Position()))}),
     }[crafted]
-    path = tmp_path / f"step-000000002-{hashlib.sha256(data).hexdigest()}.safetensors"
-    path.write_bytes(data)
-    said: list[str] = []
-    learner = trained(0)
-    assert load_newest(tmp_path, learner, said.append) == Position(step=1)
-    assert same_state(learner, trained(1))
-    assert len(said) == 1
-    assert said[0].startswith(f"{path} is not a snapshot of this training (")
+    assert_skipped(tmp_path, data)
 
 
 WRONG_POSITIONS = {
@@ -105,13 +110,7 @@ def test_a_position_in_which_no_training_can_be_is_skipped(tmp_path: Path, field
     save_checkpoint(tmp_path, trained(1), Position(step=1))
     position = {**asdict(Position(step=2)), **fields}
     data = safetensors_bytes(trained(2).state(), {"position": json.dumps(position)})
-    path = tmp_path / f"step-000000002-{hashlib.sha256(data).hexdigest()}.safetensors"
-    path.write_bytes(data)
-    said: list[str] = []
-    learner = trained(0)
-    assert load_newest(tmp_path, learner, said.append) == Position(step=1)
-    assert same_state(learner, trained(1))
-    assert [sentence.partition(" (")[0] for sentence in said] == [f"{path} is not a snapshot of this training"]
+    assert_skipped(tmp_path, data)
 
 
 def test_a_checkpoint_without_its_log_is_skipped_and_the_last_of_them_refused(tmp_path: Path) -> None:
