@@ -28,7 +28,7 @@ from resnet_zoo.cli.shell import ZooCommand, debug_option, device_option
 @click.option("--runs", type=click.Path(), default="runs", show_default=True, help="Where run folders are made.")
 @device_option
 @click.option("--compile/--no-compile", "compile_network", default=None, help="torch.compile; default: on CUDA.")
-@click.option("--num-workers", "-j", type=click.IntRange(min=0), help="Processes that decode ImageNet's images.")
+@click.option("--num-workers", "-j", type=click.IntRange(min=0), help="Processes that decode images.")
 @click.option("--partial", is_flag=True, help="Accept ImageNet folders in which classes are missing.")
 @click.option(
     "--hold-out", type=click.IntRange(min=1), metavar="N", help="Measure on N training images, to choose a recipe."

@@ -182,10 +182,15 @@ _FAST = dataclasses.replace(
 _MODERN = dataclasses.replace(_FAST, epochs=36, cutout=8, size_milestones=(0.3,))
 
 _OWN_RECIPES = {
-    kind: dict.fromkeys(("cifar10", "cifar100"), recipe) for kind, recipe in {"modern": _MODERN, "fast": _FAST}.items()
+    "modern": {
+        "cifar10": _MODERN,
+        # Deeper networks and a tenth of the images per class: the usual rate, the same for all, for twice as long.
+        "cifar100": dataclasses.replace(_MODERN, epochs=72, lr=0.1, bias_lr_factor=1.0),
+    },
+    "fast": {"cifar10": _FAST, "cifar100": _FAST},
 }
 """This project's recipes for the rows whose published one has the same key: ``modern``, made to reach the published
-accuracy in a fifth of the epochs, and ``fast``, for trying things out in a sixteenth.
+accuracy in a fifth (CIFAR-100: a third) of the epochs, and ``fast``, for trying things out in a sixteenth.
 
 A triangular schedule with Nesterov momentum takes the place of the long plateaus, at twice the rate; labels are
 smoothed, flips alternate, and the first epochs, while the rate still rises, see images shrunk to 24 pixels, at little

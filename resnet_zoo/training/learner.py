@@ -56,10 +56,14 @@ class Learner:
             network = DistributedDataParallel(
                 network, device_ids=[device] if device.type == "cuda" else None, **_OWN_STATISTICS
             )
-        self.synchronised = network
+        self.network = network
         # CUDA graphs hold for one process; DDP's hooks run between the graphs' parts.
         mode = "reduce-overhead" if device.type == "cuda" and processes.num_devices == 1 else None
-        self.network = torch.compile(network, mode=mode) if compile_network else network
+        self.compiled: Callable[..., Tensor] | None = None
+        if compile_network:
+            torch.compiler.reset()  # what was compiled for an earlier seed counts against the number of recompilations
+            self.compiled = torch.compile(network, mode=mode, dynamic=False)
+        self.part_size = recipe.total_batch // processes.num_devices // recipe.splits
         self.dtype = _DTYPES[recipe.precision]
         self.scaler = torch.amp.GradScaler(
             device.type, init_scale=recipe.loss_scale or 1.0, enabled=recipe.loss_scale is not None
@@ -105,8 +109,11 @@ class Learner:
         return loss, correct
 
     def _backward(self, inputs: Tensor, labels: Tensor, num_parts: int) -> tuple[Tensor, Tensor]:
+        # The smaller last batch of an epoch runs as it is: to compile it takes longer than it saves.
+        compiled = self.compiled if len(inputs) == self.part_size else None
+        network = self.network if compiled is None else compiled
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
-            logits = self.network(inputs)
+            logits = network(inputs)
         smoothing = self.recipe.label_smoothing
         loss = functional.cross_entropy(logits.float(), labels, label_smoothing=smoothing) / num_parts
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
@@ -116,8 +123,8 @@ class Learner:
     def _part(self, part: int, num_parts: int) -> Iterator[None]:
         """Let only the first part move the running statistics, and only the last one exchange gradients."""
         is_last = part == num_parts - 1
-        waits = isinstance(self.synchronised, DistributedDataParallel) and not is_last
-        with self.synchronised.no_sync() if waits else contextlib.nullcontext():  # type: ignore[operator]
+        waits = isinstance(self.network, DistributedDataParallel) and not is_last
+        with self.network.no_sync() if waits else contextlib.nullcontext():  # type: ignore[operator]
             if part:
                 with _still_statistics(self.model):
                     yield

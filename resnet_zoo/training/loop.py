@@ -34,6 +34,9 @@ CHECKPOINTS = "checkpoints"
 _FLUSH_STEPS = {"cpu": 1}
 """Steps between two looks at the losses by type of device; on an accelerator, where each look waits for it, 50."""
 
+_EPOCH_CHECKPOINT_S = 10.0
+"""Seconds of training that are worth a checkpoint at the end of an epoch: one takes about a second, as an epoch may."""
+
 
 @dataclass(frozen=True)
 class Pace:
@@ -70,7 +73,8 @@ class Loop:
         size: Height and width of the images in pixels.
         testing: The test images; ``None``: the network is never measured.
         evaluate_every: Epochs between two measurements, 0 for none before the last epoch, which is always measured.
-        checkpoint_s: Seconds between checkpoints within an epoch; one is made after every epoch in any case.
+        checkpoint_s: Seconds between checkpoints within an epoch; after the last epoch, and after others that are ten
+            seconds or more from the last checkpoint, one is made too.
         changes: What has changed since the run began, for its log.
         watch: Called with the progress every few steps.
         on_line: Called with every line of the log.
@@ -119,7 +123,9 @@ class Loop:
             while self.position.epoch < self.recipe.epochs:
                 self._train_epoch(stop)
                 self._end_epoch()
-                self._pause(stop, is_due=True)
+                is_last = self.position.epoch == self.recipe.epochs
+                worth_s = min(self.checkpoint_s, _EPOCH_CHECKPOINT_S)
+                self._pause(stop, is_due=is_last or self._seconds_unsaved() >= worth_s)
             return self.position
 
     def _resume(self) -> None:
@@ -161,7 +167,10 @@ class Loop:
     def _after_step(self, stop: threading.Event) -> None:
         if len(self.pending) >= _FLUSH_STEPS.get(self.processes.device.type, 50):
             self._flush()
-            self._pause(stop, is_due=time.monotonic() - self.saved_at >= self.checkpoint_s)
+            self._pause(stop, is_due=self._seconds_unsaved() >= self.checkpoint_s)
+
+    def _seconds_unsaved(self) -> float:
+        return time.monotonic() - self.saved_at
 
     def _pause(self, stop: threading.Event, *, is_due: bool) -> None:
         """Save if the first process finds it due or one was asked to stop, and then stop; all decide alike."""

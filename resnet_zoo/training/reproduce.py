@@ -131,12 +131,12 @@ class Settings:
     Attributes:
         device: ``auto`` or a torch device.
         compile_network: Use torch.compile; ``None``: where there is a CUDA device.
-        num_workers: Processes that decode ImageNet's images; ``None``: one per core, shared among the devices.
+        num_workers: Processes that decode images; ``None``: one per core, shared among the devices.
         partial: Accept ImageNet folders in which classes are missing.
         hold_out: Training images of CIFAR to measure on instead of the test images, which are not opened then; 0 for
             none. For choosing a recipe: such a run is not a result of its row.
         evaluate_every: Epochs between two looks at the test images; 0 for none before the end.
-        checkpoint_s: Seconds between two checkpoints within an epoch.
+        checkpoint_s: Seconds between two checkpoints within an epoch; see `Loop`.
         allow_changed: Resume a run even if code, recipe, data or versions have changed since it began.
         new: Start a new run even if an unfinished one could be resumed; one that torchrun restarts is resumed.
         tensorboard: Write event files for TensorBoard too.
@@ -227,7 +227,14 @@ class Trainer:
             labelled = open_training_set(entry, self.data)
             if settings.hold_out:
                 labelled, test_set = hold_out(labelled, settings.hold_out)
-            training = HeldImages(entry, labelled, self.recipe, seed=seed, device=self.processes.device)
+            training = HeldImages(
+                entry,
+                labelled,
+                self.recipe,
+                seed=seed,
+                device=self.processes.device,
+                num_workers=self._num_workers,
+            )
         if not settings.hold_out:
             test_set = open_test_set(entry, self.data, partial=settings.partial)
         testing = TestImages(entry, test_set, self.processes, num_workers=self._num_workers)

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from resnet_zoo.catalog.recipes import Recipe
 from resnet_zoo.training.learner import Learner, make_optimizer
+from tests.conftest import slow
 from tests.training_tools import ALONE, SmallImages, normalise, same_state, small_learner, small_network, small_recipe
 
 IMAGES = SmallImages()
@@ -162,3 +163,14 @@ def test_more_splits_than_images_are_as_many_as_images() -> None:
     learner = Learner(small_network(), small_recipe(splits=8), normalise, ALONE)
     loss, _ = learner.step(torch.zeros(2, 3, 16, 16, dtype=torch.uint8), LABELS[:2], lr=0.1, size=None)
     assert torch.isfinite(loss)
+
+
+@slow
+def test_a_compiled_step_is_the_same_step_for_whole_and_smaller_batches() -> None:
+    plain = small_learner(small_recipe())
+    learner = Learner(small_network(), small_recipe(), normalise, ALONE, compile_network=True)
+    for pixels, labels, size in ((PIXELS, LABELS, None), (PIXELS, LABELS, 8), (PIXELS[:3], LABELS[:3], None)):
+        losses = [float(one.step(pixels, labels, lr=0.01, size=size)[0]) for one in (plain, learner)]
+        assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    for key, tensor in plain.state().items():
+        assert torch.allclose(learner.state()[key], tensor, rtol=1e-3, atol=1e-5), key

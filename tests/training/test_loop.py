@@ -51,7 +51,10 @@ class Killed(Exception):  # noqa: N818
 
 @pytest.mark.parametrize("after", [1, slow(2), 3, slow(4), 5])
 @pytest.mark.parametrize("checkpoint_s", [0.0, 1000.0])
-def test_a_killed_training_goes_on_bit_for_bit(tmp_path: Path, after: int, checkpoint_s: float) -> None:
+def test_a_killed_training_goes_on_bit_for_bit(
+    tmp_path: Path, after: int, checkpoint_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resnet_zoo.training.loop._EPOCH_CHECKPOINT_S", 0.0)
     whole = small_loop(tmp_path / "whole")
     whole.run()
 
@@ -190,7 +193,17 @@ def test_a_disk_that_cannot_be_written_ends_with_a_sentence(tmp_path: Path, monk
 
     monkeypatch.setattr("resnet_zoo.training.snapshots.write_atomically", full)
     with pytest.raises(TrainingError, match=r"No space left on device.*make room and run the same command again"):
-        small_loop(tmp_path).run()
+        small_loop(tmp_path, checkpoint_s=0).run()
+
+
+@pytest.mark.parametrize("seconds", [0.0, 9.9, 10.0, 60.0])
+def test_an_epoch_ends_with_a_checkpoint_if_it_was_worth_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    monkeypatch.setattr(Loop, "_seconds_unsaved", lambda _: seconds)
+    small_loop(tmp_path, small_recipe(epochs=2), checkpoint_s=1000.0).run()
+    found = list_checkpoints(tmp_path / CHECKPOINTS)
+    assert len(found) == 1 + (seconds >= 10)  # the last epoch's is always there
 
 
 class FakeImages:
