@@ -13,7 +13,6 @@ from torch.nn import functional
 
 from resnet_zoo.catalog.recipes import Recipe
 from resnet_zoo.training.learner import Learner, make_optimizer
-from tests.conftest import slow
 from tests.training_tools import ALONE, SmallImages, normalise, same_state, small_learner, small_network, small_recipe
 
 IMAGES = SmallImages()
@@ -165,7 +164,7 @@ def test_more_splits_than_images_are_as_many_as_images() -> None:
     assert torch.isfinite(loss)
 
 
-@slow
+@pytest.mark.slow
 def test_a_compiled_step_is_the_same_step_for_whole_and_smaller_batches() -> None:
     plain = small_learner(small_recipe())
     learner = Learner(small_network(), small_recipe(), normalise, ALONE, compile_network=True)
