@@ -25,7 +25,7 @@ from resnet_zoo.errors import ZooError
 @click.option("--dtype", type=click.Choice(["bfloat16"]), help="Store values so.  [default: as the run did]")
 @click.option("--tag", default="retrained", show_default=True, help="What the weight set is called.")
 @click.option("--replace", is_flag=True, help="Replace a weight set that is there.")
-@click.option("--allow-worse", is_flag=True, help="Even by one that is worse, or measured on fewer or other images.")
+@click.option("--allow-worse", is_flag=True, help="Accept weights worse than those there or published.")
 @click.option("--default", is_flag=True, help="Make it the row's default weight set.")
 @click.option("--manifest", metavar="PATH", help="The manifest to write.  [default: the one in use]")
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
@@ -47,7 +47,7 @@ def main(
     device: str,
     debug: bool,  # noqa: ARG001  # ZooCommand reads it
 ) -> None:
-    from resnet_zoo.checks.acceptance import REQUIRED_CHECKS, accept_run
+    from resnet_zoo.checks.acceptance import PUBLISHED_CHECKS, REQUIRED_CHECKS, accept_run
 
     options: dict[str, Any] = {"weights_dir": weights_dir, "dtype": dtype, "tag": tag}
     options |= {"replace": replace, "allow_worse": allow_worse, "default": default}
@@ -59,7 +59,8 @@ def main(
         raise
     echo_reports([done.report])
     if done.weights is None or done.weights.file is None or done.weights.measured is None:
-        click.echo(f"Not accepted ({', '.join(done.missed)}). The manifest is unchanged.", err=True)
+        way = " --allow-worse accepts it nevertheless." if {*done.missed} <= {*PUBLISHED_CHECKS} else ""
+        click.echo(f"Not accepted ({', '.join(done.missed)}). The manifest is unchanged.{way}", err=True)
         ctx.exit(exit_code([done.report], asked=REQUIRED_CHECKS))
     measured, file = done.weights.measured, done.weights.file
     record = {

@@ -102,7 +102,8 @@ def _open_tag(entry: Entry, tag: str, *, download: bool, progress: TitledProgres
             raise
         damage, note = None, ""  # another process is repairing it
     except (IntegrityError, CheckpointError) as error:
-        damage, note = error, _put_aside(local, error)
+        note = _put_aside(local, error)
+        damage = error.with_traceback(None)  # which, kept in this frame, would keep the file's bytes
     try:
         damaged = None if damage is None or not local.path.exists() else local.path
         local = _local_weights(entry, tag, download=download, damaged=damaged, progress=progress)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import runpy
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from resnet_zoo.base.files import sha256_of
 from resnet_zoo.catalog.manifest import manifest_path, read_manifest, use_manifest
 from resnet_zoo.catalog.records import RunOrigin
 from resnet_zoo.checks.acceptance import Acceptance, accept_run
-from resnet_zoo.checks.report import RUN_CHECKS
+from resnet_zoo.checks.report import RUN_CHECKS, Check, Status
 from resnet_zoo.checks.rows import verify
 from resnet_zoo.checks.run import verify_run
 from resnet_zoo.cli.main import main
@@ -260,6 +261,37 @@ def test_a_run_that_does_not_verify_changes_nothing(made_run: MadeRun, manifest:
     assert (done.missed, done.weights) == (("result",), None)
     assert manifest.read_bytes() == before
     assert files_in(manifest.parent) == [manifest.name]
+
+
+@pytest.mark.parametrize("allow_worse", [False, True])
+@pytest.mark.parametrize(
+    ("name", "status", "stays"),
+    [
+        ("published_top1", "failed", False),
+        ("published_top5", "failed", False),
+        ("top1", "failed", True),
+        ("log", "failed", True),
+        ("top5", "not checked", True),
+    ],
+)
+def test_a_missed_published_number_is_accepted_if_that_is_said_and_nothing_else_is(
+    good_run: MadeRun,
+    manifest: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    status: Status,
+    stays: bool,
+    allow_worse: bool,
+) -> None:
+    report = verify_run(good_run.folder, data=good_run.data, device="cpu")
+    checks = (*(check for check in report.checks if check.name != name), Check(name, status, "95.19", "94.32"))
+    monkeypatch.setattr("resnet_zoo.checks.acceptance.verify_run", lambda *_, **__: replace(report, checks=checks))
+    options = ["--allow-worse"] if allow_worse else []
+    result = CliRunner().invoke(ACCEPT, [str(good_run.folder), "--data", str(good_run.data), *options])
+    is_accepted = allow_worse and not stays
+    assert result.exit_code == (0 if is_accepted else 1 if status == "failed" else 3), result.output
+    assert ("retrained" in manifest.read_text()) == is_accepted
+    assert ("--allow-worse accepts it nevertheless" in result.output) == (not stays and not allow_worse)
 
 
 def test_a_run_whose_weights_are_missing_is_not_accepted(made_run: MadeRun, manifest: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -688,6 +689,32 @@ def test_a_flipped_bit_is_always_found(
         flip(aside, bit)
         aside.rename(local.path)
     assert open_weights(get_entry(NAME), TAG).checkpoint.sha256 == sha256(converted)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="Linux tells how much memory is in use")
+def test_damaged_files_do_not_stay_in_memory(
+    origin: str, converted: bytes, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bytes_in_use() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    local = open_weights(get_entry(NAME), TAG).local
+    assert local is not None
+    monkeypatch.setenv("RESNET_ZOO_OFFLINE", "1")
+    gc.collect()
+    gc.disable()  # it comes seldom: what only it frees is in memory for long
+    try:
+        for count in range(8):
+            flip(local.path, 8 * len(converted) // 2)
+            with pytest.raises(IntegrityError):
+                open_weights(get_entry(NAME), TAG)
+            (aside,) = (own_cache / "quarantine").iterdir()
+            flip(aside, 8 * len(converted) // 2)
+            aside.rename(local.path)
+            before = bytes_in_use() if count == 0 else before
+        assert bytes_in_use() - before < 3 * len(converted)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("damage", ["one bit", "cut", "empty", "longer"])
