@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from resnet_zoo.base.devices import device_title, exact_float32, fast_dtype, resolve_device
+from resnet_zoo.base.devices import borrowed, device_title, exact_float32, fast_dtype, resolve_device
 from resnet_zoo.base.machine import versions
 from resnet_zoo.base.progress import Progress
 from resnet_zoo.catalog.manifest import get_entry
@@ -107,7 +107,7 @@ def evaluate(
         data: The folder of the test images, see `open_test_set`.
         weights: A tag or path, as in `create_model`; ``None`` means the row's default weights.
         model: A network to evaluate instead of loading ``weights``, which then only select the preprocessing. An
-            optimised network keeps its own precision.
+            optimised network keeps its own precision. The network is left as it was.
         size: Height and width of the inputs, one that the weight set was tested at; ``None`` means its usual one.
         device: ``auto`` (CUDA, MPS, then CPU) or a torch device.
         precision: ``float32`` (TF32 off), or ``bfloat16`` for speed.
@@ -145,7 +145,8 @@ def evaluate(
         chain = chain_of(opened)
         model = assign_weights(entry, opened.checkpoint)
     if fast and not isinstance(model, OptimizedModel):
-        model = optimize_for_inference(model.to(device), dtype=fast_dtype(device))
+        with borrowed(model):
+            model = optimize_for_inference(model.to(device), dtype=fast_dtype(device))
     if num_workers is None:
         num_workers = 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
     transform = Transform(entry.preprocess, entry.input_size)
@@ -200,28 +201,29 @@ def count_correct(
 ) -> Count:
     """Run the model over batches of pixels, and count the labels among its best classes.
 
-    The model is moved to the device and put in eval mode; for a precision other than float32, a copy of it. An
-    optimised network keeps its own precision and memory format.
+    The model is moved to the device and put in eval mode, and afterwards left as it was; for a precision other than
+    float32, a copy of it is used. An optimised network keeps its own precision and memory format.
     """
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
     memory_format = torch.contiguous_format if precision == "float32" else torch.channels_last
-    if isinstance(model, OptimizedModel):
-        model = model.to(device)
-    else:
-        model = model if dtype == torch.float32 else copy.deepcopy(model)
-        model = model.to(device, dtype, memory_format=memory_format).eval()  # type: ignore[call-overload]
     num_images, skipped = 0, list[str]()
     correct = torch.zeros(len(TOP_K), dtype=torch.int64, device=device)
     start = time.perf_counter()
-    with torch.inference_mode(), exact_float32(device):
-        for batch in loader:
-            skipped += batch.bad
-            num_images += len(batch.labels)
-            if len(batch.labels):
-                x = normalise(batch.pixels.to(device, non_blocking=True)).to(dtype, memory_format=memory_format)
-                correct += correct_in_top_k(model(x), batch.labels.to(device, non_blocking=True))
-            if progress:
-                progress(num_images + len(skipped))
+    with borrowed(model):
+        if isinstance(model, OptimizedModel):
+            model = model.to(device)
+        else:
+            model = model if dtype == torch.float32 else copy.deepcopy(model)
+            model = model.to(device, dtype, memory_format=memory_format).eval()  # type: ignore[call-overload]
+        with torch.inference_mode(), exact_float32(device):
+            for batch in loader:
+                skipped += batch.bad
+                num_images += len(batch.labels)
+                if len(batch.labels):
+                    x = normalise(batch.pixels.to(device, non_blocking=True)).to(dtype, memory_format=memory_format)
+                    correct += correct_in_top_k(model(x), batch.labels.to(device, non_blocking=True))
+                if progress:
+                    progress(num_images + len(skipped))
     counts = tuple(correct.tolist())
     return Count(num_images, counts, skipped, time.perf_counter() - start)
 

@@ -3,11 +3,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from resnet_zoo.base.devices import borrowed
 from resnet_zoo.base.files import sha256_of
 from resnet_zoo.catalog.classes import class_folders
 from resnet_zoo.catalog.manifest import get_entry
@@ -25,7 +27,7 @@ from resnet_zoo.inference.evaluation import (
 from resnet_zoo.network.building import build
 from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.weights.provenance import tensors_sha256
-from tests.conftest import randomise
+from tests.conftest import random_network, randomise
 
 NAME = "resnet18_cifar10"
 CLASSES = class_folders("cifar10")
@@ -258,6 +260,41 @@ def test_evaluation_leaves_the_statistics_of_the_model_alone(class_tree: Tree) -
     before = {key: value.clone() for key, value in network.state_dict().items()}
     run(network, class_tree(CLASSES))
     assert all(torch.equal(network.state_dict()[key], value) for key, value in before.items())
+
+
+@pytest.mark.parametrize("options", [{}, {"precision": "bfloat16"}, {"fast": True}], ids=str)
+def test_a_network_that_is_lent_comes_back_as_it_was(options: dict[str, Any], class_tree: Tree) -> None:
+    network = random_network(NAME).to(memory_format=torch.channels_last).train()
+    network.bn1.eval()
+    network.conv1.weight.grad = torch.ones_like(network.conv1.weight)
+    with borrowed(network):
+        network.double().eval()
+        assert network.bn1.running_var is not None
+        assert network.bn1.running_var.dtype == torch.float64
+    before = state_of(network)
+    evaluate(NAME, class_tree(CLASSES), model=network, device="cpu", **options)
+    assert state_of(network) == before
+    assert network.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+    assert [name for name, module in network.named_modules() if not module.training] == ["bn1"]
+    network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    assert state_of(network) != before, "a network in another layout is told apart"
+
+
+def state_of(network: nn.Module) -> list[object]:
+    tensors = [*network.parameters(), *network.buffers(), *(p.grad for p in network.parameters() if p.grad is not None)]
+    return [[module.training for module in network.modules()], *((t.dtype, t.stride(), t.data_ptr()) for t in tensors)]
+
+
+def test_a_network_comes_back_as_it_was_after_an_error(class_tree: Tree) -> None:
+    network = random_network(NAME).train()
+
+    def fail(*_: object) -> None:
+        raise KeyError("planted")
+
+    network.fc.register_forward_hook(fail)
+    with pytest.raises(KeyError):
+        run(network, class_tree(CLASSES))
+    assert all(module.training for module in network.modules())
 
 
 def test_count_correct_takes_any_loader(model: ResNet) -> None:
