@@ -18,7 +18,7 @@ from resnet_zoo.errors import ArgumentError, PublishError, ZooError
 from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.weights.cards import model_card
 from resnet_zoo.weights.convert import safetensors_bytes
-from resnet_zoo.weights.fit import tensors_of
+from resnet_zoo.weights.fit import tensors_of, unwrapped
 from resnet_zoo.weights.hub_config import CONFIG_NAME, WEIGHTS_NAME, config_content
 from resnet_zoo.weights.hub_files import reason
 
@@ -57,7 +57,8 @@ def push_to_hub(
         The address of the commit.
 
     Raises:
-        ArgumentError: ``repository`` is not of the form ``owner/name``, or there is not one name per class.
+        ArgumentError: ``repository`` is not of the form ``owner/name``, the model's ``fc`` is not a ``Linear`` or its
+            strides were changed, or there is not one name per class.
         UnknownModelError: ``name`` is not a row or alias.
         UnknownWeightsError: The row has no weight set ``weights``.
         WeightsMismatchError: The model is not the row's network.
@@ -120,6 +121,7 @@ def _files_of(
     model: ResNet, entry: Entry, repository: str, class_names: Sequence[str] | None, licence: str
 ) -> dict[str, bytes | Path]:
     """Return the files of a network by their name in the repository."""
+    model = unwrapped(model)
     tensors, in_channels = tensors_of(model, entry)
     num_classes = model.fc.out_features
     if class_names is None and num_classes == entry.num_classes:

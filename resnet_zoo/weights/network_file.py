@@ -37,7 +37,7 @@ def save_network(
 
     Args:
         path: The file to write; ends in ``.safetensors``.
-        model: A network of this package.
+        model: A network of this package, also as ``torch.compile`` or ``DistributedDataParallel`` wrap it.
         row: The row (or alias) whose network it is.
         class_names: One per class of the model, in label order.
         preprocess: How images are prepared; ``None`` means as the row's.
@@ -49,8 +49,9 @@ def save_network(
         The file's sha256.
 
     Raises:
-        ArgumentError: The path has another suffix, is a folder or exists; there is not one name per class; or
-            `read_network` would refuse a name, the size, the preprocessing or the metadata.
+        ArgumentError: The path has another suffix, is a folder or exists; the model's ``fc`` is not a ``Linear``, or
+            its strides were changed; there is not one name per class; or `read_network` would refuse a name, the size,
+            the preprocessing or the metadata.
         UnknownModelError: ``row`` is not a row or alias.
         WeightsMismatchError: The model is not the row's network.
         OSError: The file cannot be written; nothing is left behind.
@@ -65,8 +66,9 @@ def save_network(
     check_target(path, (".safetensors",), overwrite=overwrite)
     entry = get_entry(row)
     tensors, in_channels = tensors_of(model, entry)
-    if len(class_names) != model.fc.out_features:
-        expected = f"{model.fc.out_features} class names, one per class of the model"
+    num_classes = len(tensors["fc.weight"])
+    if len(class_names) != num_classes:
+        expected = f"{num_classes} class names, one per class of the model"
         raise ArgumentError(f"Expected {expected}; got {len(class_names)}.")
     size = (in_channels, *entry.input_size[1:]) if input_size is None else tuple(input_size)
     header = NetworkHeader(entry.name, tuple(class_names), preprocess or entry.preprocess, size)
