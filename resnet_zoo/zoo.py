@@ -19,7 +19,7 @@ from resnet_zoo.errors import ArgumentError
 from resnet_zoo.images.transform import Transform
 from resnet_zoo.network.building import architecture_of, build
 from resnet_zoo.network.features import STAGES, FeatureExtractor, check_layers
-from resnet_zoo.network.resnet import ResNet
+from resnet_zoo.network.resnet import STEM_REDUCTIONS, ResNet, check_output_stride
 from resnet_zoo.weights.hub import open_repository
 from resnet_zoo.weights.loading import LoadedWeights, assign_weights, open_weights
 from resnet_zoo.weights.network_file import read_network
@@ -33,6 +33,7 @@ def create_model(
     weights: str | os.PathLike[str] | None = None,
     num_classes: int | None = None,
     in_channels: int = 3,
+    output_stride: int | None = None,
     device: torch.device | str | None = None,
     manifest: str | os.PathLike[str] | None = None,
 ) -> ResNet:
@@ -51,6 +52,8 @@ def create_model(
             file whose classifier already has that many classes is loaded whole.
         in_channels: Another number of image channels: the first convolution is adapted (see `adapt_input`). A file
             whose first convolution already has that many channels is loaded whole.
+        output_stride: How many times smaller than the image the last stage's maps are, where that is to be 16 or 8
+            instead of 32, for segmentation (see `ResNet.set_output_stride`).
         device: Where to put the network: a torch device, or ``auto`` (CUDA, MPS, then CPU).
         manifest: The manifest file of a private zoo; ``None`` means the one in use (``RESNET_ZOO_MANIFEST``).
 
@@ -65,8 +68,8 @@ def create_model(
         WeightsMismatchError: The file is for another network; the error lists the keys and the rows it fits.
         IntegrityError, UnsafeCheckpointError, CheckpointError: As `load_checkpoint`.
         ManifestError: The manifest cannot be read, or breaks a rule.
-        ArgumentError: ``num_classes`` or ``in_channels`` is not positive, ``weights`` were given for a repository or
-            file, or the device is not available.
+        ArgumentError: ``num_classes`` or ``in_channels`` is not positive, the network cannot have ``output_stride``,
+            ``weights`` were given for a repository or file, or the device is not available.
 
     Example:
         >>> model = resnet_zoo.create_model("resnet18_cifar10", pretrained=True).eval()
@@ -83,7 +86,11 @@ def create_model(
         else:
             network = open_network(name, weights=weights)
             channels = None if in_channels == 3 else in_channels
+            if output_stride is not None:  # before anything is fetched
+                check_output_stride(output_stride, STEM_REDUCTIONS[network.entry.stem])
             model = network.load(num_classes=num_classes, in_channels=channels)
+    if output_stride is not None:
+        model.set_output_stride(output_stride)
     return model if target is None else model.to(target)
 
 
@@ -94,6 +101,7 @@ def create_feature_extractor(
     pretrained: bool = False,
     weights: str | os.PathLike[str] | None = None,
     in_channels: int = 3,
+    output_stride: int | None = None,
     device: torch.device | str | None = None,
     manifest: str | os.PathLike[str] | None = None,
 ) -> FeatureExtractor:
@@ -108,6 +116,7 @@ def create_feature_extractor(
         pretrained: Load the row's default weights.
         weights: A tag of the row, or the path of a weights file, as in `create_model`.
         in_channels: Another number of image channels, as in `create_model`.
+        output_stride: As in `create_model`; ``reductions`` say what it makes of each layer.
         device: Where to put it: a torch device, or ``auto`` (CUDA, MPS, then CPU).
         manifest: The manifest file of a private zoo, as in `create_model`.
 
@@ -127,7 +136,14 @@ def create_feature_extractor(
     with use_manifest(manifest):
         if kind_of(name) == "row":  # before anything is fetched
             check_layers(layers, architecture_of(get_entry(str(name))).depths)
-        model = create_model(name, pretrained=pretrained, weights=weights, in_channels=in_channels, device=device)
+        model = create_model(
+            name,
+            pretrained=pretrained,
+            weights=weights,
+            in_channels=in_channels,
+            output_stride=output_stride,
+            device=device,
+        )
     return FeatureExtractor(model, layers=layers)
 
 

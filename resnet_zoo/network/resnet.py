@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from resnet_zoo.catalog.architectures import STAGE_WIDTHS, Architecture
 from resnet_zoo.errors import ArgumentError
+from resnet_zoo.network.counting import dry_run
 from resnet_zoo.network.trunk import Block, Trunk
 
 
@@ -93,8 +94,17 @@ def pooled_shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequ
     ``ceil_mode`` keeps odd maps as large as the strided main branch makes them. Without a stride an identity holds
     the pool's place, so that the keys are the same in every stage (timm's keys).
     """
-    pool = nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False) if stride > 1 else nn.Identity()
-    return nn.Sequential(pool, conv1x1(in_channels, out_channels), nn.BatchNorm2d(out_channels))
+    return nn.Sequential(shortcut_pool(stride), conv1x1(in_channels, out_channels), nn.BatchNorm2d(out_channels))
+
+
+def shortcut_pool(stride: int, *, dilated: bool = False) -> nn.Module:
+    """Return the pool of a ResNetV1D's shortcut; in place of a stride, a dilated block has one of the map's own size.
+
+    That one counts the padding at the right and bottom edge, as timm's does.
+    """
+    if stride > 1:
+        return nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False)
+    return nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.AvgPool2d(2, 1)) if dilated else nn.Identity()
 
 
 BLOCKS: dict[str, type[BasicBlock | Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
@@ -206,7 +216,7 @@ class ResNet(Trunk):
         return x if pre_logits else self.fc(x)
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replace the classifier by a fresh one, on the device and of the type of the old one.
+        """Replace the classifier, whatever ``fc`` is now, by a fresh linear one of the same device and type.
 
         Raises:
             ArgumentError: ``num_classes`` is not positive.
@@ -216,9 +226,71 @@ class ResNet(Trunk):
                 f"Expected a positive num_classes, got {num_classes}. "
                 "Vectors without a classifier come from forward_head(maps, pre_logits=True)."
             )
-        old = self.fc.weight
-        self.fc = nn.Linear(self.fc.in_features, num_classes, device=old.device, dtype=old.dtype)
+        last = [module for module in self.layer4.modules() if isinstance(module, nn.Conv2d)][-1]
+        old = next((module for module in self.fc.modules() if isinstance(module, nn.Linear)), None)
+        num_features, weight = (last.out_channels, last.weight) if old is None else (old.in_features, old.weight)
+        self.fc = nn.Linear(num_features, num_classes, device=weight.device, dtype=weight.dtype)
         initialise_classifier(self.fc)
+
+    def set_output_stride(self, output_stride: int) -> None:
+        """Let the last stages dilate their convolutions instead of striding, so that their maps stay larger.
+
+        The weights stay as they are. It is torchvision's ``replace_stride_with_dilation``, and, for what torchvision
+        lacks (basic blocks, ResNetV1D), timm's ``output_stride``. Extractors made of this network follow.
+
+        Args:
+            output_stride: How many times smaller than the image the last stage's maps are: 32 (without dilation), 16
+                or 8; 8, 4 or 2 for a CIFAR stem, which does not reduce.
+
+        Raises:
+            ArgumentError: It is another number.
+        """
+        reduction = _PROBE_SIZE // dry_run(nn.Sequential(self.conv1, self.maxpool), _PROBE_SIZE).shape[2]
+        check_output_stride(output_stride, reduction)
+        dilation = 1
+        for stage in (self.layer2, self.layer3, self.layer4):
+            stride = 2 if reduction < output_stride else 1
+            reduction, before, dilation = reduction * stride, dilation, dilation * 2 // stride
+            first, *others = stage
+            _set_stride(first, stride, before, dilation)
+            for block in others:
+                _set_stride(block, 1, dilation, dilation)
+
+
+STEM_REDUCTIONS = {"imagenet": 4, "cifar": 1, "deep": 4}
+"""How many times smaller than the image a stem's maps are."""
+
+_PROBE_SIZE = 64
+"""Height and width of the image whose maps give the stem's reduction."""
+
+
+def check_output_stride(output_stride: int, stem_reduction: int) -> None:
+    """Check that a network with this reduction of its stem can have the output stride.
+
+    Raises:
+        ArgumentError: It cannot.
+    """
+    possible = [stem_reduction * factor for factor in (8, 4, 2)]
+    if output_stride not in possible:
+        raise ArgumentError(
+            f"Expected an output_stride of {possible[0]}, {possible[1]} or {possible[2]} for this network, "
+            f"got {output_stride!r}."
+        )
+
+
+def _set_stride(block: BasicBlock | Bottleneck, stride: int, dilation: int, last_dilation: int) -> None:
+    """Set the stride and dilation of a block's first 3x3 convolution, and the dilation of a second one."""
+    convolutions = [block.conv1, block.conv2] if isinstance(block, BasicBlock) else [block.conv2]
+    for convolution, number in zip(convolutions, (dilation, last_dilation), strict=False):
+        convolution.dilation = convolution.padding = (number, number)
+    convolutions[0].stride = (stride, stride)
+    if block.downsample is None:
+        return
+    first = block.downsample.get_submodule("0")
+    if isinstance(first, nn.Conv2d):
+        first.stride = (stride, stride)
+    else:
+        block.downsample.add_module("0", shortcut_pool(stride, dilated=True).train(first.training))
 
 
 def build_stages(architecture: Architecture) -> Iterator[nn.Sequential]:
