@@ -120,7 +120,7 @@ def first_convolution(model: nn.Module) -> nn.Conv2d:
 def _image_size(model: nn.Module, input_size: Any) -> tuple[int, ...]:
     """Return (C, H, W) for a size in any of the forms that `count_flops` takes."""
     size = tuple(input_size) if isinstance(input_size, Iterable) else (input_size, input_size)
-    if len(size) not in (2, 3) or not all(isinstance(number, Integral) and number > 0 for number in size):
+    if len(size) not in (2, 3) or not all(isinstance(number, Integral) and int(number) > 0 for number in size):
         raise ArgumentError(f"Expected an input_size of (C, H, W), (H, W) or one positive integer, got {input_size!r}.")
     return size if len(size) == 3 else (first_convolution(model).in_channels, *size)
 

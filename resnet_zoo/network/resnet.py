@@ -12,6 +12,7 @@ Shapes: N batch, C channels, H W height and width, K classes.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -278,7 +279,7 @@ def check_output_stride(output_stride: int, stem_reduction: int) -> None:
         )
 
 
-def _set_stride(block: BasicBlock | Bottleneck, stride: int, dilation: int, last_dilation: int) -> None:
+def _set_stride(block: Any, stride: int, dilation: int, last_dilation: int) -> None:
     """Set the stride and dilation of a block's first 3x3 convolution, and the dilation of a second one."""
     convolutions = [block.conv1, block.conv2] if isinstance(block, BasicBlock) else [block.conv2]
     for convolution, number in zip(convolutions, (dilation, last_dilation), strict=False):

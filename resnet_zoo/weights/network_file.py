@@ -6,13 +6,14 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from torch import nn
+
 from resnet_zoo.base.files import check_target, sha256_of, write_atomically
 from resnet_zoo.base.strict_json import WrongValueError
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.records import Preprocess
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.network.building import build_on_meta, shapes_of
-from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.weights.checkpoint import load_checkpoint
 from resnet_zoo.weights.convert import safetensors_bytes
 from resnet_zoo.weights.fit import check_fit, tensors_of
@@ -22,7 +23,7 @@ from resnet_zoo.weights.network_header import FIELDS, NetworkHeader
 
 def save_network(
     path: str | os.PathLike[str],
-    model: ResNet,
+    model: nn.Module,
     *,
     row: str,
     class_names: Sequence[str],

@@ -266,7 +266,7 @@ def test_evaluation_leaves_the_statistics_of_the_model_alone(class_tree: Tree) -
 def test_a_network_that_is_lent_comes_back_as_it_was(options: dict[str, Any], class_tree: Tree) -> None:
     network = random_network(NAME).to(memory_format=torch.channels_last).train()
     network.bn1.eval()
-    network.conv1.weight.grad = torch.ones_like(network.conv1.weight)
+    network.fc.weight.grad = torch.ones_like(network.fc.weight)
     with borrowed(network):
         network.double().eval()
         assert network.bn1.running_var is not None
@@ -274,9 +274,9 @@ def test_a_network_that_is_lent_comes_back_as_it_was(options: dict[str, Any], cl
     before = state_of(network)
     evaluate(NAME, class_tree(CLASSES), model=network, device="cpu", **options)
     assert state_of(network) == before
-    assert network.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+    assert network.get_parameter("conv1.weight").is_contiguous(memory_format=torch.channels_last)
     assert [name for name, module in network.named_modules() if not module.training] == ["bn1"]
-    network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    network.to(memory_format=torch.contiguous_format)
     assert state_of(network) != before, "a network in another layout is told apart"
 
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import safetensors.torch
@@ -437,10 +437,10 @@ def test_an_int8_network_is_copied_and_saved_as_a_trace_but_not_pickled(model: R
     for holder in (optimized, nn.Sequential(optimized)):
         with pytest.raises(ArgumentError, match=r"pickled int8 network\. Save a trace of it: torch\.jit\.save"):
             torch.save(holder, io.BytesIO())
-    buffer = io.BytesIO()
-    torch.jit.save(torch.jit.trace(optimized, images(8)), buffer)
+    buffer, jit = io.BytesIO(), cast("Any", torch.jit)  # untyped
+    jit.save(jit.trace(optimized, images(8)), buffer)
     buffer.seek(0)
-    assert torch.equal(torch.jit.load(buffer)(x), optimized(x))
+    assert torch.equal(jit.load(buffer)(x), optimized(x))
 
 
 @needs_int8

@@ -119,7 +119,7 @@ SURGERY: dict[str, Callable[[FeatureExtractor], None]] = {
     "more channels": lambda body: setattr(
         body,
         "layer3",
-        nn.Sequential(*body.layer3.children(), nn.Conv2d(256, 99, 1)),  # type: ignore[union-attr,operator]
+        nn.Sequential(*body.layer3.children(), nn.Conv2d(256, 99, 1)),  # type: ignore[union-attr]
     ),
 }
 
@@ -427,15 +427,16 @@ def test_it_is_traced_by_torch_fx() -> None:
 def test_networks_and_extractors_are_scripted_and_traced(name: str) -> None:
     model, x = network(name), images(2, 3, 33, 20)
     extractor = FeatureExtractor(model, layers=("logits", "stage1.0", "stage3"))
-    for make in (torch.jit.script, lambda module: torch.jit.trace(module, images(3, 3, 40, 44), strict=False)):
+    jit: Any = torch.jit  # untyped
+    for make in (jit.script, lambda module: jit.trace(module, images(3, 3, 40, 44), strict=False)):
         twin, maps = make(model), make(extractor)
         assert torch.equal(twin(x), model(x))
         assert twin(x[:0]).shape == (0, model.fc.out_features)
         assert largest_difference(maps(x), extractor(x)) == 0.0
     buffer = io.BytesIO()
-    torch.jit.save(torch.jit.script(model), buffer)
+    jit.save(jit.script(model), buffer)
     buffer.seek(0)
-    assert torch.equal(torch.jit.load(buffer)(x), model(x))
+    assert torch.equal(jit.load(buffer)(x), model(x))
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -4,7 +4,7 @@ import copy
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import safetensors
@@ -85,7 +85,12 @@ def test_a_model_of_another_row_is_refused(pet_model: ResNet, tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     "wrap",
-    [nn.DataParallel, torch.compile, torch.optim.swa_utils.AveragedModel, lambda m: nn.DataParallel(torch.compile(m))],
+    [
+        nn.DataParallel,
+        torch.compile,
+        torch.optim.swa_utils.AveragedModel,
+        lambda model: nn.DataParallel(cast("nn.Module", torch.compile(model))),
+    ],
 )
 def test_a_wrapped_network_is_the_one_inside(
     wrap: Callable[[nn.Module], nn.Module], pet_model: ResNet, pet_file: Path, tmp_path: Path
@@ -138,15 +143,15 @@ def test_what_is_not_a_network_of_ours_is_refused(pet_model: ResNet, tmp_path: P
     others = [optimize_for_inference(pet_model), FeatureExtractor(pet_model), nn.Linear(3, 3)]
     for other in others:
         with pytest.raises(ArgumentError, match=f"a network of create_model .*, got {type(other).__name__}"):
-            save_network(tmp_path / "a.safetensors", other, row=ROW, class_names=PETS)  # type: ignore[arg-type]
+            save_network(tmp_path / "a.safetensors", other, row=ROW, class_names=PETS)
 
 
 def test_a_torchvision_network_with_the_same_keys_is_saved(tmp_path: Path) -> None:
     theirs = torchvision.models.resnet18(num_classes=2)
-    save_network(tmp_path / "a.safetensors", theirs, row="resnet18_in1k", class_names=["a", "b"])  # type: ignore[arg-type]
+    save_network(tmp_path / "a.safetensors", theirs, row="resnet18_in1k", class_names=["a", "b"])
     theirs.maxpool = nn.Identity()
     with pytest.raises(ArgumentError, match=r"Expected maxpool as in resnet18_in1k, MaxPool2d.*, got None"):
-        save_network(tmp_path / "b.safetensors", theirs, row="resnet18_in1k", class_names=["a", "b"])  # type: ignore[arg-type]
+        save_network(tmp_path / "b.safetensors", theirs, row="resnet18_in1k", class_names=["a", "b"])
 
 
 def test_a_file_is_replaced_only_if_that_is_asked_for(pet_model: ResNet, tmp_path: Path) -> None:
