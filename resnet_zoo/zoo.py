@@ -19,7 +19,7 @@ from resnet_zoo.errors import ArgumentError
 from resnet_zoo.images.transform import Transform
 from resnet_zoo.network.building import architecture_of, build
 from resnet_zoo.network.features import STAGES, FeatureExtractor, check_layers
-from resnet_zoo.network.resnet import ResNet
+from resnet_zoo.network.resnet import STEM_REDUCTIONS, ResNet, check_output_stride
 from resnet_zoo.weights.hub import open_repository
 from resnet_zoo.weights.loading import LoadedWeights, assign_weights, open_weights
 from resnet_zoo.weights.network_file import read_network
@@ -54,8 +54,8 @@ def create_model(
             file whose classifier already has that many classes is loaded whole.
         in_channels: Another number of image channels: the first convolution is adapted (see `adapt_input`). A file
             whose first convolution already has that many channels is loaded whole.
-        output_stride: How many times smaller than the image the maps of the last stage are (8 or 16 for dense
-            prediction), see `ResNet.set_output_stride`; ``None`` means the network's own.
+        output_stride: How many times smaller than the image the last stage's maps are, where that is to be 16 or 8
+            instead of 32, for segmentation (see `ResNet.set_output_stride`).
         device: Where to put the network: a torch device, or ``auto`` (CUDA, MPS, then CPU).
         manifest: The manifest file of a private zoo; ``None`` means the one in use (``RESNET_ZOO_MANIFEST``).
 
@@ -89,6 +89,8 @@ def create_model(
         else:
             network = open_network(name, weights=weights, weights_key=weights_key)
             channels = None if in_channels == 3 else in_channels
+            if output_stride is not None:  # before anything is fetched
+                check_output_stride(output_stride, STEM_REDUCTIONS[network.entry.stem])
             model = network.load(num_classes=num_classes, in_channels=channels)
     if output_stride is not None:
         model.set_output_stride(output_stride)
@@ -117,7 +119,7 @@ def create_feature_extractor(
         pretrained: Load the row's default weights.
         weights: A tag of the row, or the path of a weights file, as in `create_model`.
         in_channels: Another number of image channels, as in `create_model`.
-        output_stride: How many times smaller than the image the last maps are, as in `create_model`.
+        output_stride: As in `create_model`; ``reductions`` say what it makes of each layer.
         device: Where to put it: a torch device, or ``auto`` (CUDA, MPS, then CPU).
         manifest: The manifest file of a private zoo, as in `create_model`.
 

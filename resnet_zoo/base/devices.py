@@ -105,6 +105,27 @@ def exact_float32(device: torch.device) -> Iterator[None]:
             backend.allow_tf32 = value
 
 
+@contextlib.contextmanager
+def borrowed(model: torch.nn.Module) -> Iterator[None]:
+    """Give a network back as it was: the mode of every module, and device, type and layout of every tensor."""
+    modes = [(module, module.training) for module in model.modules()]
+    tensors = [
+        tensor for parameter in model.parameters() for tensor in (parameter, parameter.grad) if tensor is not None
+    ]
+    values = [(tensor, tensor.data) for tensor in tensors]
+    buffers = [(module, dict(module.named_buffers(recurse=False))) for module in model.modules()]  # .to replaces them
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for tensor, value in values:
+            tensor.data = value
+        for module, kept in buffers:
+            for name, buffer in kept.items():
+                setattr(module, name, buffer)
+
+
 def wait_for(device: torch.device) -> None:
     """Wait until a device has finished all its work."""
     if device.type == "cuda":

@@ -8,12 +8,11 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from resnet_zoo.base.devices import device_title, exact_float32, fast_dtype, resolve_device
+from resnet_zoo.base.devices import borrowed, device_title, exact_float32, fast_dtype, resolve_device
 from resnet_zoo.base.machine import versions
 from resnet_zoo.base.progress import Progress
 from resnet_zoo.catalog.manifest import get_entry
@@ -24,7 +23,6 @@ from resnet_zoo.images.test_sets import Batch, batches, open_test_set
 from resnet_zoo.images.transform import Transform
 from resnet_zoo.inference.finite import LateCheck
 from resnet_zoo.inference.optimization import OptimizedModel, optimize_for_inference
-from resnet_zoo.network.counting import evaluating
 from resnet_zoo.weights.loading import assign_weights, open_weights
 from resnet_zoo.weights.provenance import Chain, chain_of
 
@@ -110,7 +108,7 @@ def evaluate(
         data: The folder of the test images, see `open_test_set`.
         weights: A tag or path, as in `create_model`; ``None`` means the row's default weights.
         model: A network to evaluate instead of loading ``weights``, which then only select the preprocessing. An
-            optimised network keeps its own precision.
+            optimised network keeps its own precision. The network is left as it was.
         size: Height and width of the inputs, one that the weight set was tested at; ``None`` means its usual one.
         device: ``auto`` (CUDA, MPS, then CPU) or a torch device.
         precision: ``float32`` (TF32 off), or ``bfloat16`` for speed.
@@ -149,7 +147,8 @@ def evaluate(
         chain = chain_of(opened)
         model = assign_weights(entry, opened.checkpoint)
     if fast and not isinstance(model, OptimizedModel):
-        model = optimize_for_inference(model.to(device), dtype=fast_dtype(device))
+        with borrowed(model):
+            model = optimize_for_inference(model.to(device), dtype=fast_dtype(device))
     if num_workers is None:
         num_workers = 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
     transform = Transform(entry.preprocess, entry.input_size)
@@ -206,44 +205,40 @@ def count_correct(
 ) -> Count:
     """Run the model over batches of pixels, and count the labels among its best classes.
 
-    It runs in eval mode and is left as it was. A model on another device, of another precision or in another memory
-    format is copied. An optimised network keeps its own precision and memory format.
+    The model is moved to the device and put in eval mode, and afterwards left as it was; for a precision other than
+    float32, a copy of it is used. An optimised network keeps its own precision and memory format.
 
     Raises:
         NonFiniteOutputError: An output is infinite or NaN, and ``finite_only``; otherwise it counts as wrong.
     """
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
     memory_format = torch.contiguous_format if precision == "float32" else torch.channels_last
-    if isinstance(model, OptimizedModel):
-        model = model.to(device)
-    elif not all(_is_laid_out(parameter, device, dtype, memory_format) for parameter in model.parameters()):
-        model = copy.deepcopy(model).to(device, dtype, memory_format=memory_format)  # type: ignore[call-overload]
     num_images, skipped = 0, list[str]()
     correct = torch.zeros(len(TOP_K), dtype=torch.int64, device=device)
-    late_check = LateCheck(model) if finite_only else None
     start = time.perf_counter()
-    with evaluating(model), torch.inference_mode(), exact_float32(device):
-        for batch in loader:
-            skipped += batch.bad
-            num_images += len(batch.labels)
-            if len(batch.labels):
-                x = normalise(batch.pixels.to(device, non_blocking=True)).to(dtype, memory_format=memory_format)
-                logits = model(x)
-                correct += correct_in_top_k(logits, batch.labels.to(device, non_blocking=True))
-                if late_check:
-                    late_check.add(logits, x)
-            if progress:
-                progress(num_images + len(skipped))
-        if late_check:
-            late_check.finish()
+    with borrowed(model):
+        if isinstance(model, OptimizedModel):
+            model = model.to(device)
+        else:
+            model = model if dtype == torch.float32 else copy.deepcopy(model)
+            model = model.to(device, dtype, memory_format=memory_format).eval()  # type: ignore[call-overload]
+        late_check = LateCheck(model) if finite_only else None
+        with torch.inference_mode(), exact_float32(device):
+            for batch in loader:
+                skipped += batch.bad
+                num_images += len(batch.labels)
+                if len(batch.labels):
+                    x = normalise(batch.pixels.to(device, non_blocking=True)).to(dtype, memory_format=memory_format)
+                    logits = model(x)
+                    correct += correct_in_top_k(logits, batch.labels.to(device, non_blocking=True))
+                    if late_check:
+                        late_check.add(logits, x)
+                if progress:
+                    progress(num_images + len(skipped))
+            if late_check:
+                late_check.finish()
     counts = tuple(correct.tolist())
     return Count(num_images, counts, skipped, time.perf_counter() - start)
-
-
-def _is_laid_out(parameter: Tensor, device: torch.device, dtype: torch.dtype, memory_format: Any) -> bool:
-    here = torch.empty(0, device=device).device  # cuda is cuda:0
-    is_dense = parameter.ndim != 4 or parameter.is_contiguous(memory_format=memory_format)
-    return parameter.device == here and parameter.dtype == dtype and is_dense
 
 
 def correct_in_top_k(logits: Tensor, labels: Tensor) -> Tensor:

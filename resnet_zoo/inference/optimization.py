@@ -22,6 +22,7 @@ from resnet_zoo.base.devices import cpu_flags, supported_dtypes
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.inference import quantization
 from resnet_zoo.inference.finite import check_finite
+from resnet_zoo.network.counting import first_convolution
 
 _LOG = logging.getLogger("resnet_zoo")
 
@@ -108,6 +109,25 @@ class OptimizedModel(nn.Module):
         with torch.inference_mode():
             return _in_float32(self.network(x.to(self.dtype, memory_format=torch.channels_last)))
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Refuse to pickle what could not be read again: torch restores only a part of an 8-bit convolution.
+
+        Raises:
+            ArgumentError: The network computes in int8.
+        """
+        if self.report.dtype == "int8":
+            raise ArgumentError(
+                "torch cannot read a pickled int8 network. Save a trace of it: "
+                "torch.jit.save(torch.jit.trace(model, images), path)."
+            )
+        return super().__reduce_ex__(protocol)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> OptimizedModel:
+        """Return a copy, which would otherwise go the way of a pickle."""
+        twin = memo[id(self)] = type(self).__new__(type(self))
+        vars(twin).update(copy.deepcopy(vars(self), memo))
+        return twin
+
     def train(self, mode: bool = True) -> OptimizedModel:  # noqa: ARG002  # torch's signature
         """Stay in eval mode whatever the surrounding module does: nothing is left to train."""
         return super().train(False)
@@ -136,8 +156,9 @@ def optimize_for_inference(
         compile: Use ``torch.compile``, which takes up to minutes, here and again for each new batch size.
 
     Raises:
-        ArgumentError: The device does not multiply ``dtype``, the values do not fit into it, a batch-norm has no
-            convolution before it, the calibration images are missing or unfit, or nothing can be compiled here.
+        ArgumentError: The network is optimised already, the device does not multiply ``dtype``, the values do not fit
+            into it, a batch-norm has no convolution before it, the calibration images are missing or unfit, or nothing
+            can be compiled here.
         NonFiniteOutputError: The original's outputs are infinite or NaN.
 
     Example:
@@ -146,11 +167,13 @@ def optimize_for_inference(
         >>> fast.report.folded_batch_norms, fast.report.argmax_agreement
         (20, 1.0)
     """
+    if isinstance(model, OptimizedModel):
+        raise ArgumentError(f"The network is optimised already ({model.precision}). Pass the one it was made from.")
     device = next(model.parameters()).device
     dtype = torch.float32 if dtype is None else dtype
     _check_dtype(dtype, device)
     network = copy.deepcopy(model).float().eval().requires_grad_(False)
-    in_channels = _first_convolution(network).in_channels
+    in_channels = first_convolution(network).in_channels
     _check_calibration(calibration, dtype, in_channels, compiled=compile)
     images = (_probe_for(network) if calibration is None else calibration).to(device, torch.float32)
     probe = images[:PROBE_IMAGES]
@@ -262,7 +285,7 @@ def _check_calibration(calibration: Any, dtype: torch.dtype, channels: int, *, c
         return
     if compiled:
         raise ArgumentError("An int8 network runs its own kernels, which cannot be compiled. Leave out compile.")
-    if not _is_batch(calibration, channels) or not calibration.isfinite().all():
+    if not _is_batch(calibration, channels) or not len(calibration) or not calibration.isfinite().all():
         raise ArgumentError(
             f"int8 needs calibration images: normalised, finite, of shape (N, {channels}, H, W), got "
             f"{_described(calibration)}. Pass calibration=images, a hundred or more like those to come."
@@ -286,18 +309,11 @@ def _run_probe(optimized: OptimizedModel, probe: Tensor, *, compiled: bool) -> l
 
 def _probe_for(network: nn.Module) -> Tensor:
     """Return images of random values, of the size the network's first convolution was made for."""
-    first = _first_convolution(network)
+    first = first_convolution(network)
     size = 32 if first.stride == (1, 1) else 224  # the stems' own: CIFAR's does not stride
     generator = torch.Generator("cpu").manual_seed(PROBE_SEED)
     shape = (PROBE_IMAGES, first.in_channels, size, size)
     return torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
-
-
-def _first_convolution(network: nn.Module) -> nn.Conv2d:
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            return module
-    raise ArgumentError("Expected a convolutional network, got a module without a convolution.")
 
 
 def _outputs(output: Any) -> list[Tensor]:
@@ -313,7 +329,7 @@ def _in_float32(output: Any) -> Any:
 def _is_batch(x: Any, channels: int) -> bool:
     if not isinstance(x, Tensor) or x.ndim != 4:
         return False
-    return 0 not in x.shape and x.shape[1] == channels and x.is_floating_point()
+    return 0 not in x.shape[1:] and x.shape[1] == channels and x.is_floating_point()
 
 
 def _described(x: Any) -> str:

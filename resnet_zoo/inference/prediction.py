@@ -10,12 +10,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from resnet_zoo.base.devices import exact_float32, fast_dtype, resolve_device
+from resnet_zoo.base.devices import borrowed, exact_float32, fast_dtype, resolve_device
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.images.batches import ImageBatch, OnBad, batched, map_in_order, num_cores, read_batch
 from resnet_zoo.images.transform import ImageSource, each_image
 from resnet_zoo.inference.finite import check_finite
-from resnet_zoo.inference.optimization import optimize_for_inference
+from resnet_zoo.inference.optimization import OptimizedModel, optimize_for_inference
 from resnet_zoo.zoo import Network, open_network
 
 
@@ -59,7 +59,8 @@ def predict(
             uint8 tensors; several also as an array of paths, or as one array (N, H, W, 3) or tensor (N, 3, H, W).
         weights: A tag or path, as in `create_model`; ``None`` means the row's default weights.
         size: Height and width of the inputs, one that the weight set was tested at; ``None`` means its usual one.
-        model: A network to use instead of loading ``weights``; it is moved to the device and put in eval mode.
+        model: A network to use instead of loading ``weights``, in eval mode and on the device; it is left as it was,
+            and moved for every batch if it was elsewhere.
         top_k: Classes per image; ``None`` means five, or all if there are fewer.
         device: ``auto`` (CUDA, MPS, then CPU) or a torch device.
         batch_size: Images per forward pass.
@@ -140,9 +141,10 @@ def stream_predictions(
     if batch_size < 1:
         raise ArgumentError(f"Expected a positive batch size, got {batch_size}.")
     device, transform = resolve_device(device), network.transform
-    model = (network.load() if model is None else model).to(device).eval()
-    if fast:
-        model = optimize_for_inference(model, dtype=fast_dtype(device))
+    model = network.load().to(device).eval() if model is None else model
+    if fast and not isinstance(model, OptimizedModel):
+        with borrowed(model):
+            model = optimize_for_inference(model.to(device), dtype=fast_dtype(device))
     batches = map_in_order(
         partial(read_batch, transform=transform), batched(images, batch_size), num_threads=num_cores()
     )
@@ -162,10 +164,12 @@ def _predictions(
         batch.report_bad(on_bad)
         if not batch.titles:
             continue
-        with torch.inference_mode(), exact_float32(device):
-            x = normalise(batch.pixels.to(device))
-            logits = model(x)
-            check_finite(logits, model, x)
+        with borrowed(model):
+            model.to(device).eval()
+            with torch.inference_mode(), exact_float32(device):
+                x = normalise(batch.pixels.to(device))
+                logits = model(x)
+                check_finite(logits, model, x)
         expected = len(network.class_names)
         if logits.shape[1] != expected:
             raise ArgumentError(

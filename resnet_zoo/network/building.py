@@ -67,9 +67,9 @@ def shapes_of(tensors: Mapping[str, Tensor]) -> Shapes:
 
 
 def image_channels(tensors: Mapping[str, Tensor]) -> int:
-    """Return how many image channels a state dict's first convolution takes."""
-    weight = tensors["conv1.weight"] if "conv1.weight" in tensors else tensors["conv1.0.weight"]
-    return weight.shape[1]
+    """Return how many image channels a state dict's first convolution takes; 3 if it has none of our networks."""
+    weight = tensors.get("conv1.weight", tensors.get("conv1.0.weight"))
+    return 3 if weight is None or weight.ndim != 4 else weight.shape[1]
 
 
 def with_counters(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -21,7 +21,8 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from numbers import Integral
 from typing import Any, Literal
 
 import torch
@@ -50,7 +51,7 @@ def count_params(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def count_flops(model: nn.Module, input_size: Sequence[int], *, rule: FlopsRule = "openmmlab") -> int:
+def count_flops(model: nn.Module, input_size: int | Sequence[int], *, rule: FlopsRule = "openmmlab") -> int:
     """Count the operations of one forward pass of one image, on the meta device.
 
     Nothing is computed, and the model is not changed. As upstream, only modules are counted: an operation called as a
@@ -58,11 +59,11 @@ def count_flops(model: nn.Module, input_size: Sequence[int], *, rule: FlopsRule 
 
     Args:
         model: A network of convolution, batch-norm, ReLU, pooling and linear modules.
-        input_size: (C, H, W) of the image.
+        input_size: (C, H, W) of the image; or (H, W) or its edge, with the channels of the first convolution.
         rule: ``openmmlab`` (the table's), ``openmmlab_with_head`` or ``macs``; see the module's docstring.
 
     Raises:
-        ArgumentError: The rule is not one of the three.
+        ArgumentError: The rule is not one of the three, or ``input_size`` is not the size of an image.
 
     Example:
         >>> resnet_zoo.count_flops(resnet_zoo.create_model("resnet18_cifar10"), (3, 32, 32))
@@ -78,8 +79,8 @@ def flops_by_rule(tally: Mapping[str, int], rule: FlopsRule) -> int:
     return sum(tally[kind] for kind in RULES[rule])
 
 
-def tally_operations(model: nn.Module, input_size: Sequence[int]) -> Counter[str]:
-    """Count the operations of one forward pass of one image (C, H, W) by kind of module, on the meta device."""
+def tally_operations(model: nn.Module, input_size: int | Sequence[int]) -> Counter[str]:
+    """Count the operations of one forward pass of one image by kind of module, on the meta device."""
     tally: Counter[str] = Counter()
 
     def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -91,15 +92,37 @@ def tally_operations(model: nn.Module, input_size: Sequence[int]) -> Counter[str
     return tally
 
 
-def dry_run(model: nn.Module, input_size: Sequence[int]) -> Any:
+def dry_run(model: nn.Module, input_size: int | Sequence[int]) -> Any:
     """Run the model on one image of meta values and return its output: a shape without values.
 
-    Nothing is computed, and the model and its tensors are left as they were.
+    Nothing is computed, and the model and its tensors are left as they were. The size is given as to `count_flops`.
     """
+    size = _image_size(model, input_size)
     tensors = {name: tensor.to("meta") for name, tensor in (*model.named_parameters(), *model.named_buffers())}
-    image = torch.empty(1, *input_size, dtype=next(model.parameters()).dtype, device="meta")
+    dtype = next((parameter.dtype for parameter in model.parameters()), torch.float32)
+    image = torch.empty(1, *size, device="meta", dtype=dtype)
     with _shapes_only(model), evaluating(model), torch.no_grad():
         return torch.func.functional_call(model, tensors, (image,))
+
+
+def first_convolution(model: nn.Module) -> nn.Conv2d:
+    """Return the convolution that takes the images.
+
+    Raises:
+        ArgumentError: There is none.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            return module
+    raise ArgumentError("Expected a convolutional network, got a module without a convolution.")
+
+
+def _image_size(model: nn.Module, input_size: Any) -> tuple[int, ...]:
+    """Return (C, H, W) for a size in any of the forms that `count_flops` takes."""
+    size = tuple(input_size) if isinstance(input_size, Iterable) else (input_size, input_size)
+    if len(size) not in (2, 3) or not all(isinstance(number, Integral) and int(number) > 0 for number in size):
+        raise ArgumentError(f"Expected an input_size of (C, H, W), (H, W) or one positive integer, got {input_size!r}.")
+    return size if len(size) == 3 else (first_convolution(model).in_channels, *size)
 
 
 def _operations(module: nn.Module, x: Tensor, output: Tensor) -> tuple[str, int]:

@@ -66,6 +66,8 @@ class FeatureExtractor(Trunk):
     Args:
         model: A network of `create_model`.
         layers: As `create_feature_extractor`.
+        output_stride: As `create_model`. The network shares the modules, so this sets its stride too; ``None`` leaves
+            it as it is.
 
     Attributes:
         layers: The layers returned, in the order asked for.
@@ -80,10 +82,12 @@ class FeatureExtractor(Trunk):
         ({'stage2': 512, 'stage4': 2048}, {'stage2': 8, 'stage4': 32})
     """
 
-    def __init__(self, model: ResNet, *, layers: Sequence[str] = STAGES) -> None:
+    def __init__(self, model: ResNet, *, layers: Sequence[str] = STAGES, output_stride: int | None = None) -> None:
         super().__init__()
         depths = [len(cast("nn.Sequential", model.get_submodule(LAYERS[stage][0]))) for stage in STAGES]
         check_layers(layers, depths)
+        if output_stride is not None:
+            model.set_output_stride(output_stride)
         self.layers = tuple(layers)
         blocks = _blocks_of(depths)
         last = max(layers, key=_in_order(blocks).index)
@@ -140,8 +144,7 @@ class FeatureExtractor(Trunk):
         return {layer: _PROBE_SIZE // maps.shape[2] for layer, maps in self._dry_run().items() if maps.ndim == 4}
 
     def _dry_run(self) -> dict[str, Tensor]:
-        in_channels = next(self.parameters()).shape[1]
-        maps: dict[str, Tensor] = dry_run(self, (in_channels, _PROBE_SIZE, _PROBE_SIZE))
+        maps: dict[str, Tensor] = dry_run(self, _PROBE_SIZE)
         return maps
 
 

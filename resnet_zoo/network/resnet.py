@@ -11,14 +11,15 @@ Shapes: N batch, C channels, H W height and width, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import cast
+from collections.abc import Iterator
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from resnet_zoo.catalog.architectures import STAGE_WIDTHS, Architecture
 from resnet_zoo.errors import ArgumentError
+from resnet_zoo.network.counting import dry_run
 from resnet_zoo.network.trunk import Block, Trunk
 
 
@@ -40,12 +41,6 @@ class BasicBlock(Block):
     def last_bn(self) -> nn.BatchNorm2d:
         """The batch-norm before the addition, whose weight starts at zero."""
         return self.bn2
-
-    def set_stride(self, stride: int, first_dilation: int, dilation: int) -> None:
-        """Change the stride, and the dilation of both convolutions, as timm's ``BasicBlock`` has them."""
-        _restride(self.conv1, stride, first_dilation)
-        _restride(self.conv2, 1, dilation)
-        _restride_shortcut(self.downsample, stride)
 
     def compute(self, x: Tensor) -> Tensor:
         """Return the block's maps for maps ``x``, shapes as the class says."""
@@ -78,11 +73,6 @@ class Bottleneck(Block):
         """The batch-norm before the addition, whose weight starts at zero."""
         return self.bn3
 
-    def set_stride(self, stride: int, first_dilation: int, dilation: int) -> None:  # noqa: ARG002
-        """Change the stride and the dilation of the 3x3 convolution, as torchvision's ``Bottleneck`` has them."""
-        _restride(self.conv2, stride, first_dilation)
-        _restride_shortcut(self.downsample, stride)
-
     def compute(self, x: Tensor) -> Tensor:
         """Return the block's maps for maps ``x``, shapes as the class says."""
         identity = x if self.downsample is None else self.downsample(x)
@@ -92,23 +82,6 @@ class Bottleneck(Block):
         out += identity
         out = self.relu(out)  # a bare `return self.relu(out)` would be typed Any
         return out  # noqa: RET504
-
-
-def _restride(convolution: nn.Conv2d, stride: int, dilation: int) -> None:
-    """Change a convolution's stride and dilation; a 3x3 is padded so that its maps keep their size."""
-    convolution.stride = stride, stride
-    convolution.dilation = dilation, dilation
-    convolution.padding = tuple(dilation * (size - 1) // 2 for size in convolution.kernel_size)
-
-
-def _restride_shortcut(shortcut: nn.Module | None, stride: int) -> None:
-    """Change the stride of a projection of either kind."""
-    if not isinstance(shortcut, nn.Sequential):
-        return
-    if isinstance(shortcut[0], nn.Conv2d):
-        _restride(shortcut[0], stride, 1)
-    else:
-        shortcut[0] = _pool(stride)
 
 
 def plain_shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
@@ -122,11 +95,17 @@ def pooled_shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequ
     ``ceil_mode`` keeps odd maps as large as the strided main branch makes them. Without a stride an identity holds
     the pool's place, so that the keys are the same in every stage (timm's keys).
     """
-    return nn.Sequential(_pool(stride), conv1x1(in_channels, out_channels), nn.BatchNorm2d(out_channels))
+    return nn.Sequential(shortcut_pool(stride), conv1x1(in_channels, out_channels), nn.BatchNorm2d(out_channels))
 
 
-def _pool(stride: int) -> nn.Module:
-    return nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False) if stride > 1 else nn.Identity()
+def shortcut_pool(stride: int, *, dilated: bool = False) -> nn.Module:
+    """Return the pool of a ResNetV1D's shortcut; in place of a stride, a dilated block has one of the map's own size.
+
+    That one counts the padding at the right and bottom edge, as timm's does.
+    """
+    if stride > 1:
+        return nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False)
+    return nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.AvgPool2d(2, 1)) if dilated else nn.Identity()
 
 
 BLOCKS: dict[str, type[BasicBlock | Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
@@ -237,36 +216,8 @@ class ResNet(Trunk):
         x = torch.flatten(self.avgpool(x), 1)
         return x if pre_logits else self.fc(x)
 
-    def set_output_stride(self, output_stride: int) -> None:
-        """Keep the maps of the last stages larger, for dense prediction; the weights stay and mean the same.
-
-        A stage that would shrink its maps beyond ``output_stride`` does not stride; its 3x3 convolutions, and those of
-        later stages, are dilated instead (Chen et al. 2017, https://arxiv.org/abs/1706.05587). For ImageNet networks 16
-        is torchvision's ``replace_stride_with_dilation=[False, False, True]``, and 8 ``[False, True, True]``. Basic
-        blocks are dilated as timm does, and the shortcuts of ResNetV1D stop pooling. A network file does not keep it.
-
-        Args:
-            output_stride: How many times smaller than the image the last maps are: 4, 8, 16 or 32, and for a network
-                with a CIFAR stem 1, 2, 4 or 8. The last is a network's own.
-
-        Raises:
-            ArgumentError: It is none of these.
-        """
-        total = 1 if isinstance(self.maxpool, nn.Identity) else 4
-        known = [total * factor for factor in (1, 2, 4, 8)]
-        if output_stride not in known:
-            raise ArgumentError(f"Expected an output_stride of {', '.join(map(str, known))}, got {output_stride!r}.")
-        dilation = 1
-        for stride, stage in zip((1, 2, 2, 2), (self.layer1, self.layer2, self.layer3, self.layer4), strict=True):
-            before = dilation
-            if total * stride > output_stride:
-                stride, dilation = 1, dilation * stride
-            total *= stride
-            for index, block in enumerate(cast("Iterable[BasicBlock | Bottleneck]", stage)):
-                block.set_stride(stride if index == 0 else 1, before if index == 0 else dilation, dilation)
-
     def reset_classifier(self, num_classes: int) -> None:
-        """Replace the classifier, whatever module it is, by a fresh one on the network's device and of its type.
+        """Replace the classifier, whatever ``fc`` is now, by a fresh linear one of the network's device and type.
 
         Raises:
             ArgumentError: ``num_classes`` is not positive.
@@ -277,9 +228,71 @@ class ResNet(Trunk):
                 "Vectors without a classifier come from forward_head(maps, pre_logits=True)."
             )
         last = cast("BasicBlock | Bottleneck", self.layer4[-1])
+        old = next((module for module in self.fc.modules() if isinstance(module, nn.Linear)), None)
+        num_features = last.last_bn.num_features if old is None else old.in_features
         scale = last.last_bn.weight
-        self.fc = nn.Linear(last.last_bn.num_features, num_classes, device=scale.device, dtype=scale.dtype)
+        self.fc = nn.Linear(num_features, num_classes, device=scale.device, dtype=scale.dtype)
         initialise_classifier(self.fc)
+
+    def set_output_stride(self, output_stride: int) -> None:
+        """Let the last stages dilate their convolutions instead of striding, so that their maps stay larger.
+
+        The weights stay as they are. It is torchvision's ``replace_stride_with_dilation``, and, for what torchvision
+        lacks (basic blocks, ResNetV1D), timm's ``output_stride``. Extractors made of this network follow.
+
+        Args:
+            output_stride: How many times smaller than the image the last stage's maps are: 32 (without dilation), 16
+                or 8; 8, 4 or 2 for a CIFAR stem, which does not reduce.
+
+        Raises:
+            ArgumentError: It is another number.
+        """
+        reduction = _PROBE_SIZE // dry_run(nn.Sequential(self.conv1, self.maxpool), _PROBE_SIZE).shape[2]
+        check_output_stride(output_stride, reduction)
+        dilation = 1
+        for stage in (self.layer2, self.layer3, self.layer4):
+            stride = 2 if reduction < output_stride else 1
+            reduction, before, dilation = reduction * stride, dilation, dilation * 2 // stride
+            first, *others = stage
+            _set_stride(first, stride, before, dilation)
+            for block in others:
+                _set_stride(block, 1, dilation, dilation)
+
+
+STEM_REDUCTIONS = {"imagenet": 4, "cifar": 1, "deep": 4}
+"""How many times smaller than the image a stem's maps are."""
+
+_PROBE_SIZE = 64
+"""Height and width of the image whose maps give the stem's reduction."""
+
+
+def check_output_stride(output_stride: int, stem_reduction: int) -> None:
+    """Check that a network with this reduction of its stem can have the output stride.
+
+    Raises:
+        ArgumentError: It cannot.
+    """
+    possible = [stem_reduction * factor for factor in (8, 4, 2)]
+    if output_stride not in possible:
+        raise ArgumentError(
+            f"Expected an output_stride of {possible[0]}, {possible[1]} or {possible[2]} for this network, "
+            f"got {output_stride!r}."
+        )
+
+
+def _set_stride(block: Any, stride: int, dilation: int, last_dilation: int) -> None:
+    """Set the stride and dilation of a block's first 3x3 convolution, and the dilation of a second one."""
+    convolutions = [block.conv1, block.conv2] if isinstance(block, BasicBlock) else [block.conv2]
+    for convolution, number in zip(convolutions, (dilation, last_dilation), strict=False):
+        convolution.dilation = convolution.padding = (number, number)
+    convolutions[0].stride = (stride, stride)
+    if block.downsample is None:
+        return
+    first = block.downsample.get_submodule("0")
+    if isinstance(first, nn.Conv2d):
+        first.stride = (stride, stride)
+    else:
+        block.downsample.add_module("0", shortcut_pool(stride, dilated=True).train(first.training))
 
 
 def build_stages(architecture: Architecture) -> Iterator[nn.Sequential]:

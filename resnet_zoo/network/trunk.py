@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from resnet_zoo.errors import ArgumentError, UnknownLayerError
+from resnet_zoo.network.counting import first_convolution
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -74,7 +75,7 @@ class Trunk(nn.Module):
         try:
             maps: Tensor = self.relu(self.bn1(self.conv1(images)))
         except (RuntimeError, TypeError, ValueError) as error:
-            fault = _fault_of(images, next(self.conv1.parameters()))
+            fault = _fault_of(images, first_convolution(self))
             if fault is None:
                 raise
             raise ArgumentError(fault) from error
@@ -119,6 +120,13 @@ class Trunk(nn.Module):
             if isinstance(module, Block):
                 module.recomputed = enable
 
+    def __prepare_scriptable__(self) -> nn.Module:
+        """Return the network's torch.fx graph for ``torch.jit.script``, which cannot read ``try`` in `forward_stem`."""
+        graph = torch.fx.Tracer().trace(self)
+        for node in graph.nodes:
+            node.type = None  # an annotation as text, which it cannot read either
+        return torch.fx.GraphModule(self, graph)
+
     def _frozen_modules(self) -> Iterator[nn.Module]:
         children = dict(self.named_children())
         for layer in LAYERS if self.frozen_up_to else ():
@@ -127,9 +135,9 @@ class Trunk(nn.Module):
                 return
 
 
-def _fault_of(images: Any, weight: Tensor) -> str | None:
-    """Return a sentence that says why a network with this first weight (C_out, C, h, w) cannot take the images."""
-    channels = weight.shape[1]
+def _fault_of(images: Any, first: nn.Conv2d) -> str | None:
+    """Return a sentence that says why a network with this first convolution cannot take the images."""
+    channels, dtype = first.in_channels, first.weight.dtype
     wanted = f"Expected normalised images (N, {channels}, H, W)"
     if not isinstance(images, Tensor):
         return f"{wanted} as a tensor, got {type(images).__name__}. resnet_zoo.create_transform makes them."
@@ -138,13 +146,14 @@ def _fault_of(images: Any, weight: Tensor) -> str | None:
         order = "2, 0, 1" if len(shape) == 3 else "0, 3, 1, 2"
         return f"{wanted}, got {shape}: the channels are last. Use images.permute({order})."
     if len(shape) != 4:
-        return f"{wanted}, got {shape}. A single image needs images.unsqueeze(0)."
+        step = "A single image needs images.unsqueeze(0)." if len(shape) == 3 else "Reshape them to four dimensions."
+        return f"{wanted}, got {shape}. {step}"
     if shape[1] != channels:
         return f"{wanted}, got {shape}. Create the network with in_channels={shape[1]}, or convert the images."
     if not all(shape[2:]):
         return f"{wanted}, got {shape}: there are no pixels."
-    if images.dtype != weight.dtype:
-        wanted_type = str(weight.dtype).removeprefix("torch.")
+    if images.dtype != dtype:
+        wanted_type = str(dtype).removeprefix("torch.")
         return (
             f"Expected normalised {wanted_type} images, as the network's weights are, got {images.dtype}. "
             f"resnet_zoo.create_transform makes them from files and arrays; images.to(torch.{wanted_type}) converts."

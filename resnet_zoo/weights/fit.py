@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -18,7 +19,6 @@ from resnet_zoo.network.building import (
     shapes_of,
     with_counters,
 )
-from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.weights.checkpoint import Checkpoint
 
 
@@ -80,25 +80,49 @@ def check_description(entry: Entry, in_channels: int, checkpoint: Checkpoint) ->
     check_fit(entry.name, shapes_of(build_on_meta(entry, in_channels=in_channels).state_dict()), checkpoint)
 
 
-def tensors_of(model: ResNet, entry: Entry) -> tuple[dict[str, Tensor], int]:
+def tensors_of(model: nn.Module, entry: Entry) -> tuple[dict[str, Tensor], int]:
     """Return the tensors of a row's network, with classes and channels of its own, on the CPU; and these channels.
 
     Raises:
+        ArgumentError: Its classifier is not a linear layer, or it strides or dilates as the row's network does not.
         WeightsMismatchError: It is not the row's network.
         ArgumentError: It is not a network of this package, or its classifier is not a linear layer.
     """
-    if not isinstance(model, ResNet) or not isinstance(model.fc, nn.Linear):
-        is_ours = isinstance(model, ResNet)
-        got = f"one whose classifier is a {type(model.fc).__name__}" if is_ours else f"a {type(model).__name__}"
+    model = unwrapped(model)
+    classifier = getattr(model, "fc", None)
+    if not isinstance(classifier, nn.Linear):
         raise ArgumentError(
-            f"Expected a network of create_model with a linear classifier, got {got}. Give it the linear layer "
-            "(model.fc = …, or model.reset_classifier), or save the network that this one was made from."
+            "Expected a network of create_model whose classifier `fc` is a Linear, got "
+            + (type(model).__name__ if classifier is None else f"a classifier of type {type(classifier).__name__}")
+            + ". Assign its Linear to model.fc (dropout does nothing in eval mode), call model.reset_classifier, or "
+            "save model.state_dict() with torch.save."
         )
     tensors = {key: tensor.detach().cpu() for key, tensor in model.state_dict().items()}
     in_channels = image_channels(tensors)
-    like = build_on_meta(entry, num_classes=model.fc.out_features, in_channels=in_channels)
+    like = build_on_meta(entry, num_classes=classifier.out_features, in_channels=in_channels)
     check_fit(entry.name, shapes_of(like.state_dict()), Checkpoint(tensors, "resnet_zoo", Path("The model"), "", {}))
+    ours, theirs = _geometry(like), _geometry(model)
+    changed = next((name for name, module in ours.items() if theirs.get(name) != module), None)
+    if changed is not None:
+        raise ArgumentError(
+            f"Expected {changed} as in {entry.name}, {ours[changed]}, got {theirs.get(changed)}: only tensors are "
+            "saved, so what is loaded would compute something else. Undo the change (model.set_output_stride), or "
+            "save model.state_dict() with torch.save."
+        )
     return tensors, in_channels
+
+
+def unwrapped(model: nn.Module) -> Any:
+    """Return the network inside what torch wraps around one to compile, parallelise or average it."""
+    for wrapper in ("module", "_orig_mod", "module"):
+        model = getattr(model, wrapper, model)
+    return model
+
+
+def _geometry(model: nn.Module) -> dict[str, str]:
+    """Return the kernel, stride, padding and dilation of every convolution and pool, as text."""
+    kinds = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
+    return {name: repr(module) for name, module in model.named_modules() if isinstance(module, kinds)}
 
 
 def nearest_row(tensors: Mapping[str, Tensor]) -> str:

@@ -10,15 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from resnet_zoo.base.machine import is_offline
 from resnet_zoo.catalog.classes import class_names as list_of_classes
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.records import Entry, used_with
 from resnet_zoo.errors import ArgumentError, PublishError, ZooError
-from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.weights.cards import model_card
 from resnet_zoo.weights.convert import safetensors_bytes
-from resnet_zoo.weights.fit import tensors_of
+from resnet_zoo.weights.fit import tensors_of, unwrapped
 from resnet_zoo.weights.hub_config import CONFIG_NAME, WEIGHTS_NAME, config_content
 from resnet_zoo.weights.hub_files import reason
 
@@ -28,7 +29,7 @@ _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def push_to_hub(
-    model: ResNet,
+    model: nn.Module,
     repository: str,
     *,
     name: str,
@@ -43,7 +44,7 @@ def push_to_hub(
     Equal weights give equal bytes, and nothing is committed if the repository already holds them.
 
     Args:
-        model: A network of this package, with any number of classes and channels.
+        model: A network of this package, with any number of classes and channels, also as torch wraps it.
         repository: ``owner/name``; created if it does not exist.
         name: The row (or alias) whose network it is.
         weights: The weight set of the row whose values the network has, if any: its preprocessing and licence are
@@ -57,7 +58,8 @@ def push_to_hub(
         The address of the commit.
 
     Raises:
-        ArgumentError: ``repository`` is not of the form ``owner/name``, or there is not one name per class.
+        ArgumentError: ``repository`` is not of the form ``owner/name``, the model's ``fc`` is not a ``Linear`` or its
+            strides were changed, or there is not one name per class.
         UnknownModelError: ``name`` is not a row or alias.
         UnknownWeightsError: The row has no weight set ``weights``.
         WeightsMismatchError: The model is not the row's network.
@@ -117,18 +119,19 @@ def hub_errors_as_publish_errors(repository: str) -> Iterator[None]:
 
 
 def _files_of(
-    model: ResNet, entry: Entry, repository: str, class_names: Sequence[str] | None, licence: str
+    model: nn.Module, entry: Entry, repository: str, class_names: Sequence[str] | None, licence: str
 ) -> dict[str, bytes | Path]:
     """Return the files of a network by their name in the repository."""
     tensors, in_channels = tensors_of(model, entry)
-    num_classes = model.fc.out_features
+    classifier = unwrapped(model).fc
+    num_classes = classifier.out_features
     if class_names is None and num_classes == entry.num_classes:
         class_names = list_of_classes(entry.classes)
     if class_names is not None and len(class_names) != num_classes:
         raise ArgumentError(f"Expected {num_classes} class names, got {len(class_names)}.")
     weights = safetensors_bytes(tensors, {"format": "pt", "model": entry.name})
     sha256 = hashlib.sha256(weights).hexdigest()
-    config = config_content(entry, model.fc, in_channels, class_names, sha256)
+    config = config_content(entry, classifier, in_channels, class_names, sha256)
     return {
         CONFIG_NAME: (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode(),
         WEIGHTS_NAME: weights,

@@ -6,12 +6,13 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from torch import nn
+
 from resnet_zoo.base.files import check_target, sha256_of, write_atomically
 from resnet_zoo.base.strict_json import WrongValueError
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.records import Preprocess
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.weights.checkpoint import load_checkpoint
 from resnet_zoo.weights.convert import safetensors_bytes
 from resnet_zoo.weights.fit import check_description, tensors_of
@@ -21,7 +22,7 @@ from resnet_zoo.weights.network_header import FIELDS, NetworkHeader
 
 def save_network(
     path: str | os.PathLike[str],
-    model: ResNet,
+    model: nn.Module,
     *,
     row: str,
     class_names: Sequence[str],
@@ -36,7 +37,7 @@ def save_network(
 
     Args:
         path: The file to write; ends in ``.safetensors``.
-        model: A network of this package.
+        model: A network of this package, also as ``torch.compile`` or ``DistributedDataParallel`` wrap it.
         row: The row (or alias) whose network it is.
         class_names: One per class of the model, in label order.
         preprocess: How images are prepared; ``None`` means as the row's.
@@ -48,8 +49,9 @@ def save_network(
         The file's sha256.
 
     Raises:
-        ArgumentError: The path has another suffix, is a folder or exists; there is not one name per class; or
-            `read_network` would refuse a name, the size, the preprocessing or the metadata.
+        ArgumentError: The path has another suffix, is a folder or exists; the model's ``fc`` is not a ``Linear``, or
+            its strides were changed; there is not one name per class; or `read_network` would refuse a name, the size,
+            the preprocessing or the metadata.
         UnknownModelError: ``row`` is not a row or alias.
         WeightsMismatchError: The model is not the row's network.
         OSError: The file cannot be written; nothing is left behind.
@@ -64,8 +66,9 @@ def save_network(
     check_target(path, (".safetensors",), overwrite=overwrite)
     entry = get_entry(row)
     tensors, in_channels = tensors_of(model, entry)
-    if len(class_names) != model.fc.out_features:
-        expected = f"{model.fc.out_features} class names, one per class of the model"
+    num_classes = len(tensors["fc.weight"])
+    if len(class_names) != num_classes:
+        expected = f"{num_classes} class names, one per class of the model"
         raise ArgumentError(f"Expected {expected}; got {len(class_names)}.")
     size = (in_channels, *entry.input_size[1:]) if input_size is None else tuple(input_size)
     header = NetworkHeader(entry.name, tuple(class_names), preprocess or entry.preprocess, size)

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from resnet_zoo.base.devices import borrowed
 from resnet_zoo.base.files import sha256_of
 from resnet_zoo.catalog.classes import class_folders
 from resnet_zoo.catalog.manifest import get_entry
@@ -26,7 +27,7 @@ from resnet_zoo.inference.evaluation import (
 from resnet_zoo.network.building import build
 from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.weights.provenance import tensors_sha256
-from tests.conftest import randomise
+from tests.conftest import random_network, randomise
 
 NAME = "resnet18_cifar10"
 CLASSES = class_folders("cifar10")
@@ -261,6 +262,41 @@ def test_evaluation_leaves_the_statistics_of_the_model_alone(class_tree: Tree) -
     assert all(torch.equal(network.state_dict()[key], value) for key, value in before.items())
 
 
+@pytest.mark.parametrize("options", [{}, {"precision": "bfloat16"}, {"fast": True}], ids=str)
+def test_a_network_that_is_lent_comes_back_as_it_was(options: dict[str, Any], class_tree: Tree) -> None:
+    network = random_network(NAME).to(memory_format=torch.channels_last).train()
+    network.bn1.eval()
+    network.fc.weight.grad = torch.ones_like(network.fc.weight)
+    with borrowed(network):
+        network.double().eval()
+        assert network.bn1.running_var is not None
+        assert network.bn1.running_var.dtype == torch.float64
+    before = state_of(network)
+    evaluate(NAME, class_tree(CLASSES), model=network, device="cpu", **options)
+    assert state_of(network) == before
+    assert network.get_parameter("conv1.weight").is_contiguous(memory_format=torch.channels_last)
+    assert [name for name, module in network.named_modules() if not module.training] == ["bn1"]
+    network.to(memory_format=torch.contiguous_format)
+    assert state_of(network) != before, "a network in another layout is told apart"
+
+
+def state_of(network: nn.Module) -> list[object]:
+    tensors = [*network.parameters(), *network.buffers(), *(p.grad for p in network.parameters() if p.grad is not None)]
+    return [[module.training for module in network.modules()], *((t.dtype, t.stride(), t.data_ptr()) for t in tensors)]
+
+
+def test_a_network_comes_back_as_it_was_after_an_error(class_tree: Tree) -> None:
+    network = random_network(NAME).train()
+
+    def fail(*_: object) -> None:
+        raise KeyError("planted")
+
+    network.fc.register_forward_hook(fail)
+    with pytest.raises(KeyError):
+        run(network, class_tree(CLASSES))
+    assert all(module.training for module in network.modules())
+
+
 def test_count_correct_takes_any_loader(model: ResNet) -> None:
     def loader() -> Iterator[Batch]:
         pixels = torch.randint(0, 256, (6, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
@@ -348,17 +384,3 @@ def test_a_device_that_is_not_there_is_refused(model: ResNet, tmp_path: Path) ->
 def test_missing_weights_are_an_error_not_a_random_network(class_tree: Tree) -> None:
     with pytest.raises(DownloadError, match="offline"):
         evaluate("resnet34_cifar10", class_tree(CLASSES), device="cpu")
-
-
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_a_network_that_is_lent_comes_back_as_it_was(
-    precision: Precision, memory_format: torch.memory_format, model: ResNet, class_tree: Tree
-) -> None:
-    model = copy.deepcopy(model).to(memory_format=memory_format).train()
-    model.layer1.eval()
-    before = [(parameter.data_ptr(), parameter.stride(), parameter.dtype) for parameter in model.parameters()]
-    modes = [module.training for module in model.modules()]
-    run(model, class_tree(CLASSES), precision=precision)
-    assert [(p.data_ptr(), p.stride(), p.dtype) for p in model.parameters()] == before
-    assert [module.training for module in model.modules()] == modes

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from resnet_zoo.catalog.classes import class_names
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.errors import ArgumentError, DatasetError, DownloadError, NonFiniteOutputError, UnknownModelError
 from resnet_zoo.images.transform import ImageSource, create_transform
-from resnet_zoo.inference.prediction import Prediction, predict
+from resnet_zoo.inference.prediction import Prediction, predict, stream_predictions
 from resnet_zoo.network.building import build
 from resnet_zoo.network.resnet import ResNet
 from tests.conftest import random_network, smooth_image
@@ -70,6 +71,20 @@ def test_one_image_and_a_list_of_it_give_the_same(
 ) -> None:
     single = predict(NAME, paths[0], model=model, device="cpu")
     assert predict(NAME, container([paths[0]]), model=model, device="cpu") == single
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_network_that_is_lent_comes_back_as_it_was(fast: bool, model: ResNet, paths: list[Path]) -> None:
+    expected = predict(NAME, paths, model=model, device="cpu", fast=fast)
+    lent = copy.deepcopy(model).train()
+    lent.bn1.eval()
+    stream = stream_predictions(NAME, paths, model=lent, device="cpu", fast=fast, batch_size=7)
+    found = []
+    for prediction in stream:
+        assert lent.training
+        assert not lent.bn1.training
+        found.append(prediction)
+    assert found == expected
 
 
 def test_no_images_give_no_predictions(model: ResNet) -> None:

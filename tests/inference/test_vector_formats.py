@@ -116,7 +116,7 @@ def test_memory_does_not_grow_with_the_number_of_rows(
     if suffix == ".parquet":
         pytest.importorskip("pyarrow.parquet")  # what it takes to import is not counted
     monkeypatch.setattr(vector_files, "ROW_GROUP", 128)
-    channels, num_images, batch_size = 512, 8000, 16
+    channels, num_images, batch_size = 512, 16000, 16
     facts = RunFacts("x", "", "", "pool", channels, "float32", "cpu", batch_size, 2, num_images, "")
     contents = Contents(num_images, channels, 0, {})
     logs = [RowLog(tmp_path, facts, rank) for rank in range(2)]

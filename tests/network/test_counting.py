@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -112,6 +113,29 @@ def test_a_torchvision_network_counts_as_ours_does() -> None:
 def test_count_does_not_depend_on_the_mode_of_the_model() -> None:
     model = Tiny()
     assert count_flops(model.train(), (2, 8, 8)) == count_flops(model.eval(), (2, 8, 8))
+
+
+@pytest.mark.parametrize("size", [32, (32, 32), [3, 32, 32], np.int64(32), torch.Size([3, 32, 32])])
+def test_an_input_size_may_leave_out_what_the_network_says(size: Any) -> None:
+    model = build_on_meta(get_entry("resnet18_cifar10"))
+    assert count_flops(model, size) == get_entry("resnet18_cifar10").exact.flops
+
+
+def test_the_channels_left_out_are_those_of_the_network() -> None:
+    assert count_flops(nn.Conv2d(6, 4, 1, groups=2), (5, 7), rule="macs") == 4 * 5 * 7 * 3
+
+
+@pytest.mark.parametrize("size", ["32", 0, -1, 31.5, (32,), (1, 3, 32, 32), (3, 0, 32), None, ("3", "32", "32")])
+def test_what_is_no_size_of_an_image_is_refused(size: Any) -> None:
+    with pytest.raises(ArgumentError, match=r"Expected an input_size of \(C, H, W\), \(H, W\) or one positive"):
+        count_flops(Tiny(), size)
+
+
+def test_a_model_without_convolution_needs_its_channels() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    assert count_flops(model, (3, 2, 2), rule="macs") == 36
+    with pytest.raises(ArgumentError, match="without a convolution"):
+        count_flops(model, 2)
 
 
 @pytest.mark.parametrize("rule", ["fvcore", "", "OPENMMLAB"])

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import copy
 import datetime
+import io
 import pickle
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,50 @@ def test_the_stages_are_the_default(name: str, channels: list[int], reductions: 
     assert extractor.layers == STAGES
     assert extractor.channels == dict(zip(STAGES, channels, strict=True))
     assert extractor.reductions == dict(zip(STAGES, reductions, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "output_stride", "reductions"),
+    [
+        ("resnet50_in1k", 8, [4, 8, 8, 8]),
+        ("resnetv1d50_in1k", 16, [4, 8, 16, 16]),
+        ("resnet18_in1k", 32, [4, 8, 16, 32]),
+        (SMALL, 2, [1, 2, 2, 2]),
+    ],
+)
+def test_the_output_stride_is_in_the_reductions(name: str, output_stride: int, reductions: list[int]) -> None:
+    extractor = create_feature_extractor(name, output_stride=output_stride)
+    assert list(extractor.reductions.values()) == reductions
+    model = build_on_meta(get_entry(name))
+    shared = FeatureExtractor(model)
+    assert FeatureExtractor(model, output_stride=output_stride).reductions == shared.reductions == extractor.reductions
+
+
+SURGERY: dict[str, Callable[[FeatureExtractor], None]] = {
+    "no pool": lambda body: setattr(body, "maxpool", nn.Identity()),
+    "a stem without stride": lambda body: setattr(body, "conv1", nn.Conv2d(3, 64, 3, padding=1)),
+    "a norm before the stem": lambda body: setattr(body, "conv1", nn.Sequential(nn.BatchNorm2d(3), body.conv1)),
+    "a grouped stem": lambda body: setattr(body, "conv1", nn.Conv2d(6, 64, 7, stride=2, padding=3, groups=2)),
+    "more channels": lambda body: setattr(
+        body,
+        "layer3",
+        nn.Sequential(*body.layer3.children(), nn.Conv2d(256, 99, 1)),  # type: ignore[union-attr]
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SURGERY)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_channels_and_reductions_are_right_after_surgery(kind: str, dtype: torch.dtype) -> None:
+    extractor = FeatureExtractor(network("resnet18_in1k"), layers=("stem", "stage1", "stage3"))
+    before = (extractor.channels, extractor.reductions)
+    SURGERY[kind](extractor)
+    maps = extractor.eval()(images(1, 6 if kind == "a grouped stem" else 3, 64, 64))
+    assert extractor.to(dtype).channels == {layer: value.shape[1] for layer, value in maps.items()}
+    assert extractor.reductions == {layer: 64 // value.shape[2] for layer, value in maps.items()}
+    assert ((extractor.channels, extractor.reductions) == before) is (
+        kind in ("a norm before the stem", "a grouped stem")
+    )
 
 
 @pytest.mark.parametrize("name", [SMALL, "resnet50_in1k", "resnetv1d50_in1k"])
@@ -377,6 +422,34 @@ def test_it_is_traced_by_torch_fx() -> None:
     assert "layer3.1.conv2" in {str(node.target) for node in traced.graph.nodes}
 
 
+@pytest.mark.filterwarnings("ignore")  # torch's own, that torch.jit is deprecated
+@pytest.mark.parametrize("name", [SMALL, "resnetv1d50_in1k"])
+def test_networks_and_extractors_are_scripted_and_traced(name: str) -> None:
+    model, x = network(name), images(2, 3, 33, 20)
+    extractor = FeatureExtractor(model, layers=("logits", "stage1.0", "stage3"))
+    jit: Any = torch.jit  # untyped
+    for make in (jit.script, lambda module: jit.trace(module, images(3, 3, 40, 44), strict=False)):
+        twin, maps = make(model), make(extractor)
+        assert torch.equal(twin(x), model(x))
+        assert twin(x[:0]).shape == (0, model.fc.out_features)
+        assert largest_difference(maps(x), extractor(x)) == 0.0
+    buffer = io.BytesIO()
+    jit.save(jit.script(model), buffer)
+    buffer.seek(0)
+    assert torch.equal(jit.load(buffer)(x), model(x))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_scripted_network_shares_its_modules_and_obeys_its_modes() -> None:
+    model = network()
+    scripted, before = torch.jit.script(model), model.state_dict()["bn1.running_mean"].clone()
+    scripted.eval()(images())
+    assert torch.equal(model.bn1.running_mean, before)  # type: ignore[arg-type]
+    scripted.train()(images())
+    assert not torch.equal(scripted.bn1.running_mean, before)
+    assert type(model) is ResNet
+
+
 @pytest.fixture
 def process_group(tmp_path: Path) -> Iterator[None]:
     """A group of this process alone."""
@@ -464,10 +537,10 @@ def sizes(entry: Entry) -> list[tuple[int, ...]]:
     return [(2, 3, 16, 16), (1, 3, 21, 14)] if entry.stem == "cifar" else [(2, 3, 96, 128), (1, 3, 101, 84)]
 
 
-def timm_body(entry: Entry, state: dict[str, Tensor]) -> Any:
+def timm_body(entry: Entry, state: dict[str, Tensor], **options: Any) -> Any:
     timm = pytest.importorskip("timm")
     name = re.sub(r"resnetv1d(\d+)", r"resnet\1d", entry.architecture)
-    body = timm.create_model(name, features_only=True, out_indices=(0, 1, 2, 3, 4)).eval()
+    body = timm.create_model(name, features_only=True, out_indices=(0, 1, 2, 3, 4), **options).eval()
     body.load_state_dict({key: value for key, value in state.items() if not key.startswith("fc.")}, strict=True)
     return body
 
@@ -479,6 +552,21 @@ def test_maps_equal_those_of_timm(name: str) -> None:
     entry, model = get_entry(name), network(name)
     ours, theirs = FeatureExtractor(model, layers=TIMM_LAYERS), timm_body(entry, model.state_dict())
     assert list(ours.channels.values()) == theirs.feature_info.channels()
+    assert list(ours.reductions.values()) == theirs.feature_info.reduction()
+    for size in sizes(entry):
+        with torch.inference_mode():
+            expected = dict(zip(TIMM_LAYERS, theirs(images(*size)), strict=True))
+            assert largest_difference(ours(images(*size)), expected) == 0.0
+
+
+@pytest.mark.peers
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["resnet18_in1k", "resnet50_in1k", "resnetv1d50_in1k"])
+@pytest.mark.parametrize("output_stride", [8, 16])
+def test_dilated_maps_equal_those_of_timm(name: str, output_stride: int) -> None:
+    entry, model = get_entry(name), network(name)
+    theirs = timm_body(entry, model.state_dict(), output_stride=output_stride)
+    ours = FeatureExtractor(model, layers=TIMM_LAYERS, output_stride=output_stride)
     assert list(ours.reductions.values()) == theirs.feature_info.reduction()
     for size in sizes(entry):
         with torch.inference_mode():

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,9 +14,7 @@ from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.records import Entry
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.network.building import build, build_on_meta
-from resnet_zoo.network.features import FeatureExtractor
 from resnet_zoo.network.resnet import BLOCKS, BasicBlock, Bottleneck, ResNet, stem_convolutions
-from resnet_zoo.zoo import create_model
 from tests.conftest import ENTRIES, NAMES, randomise
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -187,6 +186,32 @@ def test_a_reset_classifier_stays_on_its_device_and_learns_in_a_frozen_network()
     model.reset_classifier(3)
     assert model.fc.weight.is_meta
     assert {name for name, value in model.named_parameters() if value.requires_grad} == {"fc.weight", "fc.bias"}
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        nn.Identity(),
+        nn.Sequential(nn.Dropout(), nn.Linear(512, 10)),
+        nn.Sequential(nn.Linear(512, 64), nn.ReLU(), nn.Linear(64, 10)),
+    ],
+    ids=["identity", "dropout", "perceptron"],
+)
+def test_a_classifier_of_another_kind_is_reset_too(head: nn.Module) -> None:
+    model = build(get_entry("resnet18_cifar10")).double().eval()
+    model.fc = head.double()  # type: ignore[assignment]
+    model.reset_classifier(4)
+    assert model.fc.weight.dtype == torch.float64
+    assert model(torch.zeros(2, 3, 32, 32, dtype=torch.float64)).shape == (2, 4)
+
+
+def test_a_reset_classifier_takes_what_the_one_before_took() -> None:
+    """A pool of another kind may hand on more channels than the last stage has."""
+    model = build_on_meta(get_entry("resnet18_cifar10"))
+    with torch.device("meta"):
+        model.fc = nn.Linear(1024, 10)
+    model.reset_classifier(3)
+    assert (model.fc.in_features, model.fc.out_features) == (1024, 3)
 
 
 @pytest.mark.parametrize("num_classes", [0, -1])
@@ -366,6 +391,54 @@ def test_logits_of_every_plain_row_are_exactly_those_of_torchvision(name: str) -
         assert greatest_difference(ours, theirs, height, width) == 0.0
 
 
+@pytest.mark.parametrize("output_stride", [16, 8])
+def test_a_dilated_network_is_torchvision_s_bit_by_bit_and_can_be_undone(output_stride: int) -> None:
+    ours, strided = pair("resnet50_in1k")
+    dilated = torchvision.models.resnet50(replace_stride_with_dilation=[False, output_stride == 8, True]).eval()
+    dilated.load_state_dict(ours.state_dict())
+    ours.set_output_stride(output_stride)
+    for size in ((64, 96), (97, 45)):
+        assert greatest_difference(ours, dilated, *size) == 0.0
+        assert greatest_difference(ours, strided, *size) > 1e-4
+    ours.set_output_stride(32)
+    assert greatest_difference(ours, strided, 97, 45) == 0.0
+
+
+@pytest.mark.parametrize("name", ["resnet18_in1k", "resnetv1d50_in1k"])
+def test_a_dilated_network_computes_the_strided_one_s_maps_and_those_between(name: str) -> None:
+    model = build(get_entry(name)).eval()
+    randomise(model)
+    x = torch.randn(1, 3, 96, 128, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        strided = model.stages(x)
+        model.set_output_stride(16)
+        dilated = model.stages(x)
+    assert torch.equal(dilated["stage3"], strided["stage3"])
+    torch.testing.assert_close(dilated["stage4"][..., ::2, ::2], strided["stage4"], rtol=1e-4, atol=1e-4)
+    assert dilated["stage4"].shape[2:] == dilated["stage3"].shape[2:]
+
+
+@pytest.mark.parametrize(
+    ("name", "output_stride", "possible"),
+    [
+        ("resnet50_in1k", 4, "32, 16 or 8"),
+        ("resnetv1d50_in1k", 7, "32, 16 or 8"),
+        ("resnet18_cifar10", 16, "8, 4 or 2"),
+        ("resnet18_cifar10", None, "8, 4 or 2"),
+    ],
+)
+def test_an_output_stride_that_cannot_be_is_refused(name: str, output_stride: Any, possible: str) -> None:
+    with pytest.raises(ArgumentError, match=f"output_stride of {possible} for this network, got {output_stride}"):
+        build_on_meta(get_entry(name)).set_output_stride(output_stride)
+
+
+def test_the_output_stride_follows_a_stem_that_was_replaced() -> None:
+    model = build_on_meta(get_entry("resnet18_in1k"))
+    model.maxpool = nn.Identity()
+    model.set_output_stride(8)
+    assert tuple(model.forward_features(torch.empty(1, 3, 64, 64, device="meta")).shape) == (1, 512, 8, 8)
+
+
 def change_eps(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -409,42 +482,3 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-
-
-# --- output stride -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("output_stride", "replaced"), [(8, [False, True, True]), (16, [False, False, True])])
-@pytest.mark.parametrize("name", ["resnet50_in1k", "resnet101_in1k"])
-def test_dilated_maps_are_exactly_those_of_torchvision(name: str, output_stride: int, replaced: list[bool]) -> None:
-    ours = create_model(name, output_stride=output_stride).eval()
-    randomise(ours)
-    theirs = torchvision.models.get_model(name.removesuffix("_in1k"), replace_stride_with_dilation=replaced).eval()
-    theirs.load_state_dict(ours.state_dict(), strict=True)
-    x = torch.randn(2, 3, 72, 65, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        assert torch.equal(ours(x), theirs(x))
-        maps = ours.forward_features(x)
-    assert maps.shape[2:] == (-(-72 // output_stride), -(-65 // output_stride))
-    assert FeatureExtractor(ours).reductions["stage4"] == output_stride
-
-
-@pytest.mark.parametrize("name", ["resnet18_in1k", "resnet50_in1k", "resnetv1d50_in1k", "resnet18_cifar10"])
-def test_the_output_stride_can_be_set_back(name: str) -> None:
-    model = create_model(name).eval()
-    randomise(model)
-    x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    own = FeatureExtractor(model).reductions["stage4"]
-    with torch.no_grad():
-        expected = model(x)
-        model.set_output_stride(own // 4)
-        assert FeatureExtractor(model).reductions["stage4"] == own // 4
-        assert not torch.equal(model(x), expected)
-        model.set_output_stride(own)
-        assert torch.equal(model(x), expected)
-
-
-@pytest.mark.parametrize(("name", "known"), [("resnet50_in1k", "4, 8, 16, 32"), ("resnet18_cifar10", "1, 2, 4, 8")])
-def test_an_output_stride_that_cannot_be_is_refused(name: str, known: str) -> None:
-    with pytest.raises(ArgumentError, match=f"output_stride of {known}, got 12"):
-        create_model(name, output_stride=12)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from resnet_zoo import create_model, get_entry, open_network, push_to_hub
 from resnet_zoo.catalog.records import Preprocess
@@ -405,6 +405,7 @@ def test_wrong_arguments_are_refused_before_anything_is_sent() -> None:
     calls: list[tuple[type[ZooError], Callable[[], object]]] = [
         (ArgumentError, lambda: push_to_hub(model, "net", name=ROW)),
         (ArgumentError, lambda: push_to_hub(model, OURS, name=ROW, class_names=["one"])),
+        (ArgumentError, lambda: push_to_hub(nn.Sequential(model), OURS, name=ROW)),
         (WeightsMismatchError, lambda: push_to_hub(model, OURS, name="resnet34_cifar10")),
         (ArgumentError, lambda: create_model(f"hf-hub:{OURS}", weights="openmmlab")),
     ]

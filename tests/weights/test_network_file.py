@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import copy
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import safetensors
 import torch
+import torchvision
 from torch import nn
 
+from resnet_zoo import FeatureExtractor, create_model, optimize_for_inference
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.errors import (
     ArgumentError,
@@ -77,6 +81,77 @@ def test_a_model_of_another_row_is_refused(pet_model: ResNet, tmp_path: Path) ->
     with pytest.raises(UnknownModelError):
         save_network(tmp_path / "a.safetensors", pet_model, row="reznet", class_names=PETS)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        nn.DataParallel,
+        torch.compile,
+        torch.optim.swa_utils.AveragedModel,
+        lambda model: nn.DataParallel(cast("nn.Module", torch.compile(model))),
+    ],
+)
+def test_a_wrapped_network_is_the_one_inside(
+    wrap: Callable[[nn.Module], nn.Module], pet_model: ResNet, pet_file: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.safetensors"
+    save_network(path, wrap(pet_model), row=ROW, class_names=PETS)
+    assert path.read_bytes() == pet_file.read_bytes()
+
+
+CHANGES: dict[str, tuple[Callable[[ResNet], object], str]] = {
+    "identity": (
+        lambda model: setattr(model, "fc", nn.Identity()),
+        r"`fc` is a Linear, got a classifier of type Identity\. Assign its Linear to model\.fc",
+    ),
+    "dropout": (
+        lambda model: setattr(model, "fc", nn.Sequential(nn.Dropout(), nn.Linear(512, 3))),
+        "got a classifier of type Sequential",
+    ),
+    "dilated": (
+        lambda model: model.set_output_stride(4),
+        r"Expected layer4\.0\.conv1 as in resnet18_cifar10, .*stride=\(2, 2\).*, got .*stride=\(1, 1\)",
+    ),
+    "pooled": (
+        lambda model: setattr(model.layer1, "0", nn.Sequential(*model.layer1[0].children())),
+        "does not fit",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_a_network_whose_file_would_compute_something_else_is_refused(kind: str, tmp_path: Path) -> None:
+    change, fact = CHANGES[kind]
+    model = create_model(ROW, num_classes=3)
+    change(model)
+    with pytest.raises((ArgumentError, WeightsMismatchError), match=fact):
+        save_network(tmp_path / "a.safetensors", model, row=ROW, class_names=PETS)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_change_that_is_undone_is_saved(pet_model: ResNet, pet_file: Path, tmp_path: Path) -> None:
+    model = copy.deepcopy(pet_model)
+    model.set_output_stride(2)
+    model.set_output_stride(8)
+    model.fc = nn.Sequential(nn.Dropout(), model.fc)[1]  # type: ignore[assignment]
+    save_network(tmp_path / "a.safetensors", model, row=ROW, class_names=PETS)
+    assert (tmp_path / "a.safetensors").read_bytes() == pet_file.read_bytes()
+
+
+def test_what_is_not_a_network_of_ours_is_refused(pet_model: ResNet, tmp_path: Path) -> None:
+    others = [optimize_for_inference(pet_model), FeatureExtractor(pet_model), nn.Linear(3, 3)]
+    for other in others:
+        with pytest.raises(ArgumentError, match=f"a network of create_model .*, got {type(other).__name__}"):
+            save_network(tmp_path / "a.safetensors", other, row=ROW, class_names=PETS)
+
+
+def test_a_torchvision_network_with_the_same_keys_is_saved(tmp_path: Path) -> None:
+    theirs = torchvision.models.resnet18(num_classes=2)
+    save_network(tmp_path / "a.safetensors", theirs, row="resnet18_in1k", class_names=["a", "b"])
+    theirs.maxpool = nn.Identity()
+    with pytest.raises(ArgumentError, match=r"Expected maxpool as in resnet18_in1k, MaxPool2d.*, got None"):
+        save_network(tmp_path / "b.safetensors", theirs, row="resnet18_in1k", class_names=["a", "b"])
 
 
 def test_a_file_is_replaced_only_if_that_is_asked_for(pet_model: ResNet, tmp_path: Path) -> None:
@@ -154,7 +229,7 @@ def test_a_network_with_another_kind_of_classifier_is_refused_until_it_has_a_lin
     model = random_network()
     model.fc = classifier  # type: ignore[assignment]
     path = tmp_path / "out.safetensors"
-    with pytest.raises(ArgumentError, match=rf"classifier is a {type(classifier).__name__}.*reset_cl"):
+    with pytest.raises(ArgumentError, match=rf"a classifier of type {type(classifier).__name__}.*reset_cl"):
         save_network(path, model, row="resnet18_cifar10", class_names=list("abc"))
     assert not path.exists()
     model.reset_classifier(3)
@@ -164,5 +239,5 @@ def test_a_network_with_another_kind_of_classifier_is_refused_until_it_has_a_lin
 
 def test_what_is_not_a_network_of_this_package_is_refused(tmp_path: Path) -> None:
     model = nn.Sequential(random_network())
-    with pytest.raises(ArgumentError, match=r"got a Sequential.*save the network that this one was made from"):
-        save_network(tmp_path / "out.safetensors", model, row="resnet18_cifar10", class_names=["a"])  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match=r"is a Linear, got Sequential.*save model.state_dict\(\)"):
+        save_network(tmp_path / "out.safetensors", model, row="resnet18_cifar10", class_names=["a"])
