@@ -149,8 +149,8 @@ def optimize_for_inference(
         model: A network of this zoo, or a module that contains one, on the device where it will run.
         dtype: ``torch.bfloat16`` or ``torch.float16`` where the device multiplies them (`supported_dtypes`); ``None``
             means ``torch.float32``. `fast_dtype` chooses. ``torch.int8``, on x86 CPUs, is faster still: maps and
-            weights of all convolutions are rounded to 8-bit integers. Measured: ResNet-18 keeps its 90.17% on the
-            10,000 images of cifar10-jpeg (90.19%).
+            weights of all convolutions are rounded to 8-bit integers. Measured on 9,977 test images of CIFAR-10:
+            ResNet-18 has 94.77% right, and 94.74% in float32.
         calibration: Required for ``torch.int8`` and for nothing else: a hundred or more normalised images
             (N, C, H, W) like those to classify, from which the range of each map is taken.
         compile: Use ``torch.compile``, which takes up to minutes, here and again for each new batch size.
