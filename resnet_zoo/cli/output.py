@@ -216,6 +216,9 @@ def echo_reports(reports: Sequence[Report]) -> None:
                 click.echo(f"FAILED {report.name} {check.name}: {shown(sentence, LONGEST_SENTENCE)}")
     reasons = {check.detail for report in reports for check in report.checks if check.status == "not checked"}
     if len(reports) == 1:
+        for check in reports[0].checks:
+            if check.name in ("top1", "top5") and check.status == "passed":
+                click.echo(f"{check.name}: {shown(check.detail, LONGEST_SENTENCE)}")
         for reason in sorted(reasons):
             click.echo(f"Not checked: {shown(reason, LONGEST_SENTENCE)}", err=True)
     elif reasons:
