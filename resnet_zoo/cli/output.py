@@ -214,15 +214,19 @@ def echo_reports(reports: Sequence[Report]) -> None:
             if check.status == "failed":
                 sentence = "; ".join(filter(None, (check.numbers, check.detail)))
                 click.echo(f"FAILED {report.name} {check.name}: {shown(sentence, LONGEST_SENTENCE)}")
-    reasons = {check.detail for report in reports for check in report.checks if check.status == "not checked"}
     if len(reports) == 1:
-        for check in reports[0].checks:
-            if check.name in ("top1", "top5") and check.status == "passed":
-                click.echo(f"{check.name}: {shown(check.detail, LONGEST_SENTENCE)}")
-        for reason in sorted(reasons):
-            click.echo(f"Not checked: {shown(reason, LONGEST_SENTENCE)}", err=True)
-    elif reasons:
+        _echo_details(reports[0])
+    elif statuses["not checked"]:
         click.echo("Not checked: `resnet-zoo verify NAME` says why for a row; --format json for all.", err=True)
+
+
+def _echo_details(report: Report) -> None:
+    """Write what the accuracies were measured on, and why checks were not made."""
+    for check in report.checks:
+        if check.name in ("top1", "top5") and check.status == "passed":
+            click.echo(f"{check.name}: {shown(check.detail, LONGEST_SENTENCE)}")
+    for reason in sorted({check.detail for check in report.checks if check.status == "not checked"}):
+        click.echo(f"Not checked: {shown(reason, LONGEST_SENTENCE)}", err=True)
 
 
 def _numbers(check: Check, others: Sequence[Check] = (), *, short: bool) -> str:

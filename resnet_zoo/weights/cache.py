@@ -78,9 +78,12 @@ def object_path(sha256: str) -> Path:
 
 
 def part_path(key: str, name: str) -> Path:
-    """Return where the transfer of a file is collected under its own name, its folder made."""
+    """Return where the transfer of a file is collected under its own name, its folder made and links taken away."""
     folder = cache_path() / "partial" / key
     with _naming_the_way_out():
+        for place in (folder, folder / name):
+            if place.is_symlink():  # what was written there would go where somebody else wants it
+                place.unlink()
         folder.mkdir(parents=True, exist_ok=True)
     return folder / name
 

@@ -103,7 +103,7 @@ def _joined(base: str, name: str) -> str:
     """Put a file's name behind a URL, or behind a folder (a relative one stands beside the manifest)."""
     if "://" in base:
         return f"{base.rstrip('/')}/{name}"
-    return str(manifest_path().parent / expanded(base) / name)
+    return str(manifest_path().parent / base / name)
 
 
 def shipped_weights(entry: Entry, tag: str) -> LocalWeights | None:

@@ -33,7 +33,7 @@ from resnet_zoo.weights.cache_contents import list_cache, prune, weight_facts
 from resnet_zoo.weights.convert import convert_checkpoint
 from resnet_zoo.weights.download import obtain_weights
 from resnet_zoo.weights.loading import open_weights
-from resnet_zoo.weights.places import LocalWeights, cached_weights, shipped_weights
+from resnet_zoo.weights.places import LocalWeights, cached_weights, shipped_weights, sources_of
 from resnet_zoo.weights.provenance import chain_of
 from tests import fault_server
 from tests.conftest import slow
@@ -689,6 +689,21 @@ def test_a_flipped_bit_is_always_found(
         flip(aside, bit)
         aside.rename(local.path)
     assert open_weights(get_entry(NAME), TAG).checkpoint.sha256 == sha256(converted)
+
+
+@pytest.mark.parametrize("link", ["the file", "its folder"])
+def test_a_link_among_the_transfers_is_not_written_through(
+    link: str, origin: str, own_cache: Path, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    for source in sources_of(get_entry(NAME).weight_set(TAG)):
+        (outside / source.name).write_bytes(b"not a transfer")
+        place = own_cache / "partial" / source.key / (source.name if link == "the file" else "")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(outside / source.name if link == "the file" else outside)
+    assert_equal(create_model(NAME, pretrained=True), state_dict())
+    assert {path.read_bytes() for path in outside.iterdir()} == {b"not a transfer"}
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="Linux tells how much memory is in use")
