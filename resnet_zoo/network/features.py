@@ -112,6 +112,7 @@ class FeatureExtractor(Trunk):
 
         Raises:
             ArgumentError: The images have another shape or type than the network takes.
+            UnknownLayerError: A block that is wanted was taken out since.
         """
         x = self.forward_stem(images)
         maps = {"stem.relu": x} if "stem.relu" in self.layers else {}
@@ -128,6 +129,9 @@ class FeatureExtractor(Trunk):
                 x = torch.flatten(x, 1)
             if layer in self.layers:
                 maps[layer] = x
+        for layer in self.layers:
+            if layer not in maps:
+                raise UnknownLayerError(layer, tuple(maps))
         return {layer: maps[layer] for layer in self.layers}
 
     @property

@@ -655,3 +655,12 @@ def test_the_backbone_shown_is_the_one_tested() -> None:
     text = " ".join((features.__doc__ or "").split())
     assert "FeaturePyramidNetwork(list(body.channels.values()), 256, LastLevelP6P7(256, 256))" in text
     assert "backbone = nn.Sequential(body, fpn) backbone.out_channels = 256" in text
+
+
+def test_a_wanted_block_that_was_taken_out_is_named() -> None:
+    body = create_feature_extractor("resnet18_cifar10", layers=("stage3.0", "stage3.1")).eval()
+    images = torch.zeros(1, 3, 32, 32)
+    assert set(body(images)) == {"stage3.0", "stage3.1"}
+    del body.get_submodule("layer3")[1]  # type: ignore[operator]
+    with pytest.raises(UnknownLayerError, match=r"'stage3\.1'.*stage3\.0"):
+        body(images)
