@@ -21,6 +21,7 @@ def _entry_point(name: str, entry: _Entry) -> _Any:
         num_classes: "int | None" = None,
         in_channels: int = 3,
         output_stride: "int | None" = None,
+        drop_rate: float = 0.0,
         device: _Any = None,
     ) -> _Any:
         return _create_model(
@@ -30,6 +31,7 @@ def _entry_point(name: str, entry: _Entry) -> _Any:
             num_classes=num_classes,
             in_channels=in_channels,
             output_stride=output_stride,
+            drop_rate=drop_rate,
             device=device,
         )
 
@@ -44,9 +46,10 @@ def _entry_point(name: str, entry: _Entry) -> _Any:
     Args:
         pretrained: Load the row's default weights; raises if they are unavailable.
         weights: A tag ({", ".join(entry.weights)}), or the path of a .safetensors or .pth file.
-        num_classes: Another number of classes than {entry.num_classes}: a freshly initialised classifier.
+        num_classes: Another number of classes than {entry.num_classes}: a freshly initialised classifier; 0: none.
         in_channels: Another number of image channels: the first convolution is adapted.
         output_stride: How many times smaller than the image the last maps are, 8 or 16 for dense prediction.
+        drop_rate: Probability with which values before the classifier are dropped in training.
         device: Where the network ends up.
 
     Returns:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, NoReturn
 
 import torch
+from torch import nn
 
 from resnet_zoo.base.devices import resolve_device
 from resnet_zoo.base.progress import download_bar
+from resnet_zoo.base.shown import suggestion
 from resnet_zoo.catalog.classes import class_names as names_of_classes
 from resnet_zoo.catalog.manifest import get_entry, use_manifest
 from resnet_zoo.catalog.names import kind_of
@@ -35,8 +39,10 @@ def create_model(
     num_classes: int | None = None,
     in_channels: int = 3,
     output_stride: int | None = None,
+    drop_rate: float = 0.0,
     device: torch.device | str | None = None,
     manifest: str | os.PathLike[str] | None = None,
+    **others: NoReturn,
 ) -> ResNet:
     """Create a network by name, with fresh or pretrained values.
 
@@ -48,19 +54,24 @@ def create_model(
             and keep their own numbers of classes and channels unless others are given; ``in_channels=3`` keeps them
             too.
         pretrained: Load the row's default weights. Without ``weights`` and ``pretrained`` the values are fresh.
-        weights: A tag of the row (``openmmlab``), or the path of a .safetensors or .pth file.
+        weights: A tag of the row (``openmmlab``), or the path of a .safetensors or .pth file; ``DEFAULT`` means the
+            row's default weights.
         weights_key: The key under which that file has its weights, such as ``state_dict_ema``, as in `load_checkpoint`.
         num_classes: Another number of classes: the classifier is freshly initialised, every other tensor kept. A
-            file whose classifier already has that many classes is loaded whole.
+            file whose classifier already has that many classes is loaded whole. 0: no classifier; the network returns
+            pooled vectors.
         in_channels: Another number of image channels: the first convolution is adapted (see `adapt_input`). A file
             whose first convolution already has that many channels is loaded whole.
         output_stride: How many times smaller than the image the last stage's maps are, where that is to be 16 or 8
             instead of 32, for segmentation (see `ResNet.set_output_stride`).
+        drop_rate: Probability with which each value of the pooled vectors is dropped in training. No file keeps it.
         device: Where to put the network: a torch device, or ``auto`` (CUDA, MPS, then CPU).
         manifest: The manifest file of a private zoo; ``None`` means the one in use (``RESNET_ZOO_MANIFEST``).
+        others: None are taken; for those of timm and torchvision, the error names the equivalent here.
 
     Returns:
-        A network that maps normalised float32 images (N, C, H, W) to logits (N, K).
+        A network that maps normalised float32 images (N, C, H, W) to logits (N, K). Its ``entry`` is the row, with its
+        own classes and preprocessing.
 
     Raises:
         UnknownModelError: No row has this name.
@@ -70,22 +81,29 @@ def create_model(
         WeightsMismatchError: The file is for another network; the error lists the keys and the rows it fits.
         IntegrityError, UnsafeCheckpointError, CheckpointError: As `load_checkpoint`.
         ManifestError: The manifest cannot be read, or breaks a rule.
-        ArgumentError: ``num_classes`` or ``in_channels`` is not positive, the network cannot have ``output_stride``,
-            ``weights`` were given for a repository or file, the file has no weights under ``weights_key``, or the
-            device is not available.
+        ArgumentError: ``num_classes`` is negative, ``in_channels`` is not positive, ``drop_rate`` is not from 0 to
+            below 1, the network cannot have ``output_stride``, ``weights`` were given for a repository or file, the
+            file has no weights under ``weights_key``, or the device is not available.
+        TypeError: There is no such argument.
 
     Example:
         >>> model = resnet_zoo.create_model("resnet18_cifar10", pretrained=True).eval()
         >>> model(torch.zeros(1, 3, 32, 32)).shape
         torch.Size([1, 10])
     """
+    _refuse_others("create_model", create_model, others)
     target = None if device is None else resolve_device(device)
-    for argument, value in (("num_classes", num_classes), ("in_channels", in_channels)):
-        if value is not None and value < 1:
-            raise ArgumentError(f"Expected a positive {argument}, got {value}.")
+    if num_classes is not None and num_classes < 0:
+        raise ArgumentError(f"Expected a num_classes of 0 or more, got {num_classes}.")
+    if in_channels < 1:
+        raise ArgumentError(f"Expected a positive in_channels, got {in_channels}.")
+    if not 0 <= drop_rate < 1:
+        raise ArgumentError(f"Expected a drop_rate of 0 to below 1, got {drop_rate}.")
     with use_manifest(manifest):
         if kind_of(name) == "row" and weights is None and not pretrained and weights_key is None:
-            model = build(get_entry(str(name)), num_classes=num_classes, in_channels=in_channels)
+            entry = get_entry(str(name))
+            entry = used_with(entry, entry.default_weights)
+            model = build(entry, num_classes=num_classes, in_channels=in_channels)
         else:
             network = open_network(name, weights=weights, weights_key=weights_key)
             channels = None if in_channels == 3 else in_channels
@@ -94,6 +112,8 @@ def create_model(
             model = network.load(num_classes=num_classes, in_channels=channels)
     if output_stride is not None:
         model.set_output_stride(output_stride)
+    if drop_rate:
+        model.drop = nn.Dropout(drop_rate)
     return model if target is None else model.to(target)
 
 
@@ -107,6 +127,7 @@ def create_feature_extractor(
     output_stride: int | None = None,
     device: torch.device | str | None = None,
     manifest: str | os.PathLike[str] | None = None,
+    **others: NoReturn,
 ) -> FeatureExtractor:
     """Create the part of a network that computes some layers, by name.
 
@@ -122,6 +143,7 @@ def create_feature_extractor(
         output_stride: As in `create_model`; ``reductions`` say what it makes of each layer.
         device: Where to put it: a torch device, or ``auto`` (CUDA, MPS, then CPU).
         manifest: The manifest file of a private zoo, as in `create_model`.
+        others: As in `create_model`.
 
     Returns:
         A module that maps normalised float32 images (N, C, H, W) to a dict of maps (N, C', H', W') by layer.
@@ -129,6 +151,7 @@ def create_feature_extractor(
     Raises:
         UnknownLayerError: The network has no layer of that name.
         ArgumentError: ``layers`` is empty, names a layer twice, or is not a sequence of names; or as `create_model`.
+        TypeError: There is no such argument.
         ZooError: Everything else that `create_model` raises.
 
     Example:
@@ -136,6 +159,7 @@ def create_feature_extractor(
         >>> {layer: tuple(maps.shape) for layer, maps in body(torch.zeros(1, 3, 32, 32)).items()}
         {'stage2': (1, 128, 16, 16), 'stage4': (1, 512, 4, 4)}
     """
+    _refuse_others("create_feature_extractor", create_feature_extractor, others)
     with use_manifest(manifest):
         if kind_of(name) == "row":  # before anything is fetched
             check_layers(layers, architecture_of(get_entry(str(name))).depths)
@@ -148,6 +172,41 @@ def create_feature_extractor(
             device=device,
         )
     return FeatureExtractor(model, layers=layers)
+
+
+_ELSEWHERE = {
+    "in_chans": "Here it is in_channels.",
+    "checkpoint_path": "Here it is weights=PATH.",
+    "features_only": "create_feature_extractor(name, layers=('stage2', 'stage4')) returns feature maps.",
+    "out_indices": "create_feature_extractor(name, layers=(…)) names the maps: timm's 0 to 4 are "
+    "stem.relu and stage1 to stage4.",
+    "global_pool": "model.forward_features(images) are the maps without pooling; for their maxima, set "
+    "model.avgpool = torch.nn.AdaptiveMaxPool2d(1).",
+    "replace_stride_with_dilation": "Here it is output_stride=16 or 8.",
+    "pretrained_cfg": "Here it is weights=PATH; open_network(name).transform prepares the images.",
+    "cache_dir": "Weights are kept in $RESNET_ZOO_HOME.",
+    "progress": "A bar of the download is drawn on terminals only; leave it out.",
+    "zero_init_residual": "Fresh networks always begin so; leave it out.",
+    "drop_path_rate": "The rows' networks have no stochastic depth; drop_rate drops values before the classifier.",
+    "norm_layer": "The rows' networks have batch-norm; replace modules of the model.",
+    "act_layer": "The rows' networks have ReLU; replace modules of the model.",
+    "img_size": "The networks take images of any size; leave it out.",
+    "scriptable": "torch.jit.script takes every network; leave it out.",
+    "exportable": "export_model and torch.export take every network; leave it out.",
+}
+"""Arguments of timm and torchvision that are not taken, and what to write instead."""
+
+
+def _refuse_others(title: str, function: Callable[..., Any], others: Mapping[str, object]) -> None:
+    """Refuse arguments that a function does not have, as Python does, and name the way here.
+
+    Raises:
+        TypeError: There is one.
+    """
+    for name in others:
+        known = [*inspect.signature(function).parameters][:-1]
+        hint = f" {_ELSEWHERE[name]}" if name in _ELSEWHERE else suggestion(name, known)
+        raise TypeError(f"{title}() got an unexpected keyword argument {name!r}.{hint}")
 
 
 @dataclass(frozen=True)
@@ -255,7 +314,7 @@ def open_network(
 
 
 def _of_row(entry: Entry, weights: str | os.PathLike[str] | None, weights_key: str | None, size: int | None) -> Network:
-    chosen = entry.default_weights if weights is None else weights
+    chosen = entry.chosen(weights)
     entry = used_with(entry, chosen, size=size)
 
     def obtain() -> LoadedWeights:

@@ -116,6 +116,30 @@ def test_logits_equal_those_of_timm(name: str) -> None:
     assert largest_difference(entry, ours, theirs) == 0.0
 
 
+@pytest.mark.parametrize("name", ["resnet18", "resnetv1d50"])
+def test_networks_without_a_classifier_and_with_dropout_are_those_of_timm(name: str) -> None:
+    timm = pytest.importorskip("timm")
+    entry = get_entry(name)
+    theirs = timm.create_model("resnet18" if name == "resnet18" else "resnet50d", num_classes=0, drop_rate=0.4)
+    ours = create_model(name, num_classes=0, drop_rate=0.4)
+    theirs.load_state_dict(randomise(ours).state_dict(), strict=True)
+    assert largest_difference(entry, ours.eval(), theirs.eval()) == 0.0
+    assert (ours.num_features, ours.num_classes) == (theirs.num_features, theirs.num_classes)
+    assert type(ours.get_classifier()) is type(theirs.get_classifier()) is nn.Identity
+    for model in (ours, theirs):
+        model.reset_classifier(5)
+    theirs.load_state_dict(ours.state_dict(), strict=True)
+    images, outputs = next(iter(inputs(entry))), []
+    for model in (ours.train(), theirs.train()):
+        torch.manual_seed(3)
+        outputs.append((model(images), model.forward_head(model.forward_features(images), pre_logits=True)))
+    assert all(torch.equal(*pair) for pair in zip(*outputs, strict=True))
+    for model in (ours, theirs):
+        model.reset_classifier(0)
+    assert largest_difference(entry, ours.eval(), theirs.eval()) == 0.0
+    assert ours.num_classes == theirs.num_classes == 0
+
+
 def test_the_comparison_sees_another_batch_norm_epsilon() -> None:
     entry = get_entry("resnetv1d50")
     ours, theirs = our_model(entry), timm_model(entry).eval()

@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from resnet_zoo import count_flops, create_transform, embed, optimize_for_inference, predict
+from resnet_zoo import count_flops, create_transform, embed, evaluate, optimize_for_inference, predict, save_network
 from resnet_zoo.base.devices import resolve_device
+from resnet_zoo.catalog.architectures import ARCHITECTURES
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.records import Entry
 from resnet_zoo.errors import (
@@ -25,9 +26,10 @@ from resnet_zoo.errors import (
     WeightsUnavailableError,
 )
 from resnet_zoo.network.building import build, build_on_meta
+from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.weights.checkpoint import load_checkpoint
 from resnet_zoo.weights.loading import adapt_input
-from resnet_zoo.zoo import create_model
+from resnet_zoo.zoo import create_feature_extractor, create_model
 from tests.conftest import ENTRIES, NAMES, randomise
 
 NAME = "resnet18_cifar10"
@@ -92,11 +94,86 @@ def test_a_fresh_network_takes_other_classes_and_channels(num_classes: int, in_c
     assert tuple(model(image(in_channels)).shape) == (2, num_classes)
 
 
-@pytest.mark.parametrize("argument", ["num_classes", "in_channels"])
-@pytest.mark.parametrize("value", [0, -1])
-def test_a_number_that_is_not_positive_is_refused(argument: str, value: int) -> None:
-    with pytest.raises(ArgumentError, match=f"positive {argument}, got {value}"):
+@pytest.mark.parametrize(
+    ("argument", "value", "message"),
+    [
+        ("num_classes", -1, "num_classes of 0 or more, got -1"),
+        ("in_channels", 0, "positive in_channels, got 0"),
+        ("in_channels", -1, "positive in_channels, got -1"),
+        ("drop_rate", 1.0, "drop_rate of 0 to below 1, got 1.0"),
+        ("drop_rate", -0.1, "drop_rate of 0 to below 1, got -0.1"),
+        ("drop_rate", float("nan"), "drop_rate of 0 to below 1, got nan"),
+    ],
+)
+def test_a_number_out_of_range_is_refused(argument: str, value: float, message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
         create_model(NAME, **{argument: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"in_chans": 1}, r"create_model\(\) got an unexpected keyword argument 'in_chans'. Here it is in_channels"),
+        ({"features_only": True}, "create_feature_extractor"),
+        ({"global_pool": ""}, "forward_features"),
+        ({"num_clases": 3}, "Did you mean num_classes"),
+        ({"frobnicate": 1}, "'frobnicate'.$"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_an_argument_of_elsewhere_is_refused_with_the_way_here(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        create_model(NAME, **arguments)
+
+
+def test_an_extractor_names_the_layers_for_timms_indices() -> None:
+    with pytest.raises(TypeError, match=r"layers=.*stem\.relu and stage1"):
+        create_feature_extractor(NAME, out_indices=(2, 4))  # type: ignore[arg-type]
+
+
+def test_a_drop_rate_is_a_dropout_before_the_classifier_and_none_is_nothing() -> None:
+    assert isinstance(create_model(NAME, drop_rate=0.3).drop, nn.Dropout)
+    plain = create_model(NAME)
+    assert plain.drop is None
+    assert not any(isinstance(module, nn.Dropout) for module in plain.modules())
+
+
+# --- entries -------------------------------------------------------------------------------------------------------
+
+
+def test_a_network_knows_its_row_and_its_own_classes(pth: Path) -> None:
+    for model in (create_model(NAME, num_classes=3), create_model(NAME, weights=pth, num_classes=3)):
+        assert model.entry is not None
+        assert (model.entry.name, model.entry.num_classes) == (NAME, 3)
+        model.reset_classifier(5)
+        assert model.entry.num_classes == model.num_classes == 5
+    assert create_model(NAME, in_channels=1).entry.input_size == (1, 32, 32)  # type: ignore[union-attr]
+    assert ResNet(ARCHITECTURES["resnet18"]).entry is None
+
+
+def test_a_transform_is_made_for_a_network(pet_file: Path, pth: Path) -> None:
+    ours, named = create_transform(create_model(NAME, weights=pth)), create_transform(NAME)
+    assert repr(ours) == repr(named)
+    body = create_feature_extractor(pet_file)
+    fast = optimize_for_inference(create_model(pet_file))
+    assert repr(create_transform(body)) == repr(create_transform(fast)) == repr(named)
+    tagged = create_model("resnet50", weights=None)
+    assert repr(create_transform(tagged)) == repr(create_transform("resnet50"))
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "message"),
+    [
+        (lambda: ResNet(ARCHITECTURES["resnet18"]), {}, "this ResNet does not know its row. Pass the row's name"),
+        (lambda: create_model(NAME, in_channels=1), {}, "images with 1 channels"),
+        (lambda: create_model(NAME), {"size": 32}, "Leave 32 out"),
+        (lambda: create_model(NAME), {"weights": "retrained"}, "Leave retrained out"),
+    ],
+    ids=["by hand", "grey", "size", "weights"],
+)
+def test_a_network_without_a_transform_is_refused(model: Any, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        create_transform(model(), **arguments)
 
 
 # --- weights -------------------------------------------------------------------------------------------------------
@@ -130,6 +207,12 @@ def test_pretrained_are_the_rows_default_weights() -> None:
     default = get_entry(NAME).default_weights
     ours, theirs = (create_model(NAME, **how).state_dict() for how in ({"pretrained": True}, {"weights": default}))
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+@pytest.mark.parametrize("word", ["DEFAULT", "default", "Default"])
+def test_torchvisions_word_means_the_rows_default_weights(word: str) -> None:
+    assert torch.equal(create_model(NAME, weights=word).fc.weight, create_model(NAME, pretrained=True).fc.weight)
+    assert repr(create_transform("resnet50", weights=word)) == repr(create_transform("resnet50"))
 
 
 def test_an_unknown_tag_is_an_error_with_the_known_ones() -> None:
@@ -238,6 +321,37 @@ def test_a_file_whose_head_has_that_many_classes_is_loaded_whole(state: dict[str
     assert_holds(create_model(NAME, weights=tmp_path / "tuned.pth", num_classes=3), tuned)
     with pytest.raises(WeightsMismatchError, match="num_classes"):
         create_model(NAME, weights=tmp_path / "tuned.pth")
+
+
+def test_without_a_classifier_every_other_tensor_is_kept(state: dict[str, Tensor], pth: Path, tmp_path: Path) -> None:
+    body = {key: tensor for key, tensor in state.items() if key not in HEAD}
+    torch.save(body, tmp_path / "body.pth")
+    torch.save({**body, "fc.weight": torch.randn(3, 512), "fc.bias": torch.randn(3)}, tmp_path / "three.pth")
+    for path in (pth, tmp_path / "body.pth", tmp_path / "three.pth"):
+        assert_holds(create_model(NAME, weights=path, num_classes=0), body)
+    assert create_model(NAME, weights=pth, num_classes=0)(image()).shape == (2, 512)
+    with pytest.raises(WeightsMismatchError, match=r"missing: fc.weight, fc.bias"):
+        create_model(NAME, weights=tmp_path / "body.pth")
+    with pytest.raises(WeightsMismatchError):
+        create_model("resnet34_cifar10", weights=pth, num_classes=0)
+
+
+def test_a_network_without_a_classifier_goes_where_it_can(tmp_path: Path, class_tree: Any) -> None:
+    model = create_model(NAME, num_classes=0)
+    assert optimize_for_inference(model)(image()).shape == (2, 512)
+    with pytest.raises(ArgumentError, match="classifier `fc` is a Linear, got a classifier of type Identity"):
+        save_network(tmp_path / "headless.safetensors", model, row=NAME, class_names=["a"])
+    with pytest.raises(ArgumentError, match="a model of 10 classes; this one gives 512 values per image"):
+        evaluate(NAME, class_tree(["airplane", "bird"]), model=model, partial=True)
+    with pytest.raises(ArgumentError, match="512"):
+        predict(NAME, np.zeros((32, 32, 3), np.uint8), model=model)
+
+
+def test_a_network_that_pools_maxima_is_not_saved(tmp_path: Path) -> None:
+    model = create_model(NAME)
+    model.avgpool = nn.AdaptiveMaxPool2d(1)  # type: ignore[assignment]
+    with pytest.raises(ArgumentError, match="avgpool"):
+        save_network(tmp_path / "maxima.safetensors", model, row=NAME, class_names=list("abcdefghij"))
 
 
 def test_a_file_for_another_row_is_refused_with_a_fresh_head_too(pth: Path) -> None:

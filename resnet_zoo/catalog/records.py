@@ -270,6 +270,12 @@ class Entry:
         except KeyError:
             raise UnknownWeightsError(self.name, tag, self.weights) from None
 
+    def chosen(self, weights: str | os.PathLike[str] | None) -> str | os.PathLike[str]:
+        """Return the weights that are meant: the default tag for ``None`` and for ``DEFAULT``, torchvision's word."""
+        if weights is None or (isinstance(weights, str) and weights.upper() == "DEFAULT"):
+            return self.default_weights
+        return weights
+
 
 @dataclass(frozen=True)
 class Manifest:

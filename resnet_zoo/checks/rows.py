@@ -86,7 +86,7 @@ def verify(
     for entry in entries.values():
         model = build_on_meta(entry)
         checks = check_counts(entry, model)
-        tag = entry.default_weights if weights is None else weights
+        tag = entry.chosen(weights)
         read = functools.partial(open_weights, entry, tag, download=download)
         opened, chain, weights_check = check_weights(entry, model, read, was_asked=weights is not None)
         checks.append(weights_check)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, replace
 
 import click
@@ -104,6 +105,7 @@ def show(name: str, chain: bool, weights: str | None, form: str) -> None:
     the file of --weights, or the row's default.
     """
     entry = get_entry(name)
+    weights = None if weights is None else os.fspath(entry.chosen(weights))
     if weights is not None and not chain:
         if not is_tag(weights):
             raise click.UsageError("A file is shown with --chain; without it, --weights takes a tag of the row.")

@@ -66,7 +66,7 @@ def verify(
     Exit code 1 if a number is wrong, 3 if a number you asked for could not be checked.
     """
     for entry in map(get_entry, names):  # what is misspelt is reported before torch is imported
-        used_with(entry, weights or entry.default_weights, size=size)
+        used_with(entry, entry.chosen(weights or None), size=size)
     options: dict[str, Any] = {"data": data, "device": device, "batch_size": batch_size, "num_workers": num_workers}
     if run is not None:
         others = {
@@ -145,7 +145,7 @@ def evaluate(
     row's default (fetched if needed).
     """
     entry = get_entry(name)
-    used_with(entry, weights or entry.default_weights, size=size)  # reported before the images are looked for
+    used_with(entry, entry.chosen(weights or None), size=size)  # reported before the images are looked for
     from resnet_zoo.inference.evaluation import evaluate as evaluate_row
 
     with progress_bar() as progress:

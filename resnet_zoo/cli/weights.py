@@ -100,9 +100,7 @@ def download(
         raise click.UsageError("--all-sets takes every weight set; leave out --weights.")
     entries = [get_entry(name) for name in (names or list_models(dataset=dataset))]
     wanted = [
-        (entry, chosen)
-        for entry in entries
-        for chosen in (entry.weights if all_sets else [tag or entry.default_weights])
+        (entry, chosen) for entry in entries for chosen in (entry.weights if all_sets else [str(entry.chosen(tag))])
     ]
     from resnet_zoo.weights.loading import open_weights
     from resnet_zoo.weights.provenance import chain_of

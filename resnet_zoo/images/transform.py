@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from resnet_zoo.catalog.manifest import get_entry
-from resnet_zoo.catalog.records import Preprocess, used_with
-from resnet_zoo.errors import DatasetError
+from resnet_zoo.catalog.records import Entry, Preprocess, used_with
+from resnet_zoo.errors import ArgumentError, DatasetError
 from resnet_zoo.images.decode import FileSource, Pixels, decode, title_of
 from resnet_zoo.images.resize import resize_crop_like_cv2, resize_crop_like_pillow
 
@@ -134,12 +134,17 @@ def _as_array(image: Tensor) -> Pixels:
 
 
 def create_transform(
-    name: str, *, weights: str | os.PathLike[str] | None = None, size: int | None = None, any_size: bool = False
+    name: str | nn.Module,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    size: int | None = None,
+    any_size: bool = False,
 ) -> Transform:
     """Return a row's image transform, which turns an image of any kind into a (3, H, W) float32 tensor.
 
     Args:
-        name: A row or alias.
+        name: A row or alias; or a network of `create_model` or `open_network`, whose ``entry`` has the preprocessing of
+            the weights it was created with.
         weights: The weights that the network has. A tag selects the preprocessing of its publisher, a path the row's
             own; ``None`` means the row's default weights.
         size: Height and width in pixels, one that the weight set was tested at; ``None`` means its usual one.
@@ -148,13 +153,35 @@ def create_transform(
     Raises:
         UnknownModelError: No row has this name.
         UnknownWeightsError: ``weights`` is neither a tag of the row nor a path.
-        ArgumentError: The weight set was not tested at this size.
+        ArgumentError: The weight set was not tested at this size; or the network was not created by name, takes images
+            that are not RGB, or comes with ``weights`` or ``size``.
 
     Example:
         >>> transform = resnet_zoo.create_transform("resnet50_in1k")
         >>> transform("photo.jpg").shape
         torch.Size([3, 224, 224])
+        >>> model = resnet_zoo.create_model("resnet18_cifar10", pretrained=True)
+        >>> resnet_zoo.create_transform(model, any_size=True)("photo.jpg").shape
+        torch.Size([3, 32, 32])
     """
-    entry = get_entry(name)
-    entry = used_with(entry, entry.default_weights if weights is None else weights, size=size)
+    if isinstance(name, nn.Module):
+        entry = _entry_of(name, weights, size)
+    else:
+        entry = get_entry(name)
+        entry = used_with(entry, entry.chosen(weights), size=size)
     return Transform(entry.preprocess, entry.input_size, any_size=any_size)
+
+
+def _entry_of(model: nn.Module, weights: object, size: int | None) -> Entry:
+    """Return the entry that a network carries."""
+    entry = getattr(model, "entry", None)
+    if not isinstance(entry, Entry):
+        raise ArgumentError(
+            f"Expected a name, or a network that was created by its name; this {type(model).__name__} does not know "
+            "its row. Pass the row's name."
+        )
+    if weights is not None or size is not None:
+        raise ArgumentError(f"A network has the preprocessing of its own weights. Leave {weights or size} out.")
+    if entry.input_size[0] != 3:
+        raise ArgumentError(f"The network takes images with {entry.input_size[0]} channels; these are RGB, with 3.")
+    return entry

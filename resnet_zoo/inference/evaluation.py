@@ -125,8 +125,8 @@ def evaluate(
             IntegrityError, UnsafeCheckpointError, CheckpointError: As `create_model`.
         DatasetError: The images are missing, incomplete or unreadable.
         NonFiniteOutputError: An output is infinite or NaN, as from damaged weights.
-        ArgumentError: The weights were not tested at ``size``, the precision is unknown or given together with
-            ``fast``, a number is out of range, or the device is not available.
+        ArgumentError: The weights were not tested at ``size``, the model has another number of classes, the precision
+            is unknown or given together with ``fast``, a number is out of range, or the device is not available.
 
     Example:
         >>> result = resnet_zoo.evaluate("resnet18_cifar10", "cifar10/")
@@ -138,12 +138,12 @@ def evaluate(
     entry = get_entry(name)
     device = resolve_device(device)
     _check_arguments(precision, batch_size, num_workers, fast=fast)
-    chosen = weights if weights is not None or model is not None else entry.default_weights
+    chosen = entry.chosen(weights) if weights is not None or model is None else None
     entry = used_with(entry, chosen, size=size)
     images = open_test_set(entry, data, skip_bad=skip_bad, partial=partial, download=download)
     chain = None
     if model is None:
-        opened = open_weights(entry, entry.default_weights if chosen is None else chosen)
+        opened = open_weights(entry, entry.chosen(chosen))
         chain = chain_of(opened)
         model = assign_weights(entry, opened.checkpoint)
     if fast and not isinstance(model, OptimizedModel):
@@ -160,6 +160,7 @@ def evaluate(
         precision=precision,
         progress=(lambda done: progress(done, len(images))) if progress else None,
         finite_only=True,
+        num_classes=entry.num_classes,
     )
     if not count.num_images:
         raise DatasetError(f"{data}: none of the {len(images)} images can be read; first: {count.skipped[0]}")
@@ -202,6 +203,7 @@ def count_correct(
     precision: Precision = "float32",
     progress: Callable[[int], None] | None = None,
     finite_only: bool = False,
+    num_classes: int | None = None,
 ) -> Count:
     """Run the model over batches of pixels, and count the labels among its best classes.
 
@@ -210,6 +212,7 @@ def count_correct(
 
     Raises:
         NonFiniteOutputError: An output is infinite or NaN, and ``finite_only``; otherwise it counts as wrong.
+        ArgumentError: The model does not give a logit for each of ``num_classes``; ``None`` checks nothing.
     """
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
     memory_format = torch.contiguous_format if precision == "float32" else torch.channels_last
@@ -230,6 +233,11 @@ def count_correct(
                 if len(batch.labels):
                     x = normalise(batch.pixels.to(device, non_blocking=True)).to(dtype, memory_format=memory_format)
                     logits = model(x)
+                    if num_classes not in (None, logits.shape[1]):
+                        raise ArgumentError(
+                            f"Expected a model of {num_classes} classes; this one gives {logits.shape[1]} values per "
+                            "image."
+                        )
                     correct += correct_in_top_k(logits, batch.labels.to(device, non_blocking=True))
                     if late_check:
                         late_check.add(logits, x)

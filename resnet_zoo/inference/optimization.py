@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from resnet_zoo.base.devices import cpu_flags, supported_dtypes
+from resnet_zoo.catalog.records import Entry
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.inference import quantization
 from resnet_zoo.inference.finite import check_finite
@@ -75,9 +76,11 @@ class OptimizedModel(nn.Module):
     Attributes:
         network: The folded network, compiled on request.
         report: What was done, and how far the outputs moved.
+        entry: The original's, if it was created by name.
     """
 
     report: InferenceReport
+    entry: Entry | None = None
 
     def __init__(self, network: nn.Module, dtype: torch.dtype, in_channels: int) -> None:
         super().__init__()
@@ -189,6 +192,7 @@ def optimize_for_inference(
         network = quantization.quantize(network, images, full_range=_EXACT_INT8_FLAG in cpu_flags())
         _check_folded(network)
     optimized = OptimizedModel(network, input_dtype, in_channels).eval()
+    optimized.entry = getattr(model, "entry", None)
     if compile:
         optimized.network = _compiled(network, device)
     actual = _run_probe(optimized, probe, compiled=compile)

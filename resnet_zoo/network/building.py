@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -24,17 +25,15 @@ def build_on_meta(entry: Entry, *, num_classes: int | None = None, in_channels: 
 
 
 def build(entry: Entry, *, num_classes: int | None = None, in_channels: int = 3) -> ResNet:
-    """Return the row's network with fresh values.
+    """Return the row's network with fresh values; its ``entry`` is the row with its own classes and channels.
 
     Raises:
         ManifestError: The row names an architecture that `ARCHITECTURES` lacks.
     """
-    return ResNet(
-        architecture_of(entry),
-        stem=entry.stem,
-        num_classes=entry.num_classes if num_classes is None else num_classes,
-        in_channels=in_channels,
-    )
+    num_classes = entry.num_classes if num_classes is None else num_classes
+    model = ResNet(architecture_of(entry), stem=entry.stem, num_classes=num_classes, in_channels=in_channels)
+    model.entry = replace(entry, num_classes=num_classes, input_size=(in_channels, *entry.input_size[1:]))
+    return model
 
 
 def architecture_of(entry: Entry) -> Architecture:

@@ -91,6 +91,9 @@ class FeatureExtractor(Trunk):
         self.layers = tuple(layers)
         blocks = _blocks_of(depths)
         last = max(layers, key=_in_order(blocks).index)
+        if last == "logits" and isinstance(model.fc, nn.Identity):
+            raise ArgumentError("The network has no classifier, and so no logits. Take pool, its vectors.")
+        self.drop = model.drop if last == "logits" else None
         self._after_stem: list[tuple[str, str, bool]] = []
         """Each layer after the stem's first maps, its module, and whether one of its blocks is wanted."""
         for layer, names in LAYERS.items():
@@ -104,7 +107,7 @@ class FeatureExtractor(Trunk):
                 stage = cast("nn.Sequential", model.get_submodule(names[0]))
                 self.add_module(names[0], stage[: 1 + blocks[layer].index(last)])
                 break
-        self.frozen_up_to = model.frozen_up_to
+        self.entry, self.frozen_up_to = model.entry, model.frozen_up_to
         self.training = model.training
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
@@ -124,7 +127,7 @@ class FeatureExtractor(Trunk):
                     if f"{layer}.{index}" in self.layers:
                         maps[f"{layer}.{index}"] = x
             else:
-                x = module(x)
+                x = module(x if layer != "logits" or self.drop is None else self.drop(x))
             if layer == "pool":
                 x = torch.flatten(x, 1)
             if layer in self.layers:

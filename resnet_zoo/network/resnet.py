@@ -12,6 +12,7 @@ Shapes: N batch, C channels, H W height and width, K classes.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -141,9 +142,15 @@ class ResNet(Trunk):
     Args:
         architecture: A value of `ARCHITECTURES`.
         stem: ``imagenet``, ``cifar`` or ``deep``.
-        num_classes: K.
+        num_classes: K; 0 for a network without a classifier, which returns pooled vectors.
         in_channels: Channels of the images.
+
+    Attributes:
+        fc: The classifier; an identity if there is none.
+        drop: What the pooled vectors go through before it, such as a dropout; ``None`` for nothing.
     """
+
+    drop: nn.Module | None
 
     def __init__(
         self, architecture: Architecture, *, stem: str = "imagenet", num_classes: int = 1000, in_channels: int = 3
@@ -155,7 +162,9 @@ class ResNet(Trunk):
         self.maxpool = nn.Identity() if stem == "cifar" else nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
         self.layer1, self.layer2, self.layer3, self.layer4 = build_stages(architecture)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(STAGE_WIDTHS[-1] * BLOCKS[architecture.block].expansion, num_classes)
+        num_features = STAGE_WIDTHS[-1] * BLOCKS[architecture.block].expansion
+        self.drop = None
+        self.fc = nn.Linear(num_features, num_classes) if num_classes else cast("nn.Linear", nn.Identity())
         self.initialise()
 
     def initialise(self) -> None:
@@ -164,14 +173,15 @@ class ResNet(Trunk):
         Convolutions: Kaiming normal, fan-out. Batch-norm: weight 1, bias 0, but weight 0 for the last one of each
         block, which starts as the identity. Classifier: N(0, 0.01), bias 0. (torchvision differs in both last points.)
         """
-        if self.fc.weight.is_meta:
+        if self.bn1.weight.is_meta:
             return
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             elif isinstance(module, (BasicBlock, Bottleneck)):
                 nn.init.zeros_(module.last_bn.weight)
-        initialise_classifier(self.fc)
+        if isinstance(self.fc, nn.Linear):
+            initialise_classifier(self.fc)
 
     def initialise_by_layer(self) -> None:
         """Draw fresh values as each of torch's layers does on its own; no block starts as the identity.
@@ -184,7 +194,10 @@ class ResNet(Trunk):
                 module.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits (N, K) for normalised images (N, C, H, W); raises as `stages`."""
+        """Return logits (N, K) for normalised images (N, C, H, W), or pooled vectors (N, C') without a classifier.
+
+        Raises as `stages`.
+        """
         return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -214,25 +227,48 @@ class ResNet(Trunk):
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Return logits (N, K), or pooled vectors (N, C') before the classifier, for maps of the last stage."""
         x = torch.flatten(self.avgpool(x), 1)
+        x = x if self.drop is None else self.drop(x)
         return x if pre_logits else self.fc(x)
+
+    @property
+    def num_features(self) -> int:
+        """C' of the pooled vectors, which the classifier takes."""
+        old = next((module for module in self.fc.modules() if isinstance(module, nn.Linear)), None)
+        return cast("BasicBlock | Bottleneck", self.layer4[-1]).last_bn.num_features if old is None else old.in_features
+
+    @property
+    def num_classes(self) -> int:
+        """K of the logits; 0 without a classifier."""
+        if isinstance(self.fc, nn.Linear):
+            return self.fc.out_features
+        if isinstance(self.fc, nn.Identity):
+            return 0
+        logits: Tensor = dry_run(self, _PROBE_SIZE)
+        return logits.shape[1]
+
+    def get_classifier(self) -> nn.Module:
+        """Return the classifier, ``fc``; an identity if there is none."""
+        return self.fc
 
     def reset_classifier(self, num_classes: int) -> None:
         """Replace the classifier, whatever ``fc`` is now, by a fresh linear one of the network's device and type.
 
+        Args:
+            num_classes: K; 0 leaves the network without a classifier, and it returns pooled vectors.
+
         Raises:
-            ArgumentError: ``num_classes`` is not positive.
+            ArgumentError: ``num_classes`` is negative.
         """
-        if num_classes < 1:
-            raise ArgumentError(
-                f"Expected a positive num_classes, got {num_classes}. "
-                "Vectors without a classifier come from forward_head(maps, pre_logits=True)."
-            )
-        last = cast("BasicBlock | Bottleneck", self.layer4[-1])
-        old = next((module for module in self.fc.modules() if isinstance(module, nn.Linear)), None)
-        num_features = last.last_bn.num_features if old is None else old.in_features
-        scale = last.last_bn.weight
-        self.fc = nn.Linear(num_features, num_classes, device=scale.device, dtype=scale.dtype)
-        initialise_classifier(self.fc)
+        if num_classes < 0:
+            raise ArgumentError(f"Expected a num_classes of 0 or more, got {num_classes}.")
+        scale = cast("BasicBlock | Bottleneck", self.layer4[-1]).last_bn.weight
+        if num_classes:
+            self.fc = nn.Linear(self.num_features, num_classes, device=scale.device, dtype=scale.dtype)
+            initialise_classifier(self.fc)
+        else:
+            self.fc = cast("nn.Linear", nn.Identity())
+        if self.entry is not None:
+            self.entry = replace(self.entry, num_classes=num_classes)
 
     def set_output_stride(self, output_stride: int) -> None:
         """Let the last stages dilate their convolutions instead of striding, so that their maps stay larger.

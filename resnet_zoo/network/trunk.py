@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from resnet_zoo.catalog.records import Entry
 from resnet_zoo.errors import ArgumentError, UnknownLayerError
 from resnet_zoo.network.counting import first_convolution
 
@@ -59,6 +60,10 @@ class Trunk(nn.Module):
     bn1: nn.BatchNorm2d
     relu: nn.Module
     maxpool: nn.Module
+
+    entry: Entry | None = None
+    """The row whose network it is, with its own classes and channels and the preprocessing of its weights; ``None`` for
+    a network that was not created by name."""
 
     frozen_up_to: str | None = None
     """The last frozen layer (see `freeze`)."""

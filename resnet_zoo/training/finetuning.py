@@ -136,7 +136,7 @@ def _origin(network: Network, weights: str | os.PathLike[str] | None, *, from_sc
         return "fresh values"
     kind = kind_of(network.name)
     if kind == "row":
-        return f"{network.entry.name} {Path(weights).name if weights is not None else network.entry.default_weights}"
+        return f"{network.entry.name} {Path(network.entry.chosen(weights)).name}"
     return network.name if kind == "repository" else Path(network.name).name
 
 

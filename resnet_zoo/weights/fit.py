@@ -121,8 +121,12 @@ def unwrapped(model: nn.Module) -> Any:
 
 def _geometry(model: nn.Module) -> dict[str, str]:
     """Return the kernel, stride, padding and dilation of every convolution and pool, as text."""
-    kinds = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
-    return {name: repr(module) for name, module in model.named_modules() if isinstance(module, kinds)}
+    kinds = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
+    modules = {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
+    return {
+        name: nn.AdaptiveAvgPool2d.__name__ if isinstance(module, nn.AdaptiveAvgPool2d) else repr(module)
+        for name, module in modules.items()
+    }  # an output size of 1 is also written (1, 1)
 
 
 def nearest_row(tensors: Mapping[str, Tensor]) -> str:

@@ -75,8 +75,8 @@ def push_to_hub(
 
     check_repository_name(repository)
     entry = get_entry(name)
-    tag = entry.default_weights if weights is None else weights
-    licence, entry = entry.weight_set(tag).license, used_with(entry, weights)
+    licence = entry.weight_set(str(entry.chosen(weights))).license
+    entry = entry if weights is None else used_with(entry, entry.chosen(weights))
     files = _files_of(model, entry, repository, class_names, licence)
     with hub_errors_as_publish_errors(repository):
         api = HfApi(token=token)

@@ -170,10 +170,13 @@ def assign_weights(
     model = into or build_on_meta(entry, num_classes=num_classes, in_channels=in_channels)
     tensors, shapes = with_counters(checkpoint.tensors), shapes_of(model.state_dict())
     stem = "conv1.weight" if "conv1.weight" in shapes else "conv1.0.weight"
-    adapts_head = model.fc.out_features != entry.num_classes and _size(tensors, "fc.bias", 0) != num_classes
+    classes = model.num_classes
+    adapts_head = classes not in (0, entry.num_classes) and _size(tensors, "fc.bias", 0) != num_classes
+    if not classes:  # whatever classifier the file has is not needed
+        shapes |= {key: tuple(tensors[key].shape) for key in _HEAD if key in tensors}
     adapts_stem = in_channels != 3 and _size(tensors, stem, 1) != in_channels
     if adapts_head:
-        shapes |= {"fc.weight": (entry.num_classes, model.fc.in_features), "fc.bias": (entry.num_classes,)}
+        shapes |= {"fc.weight": (entry.num_classes, model.num_features), "fc.bias": (entry.num_classes,)}
     if adapts_stem:
         shapes[stem] = (shapes[stem][0], 3, *shapes[stem][2:])
     check_fit(entry.name, shapes, checkpoint)
@@ -181,10 +184,12 @@ def assign_weights(
         tensors[stem] = adapt_input(tensors[stem], in_channels)
     if adapts_head:
         features = tensors["fc.weight"].shape[1]  # dtype and device as the other tensors have
-        fresh = torch.nn.Linear(features, model.fc.out_features, dtype=torch.float32, device="cpu")
+        fresh = torch.nn.Linear(features, classes, dtype=torch.float32, device="cpu")
         initialise_classifier(fresh)
         tensors |= dict(zip(_HEAD, (fresh.weight.detach(), fresh.bias.detach()), strict=True))
-    tensors |= {key: _aligned(tensors[key]) for key in _HEAD}
+    if not classes:
+        tensors = {key: tensor for key, tensor in tensors.items() if key not in _HEAD}
+    tensors |= {key: _aligned(tensors[key]) for key in _HEAD if key in tensors}
     model.load_state_dict(tensors, assign=True)
     return model
 

@@ -14,6 +14,7 @@ from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.records import Entry
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.network.building import build, build_on_meta
+from resnet_zoo.network.features import FeatureExtractor
 from resnet_zoo.network.resnet import BLOCKS, BasicBlock, Bottleneck, ResNet, stem_convolutions
 from tests.conftest import ENTRIES, NAMES, randomise
 
@@ -214,12 +215,54 @@ def test_a_reset_classifier_takes_what_the_one_before_took() -> None:
     assert (model.fc.in_features, model.fc.out_features) == (1024, 3)
 
 
-@pytest.mark.parametrize("num_classes", [0, -1])
-def test_a_classifier_without_classes_is_refused(num_classes: int) -> None:
+def test_a_negative_number_of_classes_is_refused() -> None:
     model = build_on_meta(get_entry("resnet18_cifar10"))
-    with pytest.raises(ArgumentError, match=f"positive num_classes, got {num_classes}.*pre_logits=True"):
-        model.reset_classifier(num_classes)
+    with pytest.raises(ArgumentError, match="num_classes of 0 or more, got -1"):
+        model.reset_classifier(-1)
     assert model.fc.out_features == 10
+
+
+@pytest.mark.parametrize("name", ["resnet18_cifar10", "resnet50", "resnetv1d50"])
+def test_a_network_knows_its_numbers_with_and_without_a_classifier(name: str) -> None:
+    model = build_on_meta(get_entry(name), num_classes=7)
+    assert (model.num_classes, model.num_features, model.get_classifier()) == (7, model.fc.in_features, model.fc)
+    model.reset_classifier(0)
+    assert (model.num_classes, model.num_features) == (0, 512 if "18" in name else 2048)
+    assert isinstance(model.get_classifier(), nn.Identity)
+    assert "fc.weight" not in model.state_dict()
+    model.reset_classifier(3)
+    assert (model.num_classes, model.fc.in_features) == (3, model.num_features)
+
+
+def test_the_numbers_of_a_classifier_of_another_kind_are_its_own() -> None:
+    model = build(get_entry("resnet18_cifar10"))
+    model.fc = nn.Sequential(nn.Unflatten(1, (512, 1, 1)), nn.Conv2d(512, 4, 1), nn.Flatten())  # type: ignore[assignment]
+    assert (model.num_classes, model.num_features) == (4, 512)
+
+
+def test_a_network_without_a_classifier_returns_its_vectors() -> None:
+    model = build(get_entry("resnet18_cifar10")).eval()
+    images = torch.randn(2, 3, 32, 32)
+    vectors = model.forward_head(model.forward_features(images), pre_logits=True)
+    model.reset_classifier(0)
+    assert torch.equal(model(images), vectors)
+    with pytest.raises(ArgumentError, match=r"no classifier.*Take pool"):
+        FeatureExtractor(model, layers=("pool", "logits"))
+    (pooled,) = FeatureExtractor(model, layers=("pool",))(images).values()
+    assert torch.equal(pooled, vectors)
+
+
+def test_dropout_falls_in_training_only_and_leaves_no_key() -> None:
+    model, plain = build(get_entry("resnet18_cifar10")), build(get_entry("resnet18_cifar10"))
+    plain.load_state_dict(model.state_dict())
+    model.drop = nn.Dropout(0.5)
+    images = torch.randn(2, 3, 32, 32)
+    assert model.state_dict().keys() == plain.state_dict().keys()
+    assert not torch.equal(model(images), plain(images))
+    assert torch.equal(model.eval()(images), plain.eval()(images))
+    logits = FeatureExtractor(model.train(), layers=("logits",))
+    maps = [logits(images)["logits"] for _ in range(2)]
+    assert not torch.equal(*maps)
 
 
 # --- structure -----------------------------------------------------------------------------------------------------
