@@ -16,6 +16,7 @@ from resnet_zoo.base.devices import resolve_device
 from resnet_zoo.base.progress import download_bar
 from resnet_zoo.base.shown import suggestion
 from resnet_zoo.catalog.classes import class_names as names_of_classes
+from resnet_zoo.catalog.classes import listed
 from resnet_zoo.catalog.manifest import get_entry, use_manifest
 from resnet_zoo.catalog.names import kind_of
 from resnet_zoo.catalog.records import Entry, used_with
@@ -252,6 +253,15 @@ class Network:
         if self.in_channels != 3:
             raise ArgumentError(f"{self.name} takes images with {self.in_channels} channels; these are RGB, with 3.")
         return Transform(self.entry.preprocess, self.entry.input_size, any_size=True)
+
+    @property
+    def notice(self) -> str:
+        """What to tell a person whose images are far larger than the network's inputs."""
+        height, width = self.entry.input_size[1:]
+        return (
+            f"{self.name} only knows {listed(self.class_names)}, and images were shrunk to {width}x{height} pixels. Of "
+            "anything else, a high probability says nothing."
+        )
 
     def load(self, *, num_classes: int | None = None, in_channels: int | None = None) -> ResNet:
         """Return the network with its weights, in training mode as every ``nn.Module`` starts.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,22 @@ def class_folders(classes: str) -> list[str]:
 
 def _class_lines(classes: str) -> list[str]:
     return (_LISTS / f"{classes}.tsv").read_text(encoding="utf-8").splitlines()
+
+
+def listed(names: Sequence[str], longest: int = 10) -> str:
+    """Return names in a line; of more than ``longest`` only the first, and how many more there are."""
+    shortest = [name.partition(",")[0] for name in names]  # ImageNet's have synonyms
+    more = len(names) - longest
+    return ", ".join(shortest) if more <= 0 else f"{', '.join(shortest[:longest])} and {more:,} more"
+
+
+def limits_of(names: Sequence[str], edge: int, *, resizes: bool) -> str:
+    """Return what a network of these classes and inputs of this edge cannot do, in sentences."""
+    shrinks = "" if resizes else f" Larger images are shrunk to {edge}x{edge} pixels, and lose what is small in them."
+    return (
+        f"Every image is taken for one of its {len(names):,} classes; of anything else, a high probability says "
+        f"nothing.{shrinks}"
+    )
 
 
 def check_class_names(names: Any, num_classes: int) -> None:

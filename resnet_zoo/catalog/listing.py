@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from resnet_zoo.catalog.classes import class_names, limits_of, listed
 from resnet_zoo.catalog.datasets import official_accuracy
 from resnet_zoo.catalog.manifest import current_manifest
 from resnet_zoo.catalog.recipes import RECIPES
-from resnet_zoo.catalog.records import Entry, Measured, PageOrigin, Preprocess, RunOrigin, UpstreamOrigin, to_json
+from resnet_zoo.catalog.records import Entry, Measured, PageOrigin, Preprocess, RunOrigin, UpstreamOrigin
 from resnet_zoo.errors import ArgumentError
 
 Facts = dict[str, Any]
@@ -49,7 +50,7 @@ def facts(entry: Entry) -> Facts:
         "dataset": entry.dataset,
         "num_classes": entry.num_classes,
         "input_size": list(entry.input_size),
-        **{key: float(getattr(entry.published, key)) for key in PRINTED},
+        **{key: getattr(entry.published.numbers, key) for key in PRINTED},
         "params": entry.exact.params,
         "flops": entry.exact.flops,
         "macs": entry.exact.macs,
@@ -66,11 +67,14 @@ def describe(entry: Entry, places: Mapping[str, str]) -> dict[str, str]:
         places: Where each of its weight sets is: ``ships``, ``here``, ``no address``, or the host it is fetched from.
     """
     rules, published, exact = entry.preprocess, entry.published, entry.exact
+    names = class_names(entry.classes)
     lines = {
         "name": entry.name,
         "aliases": ", ".join(entry.aliases) or "-",
         "architecture": f"{entry.architecture}, {entry.stem} stem",
         "data set": f"{DATASET_TITLES[entry.dataset]}, {entry.num_classes} classes",
+        "classes": listed(names),
+        "limits": limits_of(names, entry.input_size[-1], resizes=rules.resize_backend is not None),
         "input": "x".join(map(str, entry.input_size)),
         "resize and crop": _resize(rules),
         "mean, std (RGB, 0..255)": f"{list(rules.mean)}, {list(rules.std)}",
@@ -95,7 +99,7 @@ def describe(entry: Entry, places: Mapping[str, str]) -> dict[str, str]:
                 f"top-1 {own.top1}%, top-5 {own.top5}%, {_resize(own.preprocess)}; {own.source}"
             )
         lines[f"{tag}: licence"] = weights.license
-        lines[f"{tag}: measured"] = str(to_json(weights.measured)) if weights.measured else "not checked"
+        lines[f"{tag}: measured"] = _describe_measured(entry, weights.measured)
     return lines
 
 
@@ -113,6 +117,14 @@ def _resize(rules: Preprocess) -> str:
         rules.resize_backend
     ]
     return f"short edge {rules.short_edge} ({name}), centre crop {rules.crop}"
+
+
+def _describe_measured(entry: Entry, measured: Measured | None) -> str:
+    if measured is None:
+        return "not checked"
+    accuracy = f"top-1 {measured.top1:.2f}%, top-5 {measured.top5:.2f}% on {measured_on(entry, measured)}"
+    torch = f", torch {measured.versions['torch']}" if "torch" in measured.versions else ""
+    return f"{accuracy}; {measured.date}, {measured.device}{torch}"
 
 
 def _describe_origin(origin: UpstreamOrigin | PageOrigin | RunOrigin) -> str:

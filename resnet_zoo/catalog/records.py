@@ -45,6 +45,16 @@ class Preprocess:
 
 
 @dataclass(frozen=True)
+class Numbers:
+    """Published numbers to compare and compute with; `Published` has their digits."""
+
+    top1: float
+    top5: float
+    params_m: float
+    flops_g: float
+
+
+@dataclass(frozen=True)
 class Published:
     """What the source printed, as strings exactly as printed, and the links beside them.
 
@@ -67,6 +77,11 @@ class Published:
     source: str
     config_url: str
     log_url: str
+
+    @property
+    def numbers(self) -> Numbers:
+        """The same as numbers: ``published.numbers.top1 > 76``."""
+        return Numbers(*map(float, (self.top1, self.top5, self.params_m, self.flops_g)))
 
 
 @dataclass(frozen=True)

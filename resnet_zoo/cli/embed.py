@@ -16,6 +16,7 @@ from resnet_zoo.cli.shell import (
     examples,
     fast_option,
     format_option,
+    going_on_later,
     size_option,
     weights_option,
     with_options,
@@ -58,7 +59,7 @@ def embed(
     kind_of(name)  # a misspelt name is reported before torch is imported
     from resnet_zoo.inference.embedding_files import embed_files
 
-    with progress_bar() as progress:
+    with going_on_later(), progress_bar() as progress:
         written = embed_files(
             name,
             paths,

@@ -10,7 +10,14 @@ import click
 from resnet_zoo.catalog.names import kind_of
 from resnet_zoo.catalog.recipes import Precision
 from resnet_zoo.cli.output import echo_json, echo_record
-from resnet_zoo.cli.shell import device_option, examples, format_option, weights_option, with_options
+from resnet_zoo.cli.shell import (
+    device_option,
+    examples,
+    format_option,
+    going_on_later,
+    weights_option,
+    with_options,
+)
 from resnet_zoo.training.tuning import FRESH, TUNING
 
 if TYPE_CHECKING:
@@ -93,7 +100,7 @@ def finetune(
     from resnet_zoo.training.display import console
     from resnet_zoo.training.finetuning import finetune as run
 
-    with console(held_out="held out") as screen:
+    with going_on_later(), console(held_out="held out") as screen:
         result = run(
             name,
             data,

@@ -5,16 +5,20 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import itertools
 import json
 import math
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from resnet_zoo.base.files import write_atomically
 from resnet_zoo.base.progress import is_terminal
 from resnet_zoo.base.shown import LONGEST_SENTENCE, printable, shown, shown_address
 from resnet_zoo.catalog.datasets import official_accuracy
@@ -88,15 +92,31 @@ def echo_table(table: Table) -> None:
 
 
 def echo_record(record: Mapping[str, Any]) -> None:
-    """Write one record as a table of two columns."""
-    from rich.text import Text
+    """Write one record as a table of two columns; hashes, addresses and paths stay whole, to be copied."""
+    texts = {
+        shown(key): shown(", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value, LONGEST_SENTENCE)
+        for key, value in record.items()
+    }
+    indent = 2 + max(map(len, texts), default=0)
+    width = shutil.get_terminal_size().columns if is_terminal(sys.stdout) else None
+    for key, text in texts.items():
+        click.echo("\n".join(_folded_record(key, text, indent, width)).rstrip(" "))
 
-    table = new_table("", "")
-    table.show_header = False
-    for key, value in record.items():
-        text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
-        table.add_row(Text(shown(key)), Text(shown(text, LONGEST_SENTENCE)))
-    echo_table(table)
+
+def _folded_record(key: str, text: str, indent: int, width: int | None) -> list[str]:
+    """Return a key and its value in lines of a terminal's width; a word that is longer than that is not broken."""
+    if width is None:
+        return [f"{key:{indent}}{text}"]
+    lines = _fold(text, width - indent)
+    if max(map(len, lines)) <= width - indent:
+        first, *others = lines
+        return [f"{key:{indent}}{first}", *(" " * indent + line for line in others)]
+    return [key, *(f"  {line}" for line in _fold(text, width - 2))]  # what then is too long is the terminal's to wrap
+
+
+def _fold(text: str, width: int) -> list[str]:
+    wrapper = textwrap.TextWrapper(max(1, width), break_long_words=False, break_on_hyphens=False)
+    return wrapper.wrap(text) or [""]
 
 
 def echo_entries(entries: Sequence[Entry], places: Mapping[str, str]) -> None:
@@ -130,6 +150,8 @@ def echo_predictions(predictions: Sequence[Prediction]) -> None:
         for rank, found in enumerate(prediction.classes):
             title = "" if rank else shown(prediction.image, LONGEST_SENTENCE)
             table.add_row(Text(title), f"{found.probability:.4f}", str(found.label), Text(shown(found.name)))
+        if not prediction.classes:
+            table.add_row(Text(shown(prediction.image, LONGEST_SENTENCE)), "-", "-", "none reaches the threshold")
     echo_table(table)
 
 
@@ -145,14 +167,56 @@ def echo_predictions_as_csv(predictions: Iterable[Prediction]) -> None:
     A spreadsheet would compute text that begins like a formula: such a path is written with ``./`` before it, which
     leads to the same file, and such a name of a class with an apostrophe.
     """
-    header = ("image", "rank", "label", "name", "probability")
-    _echo_csv(header)
+    _echo_csv(_CSV_HEADER)
     for prediction in predictions:
-        image = f"./{prediction.image}" if prediction.image.startswith(_FORMULA) else prediction.image
-        for rank, found in enumerate(prediction.classes, start=1):
-            name = f"'{found.name}" if found.name.startswith(_FORMULA) else found.name
-            _echo_csv((image, rank, found.label, name, found.probability))
+        for values in _csv_rows(prediction):
+            _echo_csv(values)
 
+
+def _csv_rows(prediction: Prediction) -> Iterator[tuple[object, ...]]:
+    """Yield a prediction's lines of CSV: one per class, or one with empty fields."""
+    image = f"./{prediction.image}" if prediction.image.startswith(_FORMULA) else prediction.image
+    for rank, found in enumerate(prediction.classes, start=1):
+        name = f"'{found.name}" if found.name.startswith(_FORMULA) else found.name
+        yield image, rank, found.label, name, found.probability
+    if not prediction.classes:
+        yield image, "", "", "", ""
+
+
+def write_predictions(predictions: Iterable[Prediction], target: Path, form: str) -> int:
+    """Write predictions to a file, which is moved into place when it is complete, and return their number.
+
+    Args:
+        predictions: Any number of them; only JSON holds all in memory.
+        target: The file; an existing one is replaced.
+        form: ``csv``, ``jsonl`` or ``json``.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    counted = itertools.count()
+
+    def each() -> Iterator[Prediction]:
+        for prediction in predictions:
+            next(counted)
+            yield prediction
+
+    def write(part: Path) -> None:
+        with part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:  # every byte of a name
+            if form == "csv":
+                writer = csv.writer(file, lineterminator="\n")
+                writer.writerow(_CSV_HEADER)
+                writer.writerows(values for prediction in each() for values in _csv_rows(prediction))
+            elif form == "jsonl":
+                file.writelines(f"{json.dumps(asdict(prediction), allow_nan=False)}\n" for prediction in each())
+            else:
+                file.write(json.dumps([asdict(prediction) for prediction in each()], indent=2, allow_nan=False) + "\n")
+
+    write_atomically(target, write)
+    return next(counted)
+
+
+_CSV_HEADER = ("image", "rank", "label", "name", "probability")
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """How text begins that spreadsheets take for a formula (OWASP, CSV injection)."""
@@ -168,11 +232,21 @@ def _echo_csv(values: Sequence[object]) -> None:
 
 
 def echo_cache(files: Sequence[CachedFile]) -> None:
-    """Write the files of the cache as a table."""
-    table = new_table("Weights", ">Bytes", "Modified", "Checked by", "sha256")
-    for file in files:
-        weights = ", ".join(file.weights) or "(no row)"
-        table.add_row(weights, f"{file.size_bytes}", file.modified, file.pin or "-", file.sha256[:16])
+    """Write the files of the cache as a table; on a terminal that is too narrow for it, as a record each."""
+    headers = ("Weights", "Bytes", "Modified", "Checked by", "sha256")
+    table = new_table(*(f">{header}" if header == "Bytes" else header for header in headers))
+    rows = [
+        (", ".join(file.weights) or "(no row)", f"{file.size_bytes}", file.modified, file.pin or "-", file.sha256)
+        for file in files
+    ]
+    widest = sum(2 + max(map(len, column)) for column in zip(headers, *rows, strict=True))
+    if rows and is_terminal(sys.stdout) and shutil.get_terminal_size().columns < widest:
+        for number, row in enumerate(rows):
+            click.echo("\n" * (number > 0), nl=False)
+            echo_record(dict(zip(headers, row, strict=True)))
+        return
+    for row in rows:
+        table.add_row(*row)
     echo_table(table)
 
 

@@ -7,13 +7,23 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
+from resnet_zoo.base.files import check_target
 from resnet_zoo.base.progress import is_terminal
+from resnet_zoo.base.shown import shown
 from resnet_zoo.catalog.names import kind_of
-from resnet_zoo.cli.output import echo_json, echo_predictions, echo_predictions_as_csv, echo_predictions_as_lines
+from resnet_zoo.cli.output import (
+    echo_json,
+    echo_predictions,
+    echo_predictions_as_csv,
+    echo_predictions_as_lines,
+    write_predictions,
+)
 from resnet_zoo.cli.shell import (
     batch_size_option,
     device_option,
@@ -37,7 +47,7 @@ _STDIN = "-"
     epilog=examples(
         "predict resnet50 cat.jpg dog.png --weights resnet50.safetensors",
         "predict resnet18_cifar10 photo.jpg --weights my.pth --top-k 3 --format json",
-        "predict tuned.safetensors photos/ --skip-bad --format csv",
+        "predict tuned.safetensors photos/ --skip-bad --threshold 0.5 -o photos.csv",
     )
     + "\n  find photos/ -name '*.jpg' | resnet-zoo predict resnet50 --format jsonl"
 )
@@ -45,6 +55,9 @@ _STDIN = "-"
 @click.argument("images", nargs=-1, metavar="[IMAGE|FOLDER|-]...")
 @click.option("--top-k", type=click.IntRange(min=1), help="Classes per image.  [default: 5, or all if fewer]")
 @batch_size_option(16)
+@click.option("--threshold", type=click.FloatRange(0, 1), metavar="P", help="Only classes of at least probability P.")
+@click.option("-o", "--output", type=click.Path(), metavar="FILE", help="Write a .csv, .jsonl or .json file instead.")
+@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @click.option("--skip-bad", is_flag=True, help="Report unreadable images and continue.")
 @with_options(weights_option, size_option, device_option, fast_option, format_option("table", "jsonl", "csv", "json"))
 def predict(
@@ -52,6 +65,9 @@ def predict(
     images: tuple[str, ...],
     top_k: int | None,
     batch_size: int,
+    threshold: float | None,
+    output: str | None,
+    force: bool,
     skip_bad: bool,
     weights: str | None,
     size: int | None,
@@ -63,11 +79,17 @@ def predict(
 
     NAME is a row, hf-hub:owner/name, or the path of a network file. A FOLDER means every image below it. With -, or
     without images, paths are read from standard input, one per line. jsonl and csv output is written as images are
-    done, for any number of them.
+    done, for any number of them. FILE is moved into place when it is complete.
+
+    With --threshold, an image none of whose classes reach it has none: "-" in the table, an empty list or empty fields
+    in FILE and other formats.
     """
     kind_of(name)  # a misspelt name is reported before torch is imported
     if not images and (sys.stdin is None or is_terminal(sys.stdin)):
         raise click.UsageError("Name images or folders, or send their paths to standard input, one per line.")
+    if output is not None:
+        form = _form_of(Path(output), form)
+        check_target(Path(output), overwrite=force)
     from resnet_zoo.images.folders import check_there, find_images
     from resnet_zoo.inference.prediction import stream_predictions
 
@@ -81,12 +103,28 @@ def predict(
         weights=weights,
         size=size,
         top_k=top_k,
+        threshold=threshold or 0.0,
         device=device,
         batch_size=batch_size,
         fast=fast,
         on_bad=echo_skipped if skip_bad else None,
     )
-    _echo(_some(predictions), form)
+    if output is None:
+        _echo(_some(predictions), form)
+        return
+    num_images = write_predictions(_some(predictions), Path(output), form)
+    click.echo(f"Wrote {num_images} {'prediction' if num_images == 1 else 'predictions'} to {output}", err=True)
+
+
+def _form_of(path: Path, form: str) -> str:
+    """Return the format that a file's suffix names, which --format may repeat."""
+    named = path.suffix.lower().removeprefix(".")
+    if named not in ("csv", "jsonl", "json"):
+        raise click.UsageError(f"-o takes a path that ends in .csv, .jsonl or .json, got {shown(path)}.")
+    source = click.get_current_context().get_parameter_source("form")
+    if source is not ParameterSource.DEFAULT and form != named:
+        raise click.UsageError(f"{shown(path)} is a {named} file, and --format says {form}. Leave out --format.")
+    return named
 
 
 def _paths(given: tuple[str, ...]) -> Iterator[str]:

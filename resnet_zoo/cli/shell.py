@@ -8,11 +8,14 @@ import errno
 import io
 import os
 import re
+import signal
 import sys
 import textwrap
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import click
@@ -20,8 +23,8 @@ import click
 from resnet_zoo.base.shown import LONGEST_SENTENCE, shown
 from resnet_zoo.errors import NOT_CHECKED, UNFORESEEN, ZooError
 
-SIGINT_EXIT, SIGPIPE_EXIT = 130, 141
-"""What shells report for a program ended by Ctrl-C and by a closed pipe (128 + signal number)."""
+SIGINT_EXIT, SIGPIPE_EXIT, SIGTERM_EXIT = 130, 141, 143
+"""What shells report for a program ended by Ctrl-C, a closed pipe and SIGTERM (128 + signal number)."""
 
 
 _LONGEST_REASON = 300
@@ -180,6 +183,36 @@ size_option = click.option(
 device_option = click.option(
     "--device", metavar="DEVICE", default="auto", show_default=True, help="Device: auto, cpu, cuda, cuda:1, mps."
 )
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which then ends a command as Ctrl-C does."""
+
+
+@contextlib.contextmanager
+def going_on_later() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end a command with the sentence that the same command goes on.
+
+    Under torchrun SIGTERM is left as it is: a process that waits for others would hear of it late. Processes that were
+    forked from this one end at once.
+    """
+    process = os.getpid()
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        if os.getpid() != process:
+            os._exit(128 + number)
+        raise _Terminated
+
+    handles = threading.current_thread() is threading.main_thread() and "WORLD_SIZE" not in os.environ
+    before = signal.signal(signal.SIGTERM, end) if handles else None
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        code = SIGTERM_EXIT if isinstance(error, _Terminated) else SIGINT_EXIT
+        raise Failure("Interrupted. Run the same command again: it goes on where this one stopped.", code) from error
+    finally:
+        if handles:
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ Shapes: decoded images are (H, W, 3) uint8 RGB arrays, network inputs (3, H, W) 
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -24,6 +25,8 @@ from resnet_zoo.catalog.records import Entry, Preprocess, used_with
 from resnet_zoo.errors import ArgumentError, DatasetError
 from resnet_zoo.images.decode import FileSource, Pixels, decode, title_of
 from resnet_zoo.images.resize import resize_crop_like_cv2, resize_crop_like_pillow
+
+_LOG = logging.getLogger("resnet_zoo")
 
 ImageSource = FileSource | Image.Image | npt.NDArray[Any] | Tensor
 
@@ -53,6 +56,8 @@ class Transform:
         self.preprocess = preprocess
         self.height, self.width = input_size[1:]
         self.any_size = any_size
+        self.notice: str | None = None
+        """A warning for the log when, for the first time, ``any_size`` shrinks an image to less than half."""
         # Whatever the caller's default type and device are.
         self.mean = torch.tensor(preprocess.mean, dtype=torch.float32, device="cpu").view(3, 1, 1)
         self.std = torch.tensor(preprocess.std, dtype=torch.float32, device="cpu").view(3, 1, 1)
@@ -99,6 +104,9 @@ class Transform:
         if decoded.shape[:2] == (self.height, self.width):
             return np.require(decoded, requirements=["C", "W"])  # torch requires both
         if self.any_size:
+            if max(decoded.shape[:2]) > 2 * self.height and self.notice:
+                notice, self.notice = self.notice, None
+                _LOG.warning(notice)
             return resize_crop_like_pillow(decoded, self.height, self.height)
         height, width = decoded.shape[:2]
         raise DatasetError(

@@ -67,6 +67,7 @@ class Embedder:
     def of(cls, network: Network, device: torch.device, *, fast: bool, num_threads: int) -> Embedder:
         """Load a network's weights and make it ready."""
         transform, model = network.transform, network.load()
+        transform.notice = network.notice
         channels = model.num_features
         pooled: nn.Module = Pooled(model).to(device).eval()
         precision = "float32"

@@ -130,6 +130,8 @@ def embed_files(
         network = open_network(name, weights=weights, size=size)
         threads = num_threads or max(1, num_cores() // processes.local_size)
         embedder = Embedder.of(network, target, fast=fast, num_threads=threads)
+        if not processes.is_first:
+            embedder.transform.notice = None
         mine = _facts_of(network, embedder, batch_size, processes)
         processes.first(lambda: run.begin(mine, find_images(given), restart=overwrite))
         facts = run.join(mine)

@@ -30,7 +30,7 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The best classes of one image, best first."""
+    """The best classes of one image, best first; none, if all are below the threshold."""
 
     image: str
     classes: tuple[ClassScore, ...]
@@ -44,6 +44,7 @@ def predict(
     size: int | None = None,
     model: nn.Module | None = None,
     top_k: int | None = None,
+    threshold: float = 0.0,
     device: torch.device | str = "auto",
     batch_size: int = 16,
     fast: bool = False,
@@ -61,7 +62,8 @@ def predict(
         size: Height and width of the inputs, one that the weight set was tested at; ``None`` means its usual one.
         model: A network to use instead of loading ``weights``, in eval mode and on the device; it is left as it was,
             and moved for every batch if it was elsewhere.
-        top_k: Classes per image; ``None`` means five, or all if there are fewer.
+        top_k: Classes per image; ``None`` means five, or all if there are fewer or a threshold is given.
+        threshold: Leave out classes with a lower probability, and so all of them for some images.
         device: ``auto`` (CUDA, MPS, then CPU) or a torch device.
         batch_size: Images per forward pass.
         fast: Use `optimize_for_inference`, with bfloat16 where the device multiplies it.
@@ -76,8 +78,8 @@ def predict(
         DatasetError: An image is missing or unreadable.
         NonFiniteOutputError: An output is infinite or NaN, as from damaged weights.
         ArgumentError: The weights were not tested at ``size``, ``top_k`` is not between 1 and the number of classes,
-            the batch size is not positive, the network does not take RGB images, ``model`` has another number of
-            classes, or the device is not available.
+            ``threshold`` is not from 0 to 1, the batch size is not positive, the network does not take RGB images,
+            ``model`` has another number of classes, or the device is not available.
 
     Example:
         >>> (prediction,) = resnet_zoo.predict("resnet18_cifar10", "photo.jpg", top_k=1)
@@ -92,6 +94,7 @@ def predict(
             size=size,
             model=model,
             top_k=top_k,
+            threshold=threshold,
             device=device,
             batch_size=batch_size,
             fast=fast,
@@ -108,6 +111,7 @@ def stream_predictions(
     size: int | None = None,
     model: nn.Module | None = None,
     top_k: int | None = None,
+    threshold: float = 0.0,
     device: torch.device | str = "auto",
     batch_size: int = 16,
     fast: bool = False,
@@ -118,7 +122,7 @@ def stream_predictions(
     The arguments are checked and the network is loaded by the call; images are read as predictions are taken.
 
     Args:
-        name, weights, size, model, top_k, device, batch_size, fast, on_bad: As in `predict`.
+        name, weights, size, model, top_k, threshold, device, batch_size, fast, on_bad: As in `predict`.
         images: An iterable of images, of the kinds that `predict` takes.
 
     Yields:
@@ -135,12 +139,16 @@ def stream_predictions(
     """
     network = open_network(name, weights=weights, size=size)
     num_classes = network.entry.num_classes
-    top_k = min(5, num_classes) if top_k is None else top_k
+    if not 0 <= threshold <= 1:
+        raise ArgumentError(f"Expected a threshold of 0 to 1, got {threshold}.")
+    if top_k is None:
+        top_k = num_classes if threshold else min(5, num_classes)
     if not 1 <= top_k <= num_classes:
         raise ArgumentError(f"Expected a top_k of 1 to {num_classes}, the classes of {network.name}; got {top_k}.")
     if batch_size < 1:
         raise ArgumentError(f"Expected a positive batch size, got {batch_size}.")
     device, transform = resolve_device(device), network.transform
+    transform.notice = network.notice
     model = network.load().to(device).eval() if model is None else model
     if fast and not isinstance(model, OptimizedModel):
         with borrowed(model):
@@ -148,7 +156,7 @@ def stream_predictions(
     batches = map_in_order(
         partial(read_batch, transform=transform), batched(images, batch_size), num_threads=num_cores()
     )
-    return _predictions(network, model, device, batches, top_k, on_bad)
+    return _predictions(network, model, device, batches, top_k, threshold, on_bad)
 
 
 def _predictions(
@@ -157,6 +165,7 @@ def _predictions(
     device: torch.device,
     batches: Iterator[ImageBatch],
     top_k: int,
+    threshold: float,
     on_bad: OnBad | None,
 ) -> Iterator[Prediction]:
     normalise = network.transform.normalise
@@ -175,12 +184,17 @@ def _predictions(
             raise ArgumentError(
                 f"The model has {logits.shape[1]} classes; expected {expected}, those of {network.name}."
             )
-        yield from _best_classes(batch.titles, logits, top_k, network.class_names)
+        yield from _best_classes(batch.titles, logits, top_k, threshold, network.class_names)
 
 
-def _best_classes(titles: list[str], logits: Tensor, top_k: int, names: tuple[str, ...]) -> Iterator[Prediction]:
+def _best_classes(
+    titles: list[str], logits: Tensor, top_k: int, threshold: float, names: tuple[str, ...]
+) -> Iterator[Prediction]:
     """Yield the best classes of each image for logits (N, K)."""
     scores, labels = logits.float().softmax(dim=1).topk(top_k, dim=1)
     for title, row, probabilities in zip(titles, labels.tolist(), scores.tolist(), strict=True):
-        classes = zip(row, probabilities, strict=True)
-        yield Prediction(title, tuple(ClassScore(label, names[label], probability) for label, probability in classes))
+        found = zip(row, probabilities, strict=True)
+        classes = (
+            ClassScore(label, names[label], probability) for label, probability in found if probability >= threshold
+        )
+        yield Prediction(title, tuple(classes))

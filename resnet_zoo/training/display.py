@@ -42,19 +42,28 @@ class Console:
         """Write an epoch's line."""
         if not isinstance(line, LogEpoch):
             return
-        tested = "" if line.top1 is None else f"  {self.held_out} {line.top1:.2f}%"
-        epochs = self.newest.epochs if self.newest else "?"
-        left = f"  {_clock(self.newest.seconds_left)} left" if self.newest else ""
-        self.say(
-            f"epoch {line.epoch + 1:>3}/{epochs}  {line.size} px  loss {line.loss:.4f}  lr {line.lr:.4f}  "
-            f"train {line.top1_train:.2f}%{tested}  {line.images_per_s:.0f} images/s{left}"
-        )
+        parts = {
+            "epoch": f"epoch {line.epoch + 1:>3}/{self.newest.epochs if self.newest else '?'}",
+            "size": f"{line.size} px",
+            "loss": f"loss {line.loss:.4f}",
+            "lr": f"lr {line.lr:.4f}",
+            "train": f"train {line.top1_train:.2f}%",
+            "tested": "" if line.top1 is None else f"{self.held_out} {line.top1:.2f}%",
+            "speed": f"{line.images_per_s:.0f} images/s",
+            "left": f"{_clock(self.newest.seconds_left)} left" if self.newest else "",
+        }
+        for part in ("", "size", "lr", "speed", "loss", "left"):  # what a narrow terminal goes without, in this order
+            parts[part] = ""
+            sentence = "  ".join(filter(None, parts.values()))
+            if not self.bar or len(sentence) <= self.bar.console.width:
+                break
+        self.say(sentence)
 
     def say(self, sentence: str) -> None:
         """Write a sentence, above the bar if there is one."""
         sentence = shown(sentence, LONGEST_SENTENCE)
         if self.bar:
-            self.bar.console.print(sentence, highlight=False, markup=False)
+            self.bar.console.print(sentence, highlight=False, markup=False, soft_wrap=True)
         else:
             click.echo(sentence, err=True)
 

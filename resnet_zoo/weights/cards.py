@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from resnet_zoo.catalog.classes import class_names as list_of_classes
+from resnet_zoo.catalog.classes import limits_of, listed
 from resnet_zoo.catalog.datasets import official_accuracy
 from resnet_zoo.catalog.listing import DATASET_TITLES
 from resnet_zoo.catalog.records import Entry, PageOrigin, UpstreamOrigin, WeightSet
@@ -19,17 +21,21 @@ _PUBLISHED = ("params_m", "flops_g", "top1", "top5")
 _HEADERS = ("Params (M)", "FLOPs (G)", "Top-1 (%)", "Top-5 (%)")
 
 
-def model_card(entry: Entry, repository: str, *, num_classes: int, sha256: str, licence: str) -> str:
+def model_card(
+    entry: Entry, repository: str, *, num_classes: int, class_names: Sequence[str] | None, sha256: str, licence: str
+) -> str:
     """Return the card of one network.
 
     Args:
         entry: The row whose network it is.
         repository: ``owner/name``.
         num_classes: Width of its classifier.
+        class_names: In label order; ``None`` if they are not known.
         sha256: Of its weights.
         licence: Of its weights.
     """
     published = entry.published
+    names = class_names or [f"class {label}" for label in range(num_classes)]
     return _page(
         _front_matter([entry], [licence]),
         f"# {repository.partition('/')[2]}\n",
@@ -40,10 +46,21 @@ def model_card(entry: Entry, repository: str, *, num_classes: int, sha256: str, 
         f'transform = resnet_zoo.open_network("hf-hub:{repository}").transform\n'
         "```\n",
         f"sha256 of `model.safetensors`, checked at every load: `{sha256}`\n",
+        *_limits(entry, names),
         "## Published numbers of the row\n",
         f"As printed by the source ({published.source}, {DATASET_TITLES[entry.dataset]}); nothing here was measured "
         "with the weights of this repository.\n",
         _table(("", *_HEADERS), [(published.label, *(getattr(published, key) for key in _PUBLISHED))]),
+    )
+
+
+def _limits(entry: Entry, names: Sequence[str]) -> tuple[str, ...]:
+    """Return what a network knows and what it does not, as blocks of a page."""
+    resizes = entry.preprocess.resize_backend is not None
+    return (
+        "## Classes and limits\n",
+        f"It knows {listed(names, 20)}.\n",
+        f"{limits_of(names, entry.input_size[-1], resizes=resizes)}\n",
     )
 
 
@@ -75,6 +92,7 @@ def run_card(entry: Entry, result: ResultFile, environment: EnvironmentFile) -> 
         "test images chose nothing.\n",
         _table(("", "Data set", "Top-1 (%)", "Top-5 (%)"), rows),
         note,
+        *_limits(entry, list_of_classes(entry.classes)),
         f"sha256 of `{result.weights.path}`: `{result.weights.sha256}`\n",
         "Check every number from this folder's files: `resnet-zoo verify --run . --data DIR`.\n",
     )

@@ -135,5 +135,7 @@ def _files_of(
     return {
         CONFIG_NAME: (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode(),
         WEIGHTS_NAME: weights,
-        CARD_NAME: model_card(entry, repository, num_classes=num_classes, sha256=sha256, licence=licence).encode(),
+        CARD_NAME: model_card(
+            entry, repository, num_classes=num_classes, class_names=class_names, sha256=sha256, licence=licence
+        ).encode(),
     }

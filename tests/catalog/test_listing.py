@@ -20,7 +20,7 @@ from resnet_zoo.catalog.listing import (
     select,
 )
 from resnet_zoo.catalog.manifest import get_entry
-from resnet_zoo.catalog.records import Entry, Measured, RunOrigin, WeightSet, WeightsFile
+from resnet_zoo.catalog.records import Entry, Measured, Numbers, RunOrigin, WeightSet, WeightsFile
 from resnet_zoo.errors import ArgumentError
 from tests.conftest import ENTRIES, NAMES
 
@@ -182,6 +182,26 @@ def test_markdown_links_no_checkpoint_for_a_run_of_our_own() -> None:
     entry = ENTRIES[0]
     ours = dataclasses.replace(entry.weights["openmmlab"], origin=RunOrigin("cifar10", "runs/1"))
     assert "[checkpoint]" not in as_markdown([dataclasses.replace(entry, weights={"retrained": ours})])
+
+
+def test_published_numbers_are_text_and_numbers() -> None:
+    published = get_entry("resnet34").published
+    assert (published.top1, published.params_m) == ("73.62", "21.8")
+    assert published.numbers == Numbers(top1=73.62, top5=91.59, params_m=21.8, flops_g=3.68)
+    best = max(ENTRIES, key=lambda entry: entry.published.numbers.top1)
+    assert best.name == "resnet152_cifar10"
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "shrinks"), [("resnet18_cifar10", "frog", True), ("resnet50", "tench", False)]
+)
+def test_a_row_is_described_with_its_classes_and_limits(name: str, known: str, shrinks: bool) -> None:
+    entry = get_entry(name)
+    lines = describe(entry, dict.fromkeys(entry.weights, "here"))
+    assert known in lines["classes"]
+    assert f"one of its {entry.num_classes:,} classes" in lines["limits"]
+    assert ("shrunk to 32x32 pixels" in lines["limits"]) == shrinks
+    assert not any("{" in text for text in lines.values())
 
 
 def test_only_what_was_measured_stands_in_the_table_of_measurements() -> None:

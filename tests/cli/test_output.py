@@ -13,6 +13,7 @@ import pytest
 
 from resnet_zoo.cli.output import (
     as_json,
+    echo_cache,
     echo_json,
     echo_predictions,
     echo_predictions_as_csv,
@@ -20,6 +21,7 @@ from resnet_zoo.cli.output import (
     echo_record,
 )
 from resnet_zoo.inference.prediction import ClassScore, Prediction
+from resnet_zoo.weights.cache_contents import CachedFile
 
 NAMES = ["plain.jpg", "Grüße.jpg", "漢字.jpg", "\x81\x9b31m.jpg", "\U0001f600.jpg", "\udcff.jpg", "a\nb\u2028.jpg"]
 
@@ -120,3 +122,34 @@ def test_tables_hold_no_codes_of_others(monkeypatch: pytest.MonkeyPatch) -> None
     assert b"\\x9bcat" in data
     assert not any(code in data for code in (b"\x1b", b"\x07", "\x9b".encode()))
     assert len(data) < 30_000
+
+
+SHA256, ADDRESS = "0123456789abcdef" * 4, f"https://host/{'folder/' * 20}file.safetensors"
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_hashes_and_addresses_of_a_record_stay_whole(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    record = {"a key of some length": "words " * 40, "sha256": SHA256, "from": f"{ADDRESS} (sha256 {SHA256})", "no": ""}
+    lines = written(lambda: echo_record(record), monkeypatch, kind=Terminal).decode().splitlines()
+    words = [word for line in lines for word in line.split()]
+    assert words.count(SHA256) == 1
+    assert words.count(f"{SHA256})") == 1
+    assert words.count(ADDRESS) == 1
+    assert all(len(line) <= width or len(line.split()[0]) > width - 4 for line in lines)
+    assert lines[0].startswith("a key of some length  words words")
+
+
+def test_a_record_in_a_pipe_has_a_line_for_each_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    lines = written(lambda: echo_record({"sha256": SHA256, "words": "word " * 40}), monkeypatch).decode().splitlines()
+    assert lines == [f"sha256  {SHA256}", f"words   {('word ' * 40).strip()}"]
+
+
+@pytest.mark.parametrize(("width", "first"), [(80, "Weights row/tag"), (200, "Weights Bytes")])
+def test_a_hash_of_the_cache_is_whole(width: int, first: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    files = [CachedFile(SHA256, 44_730_000, "2026-11-26T12:00:00Z", ("row/tag",), "", "32-bit pin")] * 2
+    text = written(lambda: echo_cache(files), monkeypatch, kind=Terminal).decode()
+    assert " ".join(text.split()).startswith(first)
+    assert text.split().count(SHA256) == 2

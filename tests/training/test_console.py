@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import pytest
@@ -36,6 +37,29 @@ def test_an_epoch_is_a_line_on_stderr(capsys: pytest.CaptureFixture[str]) -> Non
     assert out == ""
     line = "epoch   3/16  16 px  loss 1.2346  lr 0.1000  train 56.79%  test 61.50%  532 images/s  1:02:04 left"
     assert err == f"{line}\n"
+
+
+@pytest.mark.parametrize(
+    ("width", "line"),
+    [
+        (120, "epoch   3/16  16 px  loss 1.2346  lr 0.1000  train 56.79%  held out 61.50%  532 images/s  1:02:04 left"),
+        (80, "epoch   3/16  loss 1.2346  train 56.79%  held out 61.50%  1:02:04 left"),
+        (50, "epoch   3/16  train 56.79%  held out 61.50%"),
+    ],
+)
+def test_an_epoch_is_one_line_on_a_narrow_terminal_too(
+    width: int, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("TERM", "xterm")
+    with console(held_out="held out") as screen:
+        screen.watch(PROGRESS)
+        screen.on_line(EPOCH)
+        screen.say("a/" * 60)
+    lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]|\r", "", capsys.readouterr().err).splitlines()
+    assert any(found.endswith(line) for found in lines)  # behind the bar that it replaced
+    assert any(found.endswith("a/" * 60) for found in lines)
 
 
 def test_all_but_the_first_process_are_silent(capsys: pytest.CaptureFixture[str]) -> None:
