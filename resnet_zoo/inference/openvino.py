@@ -42,7 +42,7 @@ def check_call(x: Tensor) -> None:
     """
     if x.device.type != "cpu":
         raise ArgumentError(f"OpenVINO computes on the CPU, got images on {x.device}. Optimise the network there.")
-    if torch.jit.is_tracing() or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch.jit._trace.is_tracing():  # type: ignore[no-untyped-call]
         raise ArgumentError("torch cannot trace what OpenVINO computes. Optimise the network with engine='torch'.")
 
 
@@ -80,7 +80,9 @@ class OpenVinoNetwork:
         """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own, that torch.jit is deprecated
-            warnings.simplefilter("error", torch.jit.TracerWarning)  # a branch that the trace would make permanent
+            warnings.simplefilter(
+                "error", torch.jit._trace.TracerWarning
+            )  # a branch that the trace would make permanent
             try:
                 model = _openvino().convert_model(network, example_input=images)
             except RuntimeError as error:

@@ -35,7 +35,6 @@ _LOG = logging.getLogger("resnet_zoo")
 PROBE_IMAGES, PROBE_SEED = 4, 0
 """How many random images the folded network and the original are compared on, and the seed they are drawn from."""
 
-
 _EXACT_INT8_FLAG = "avx512_vnni"
 """The CPU flag of instructions that add up products of 8-bit integers without saturation."""
 
@@ -264,8 +263,7 @@ def fold_batch_norms(network: nn.Module) -> int:
 
 
 def _check_folded(network: nn.Module) -> None:
-    left = _batch_norms(network)
-    if left:
+    if left := _batch_norms(network):
         raise ArgumentError(f"Batch-norm {left[0]} has no convolution before it to fold it into.")
 
 
@@ -386,9 +384,8 @@ def _in_float32(output: Any) -> Any:
 
 
 def _is_batch(x: Any, channels: int) -> bool:
-    if not isinstance(x, Tensor) or x.ndim != 4:
-        return False
-    return 0 not in x.shape[1:] and x.shape[1] == channels and x.is_floating_point()
+    is_floating = isinstance(x, Tensor) and x.is_floating_point()
+    return is_floating and x.ndim == 4 and x.shape[1] == channels and 0 not in x.shape[1:]
 
 
 def _described(x: Any) -> str:
