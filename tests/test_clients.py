@@ -5,6 +5,7 @@ Extra ``peers``, without fastai, which brings eighty packages: its test runs whe
 
 from __future__ import annotations
 
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -250,7 +251,8 @@ def test_a_decoder_of_segmentation_models_takes_its_maps() -> None:
 # --- other runtimes and files --------------------------------------------------------------------------------------
 
 
-def test_openvino_computes_the_same_logits() -> None:
+def test_openvino_computes_the_same_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino_telemetry", None)  # it forks this process, to report its use to Intel
     openvino = client("openvino")
     model, x = network(), images()
     compiled = openvino.compile_model(
