@@ -93,9 +93,8 @@ def test_options_names_syntax_and_links_are_right(path: Path) -> None:
 def test_weights_that_the_pages_name_come_with_a_checkout() -> None:
     named = {tag for block in BLOCKS for pair in _WEIGHTS.findall(block.text) for tag in pair if tag}
     others = {tag for tag, found in get_entry("resnet50").weights.items() if found.published}
-    assert named - others - {"DEFAULT"} == {
-        "retrained"
-    }  # what others published is fetched, and named only where nothing is loaded
+    # What others published is fetched, and named only where nothing is loaded.
+    assert named - others - {"DEFAULT"} == {"retrained"}
     assert shipped_weights(get_entry("resnet18_cifar10"), "retrained") is not None
 
 
