@@ -204,9 +204,8 @@ def write_predictions(predictions: Iterable[Prediction], target: Path, form: str
     def write(part: Path) -> None:
         with part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:  # every byte of a name
             if form == "csv":
-                writer = csv.writer(file, lineterminator="\n")
-                writer.writerow(_CSV_HEADER)
-                writer.writerows(values for prediction in each() for values in _csv_rows(prediction))
+                file.write(f"{_csv_line(_CSV_HEADER)}\n")
+                file.writelines(f"{_csv_line(values)}\n" for prediction in each() for values in _csv_rows(prediction))
             elif form == "jsonl":
                 file.writelines(f"{json.dumps(asdict(prediction), allow_nan=False)}\n" for prediction in each())
             else:
@@ -226,9 +225,14 @@ def _echo_csv(values: Sequence[object]) -> None:
     """Write a line of CSV; on a terminal without codes that it would obey, in a pipe with every byte of a name."""
     if is_terminal(sys.stdout):
         values = [printable(value) if isinstance(value, str) else value for value in values]
+    click.echo(_csv_line(values), color=True)  # color: or click takes codes out of names
+
+
+def _csv_line(values: Sequence[object]) -> str:
+    """Return a line of CSV without its end."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\r\n").writerow(values)  # the writer quotes what is in a line's end: \r, too
-    click.echo(text.getvalue().removesuffix("\r\n"), color=True)  # color: or click takes codes out of names
+    return text.getvalue().removesuffix("\r\n")
 
 
 def echo_cache(files: Sequence[CachedFile]) -> None:

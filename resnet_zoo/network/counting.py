@@ -101,7 +101,7 @@ def dry_run(model: nn.Module, input_size: int | Sequence[int]) -> Any:
     tensors = {name: tensor.to("meta") for name, tensor in (*model.named_parameters(), *model.named_buffers())}
     dtype = next((parameter.dtype for parameter in model.parameters()), torch.float32)
     image = torch.empty(1, *size, device="meta", dtype=dtype)
-    with _shapes_only(model), evaluating(model), torch.no_grad():
+    with _shapes_only(model), _evaluating(model), torch.no_grad():
         return torch.func.functional_call(model, tensors, (image,))
 
 
@@ -171,7 +171,7 @@ def _unchanged(x: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def _evaluating(model: nn.Module) -> Iterator[None]:
     """Put the model in eval mode (a batch of one cannot be normalised in training) and every module back after."""
     training = [module for module in model.modules() if module.training]
     model.eval()

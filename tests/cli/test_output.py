@@ -8,6 +8,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from resnet_zoo.cli.output import (
     echo_predictions_as_csv,
     echo_predictions_as_lines,
     echo_record,
+    write_predictions,
 )
 from resnet_zoo.inference.prediction import ClassScore, Prediction
 from resnet_zoo.weights.cache_contents import CachedFile
@@ -90,6 +92,13 @@ def test_csv_is_read_back(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [row[0] for row in rows] == ["image", f"x/{name}", "last"]
     assert {len(row) for row in rows} == {5}
     assert data.endswith(b"last,1,3,cat,0.5\n")
+
+
+@pytest.mark.parametrize("name", ["a\rb.jpg", "a\nb.jpg", 'a "b", c.jpg', "\r.jpg", "=1+1.jpg"])
+def test_a_csv_file_holds_the_bytes_of_a_pipe(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [prediction(name), prediction("last")]
+    assert write_predictions(found, tmp_path / "a.csv", "csv") == 2
+    assert (tmp_path / "a.csv").read_bytes() == written(lambda: echo_predictions_as_csv(found), monkeypatch)
 
 
 @pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t", "\r"])
