@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,9 @@ from resnet_zoo.weights.network_file import save_network
 
 if TYPE_CHECKING:
     from tests.run_folders import MadeRun
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job: commands started by tests inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ENTRIES = current_manifest().models
 NAMES = [entry.name for entry in ENTRIES]

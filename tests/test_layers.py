@@ -299,6 +299,7 @@ def test_what_needs_no_torch_imports_none(code: str, unwanted: set[str]) -> None
     assert not imported & ((HEAVY - client) | {"numpy", "PIL"} | unwanted)
 
 
+@pytest.mark.slow
 def test_an_import_of_torch_would_be_seen() -> None:
     assert {"torch", "numpy"} <= imported_by("import resnet_zoo; resnet_zoo.create_model")
 

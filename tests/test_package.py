@@ -85,6 +85,7 @@ def test_importing_the_package_and_naming_its_errors_imports_no_torch() -> None:
     assert _run(code) == "False\n"
 
 
+@pytest.mark.slow
 def test_everything_can_be_imported_at_once_and_brings_torch() -> None:
     assert _run("import sys; from resnet_zoo import *; create_model; print('torch' in sys.modules)") == "True\n"
 

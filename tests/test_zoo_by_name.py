@@ -96,6 +96,7 @@ def names_and_chain(address: str) -> tuple[list[str], str, str]:
     return sorted(score.name for score in found.classes), chain.source, chain.pin
 
 
+@pytest.mark.slow
 def test_predict_uses_the_names_of_a_repository_and_the_chain_tells_its_commit(tmp_path: Path) -> None:
     with HubServer(tmp_path / "files") as server:
         environment = server.environment(tmp_path / "home")

@@ -233,6 +233,7 @@ def test_rows_can_be_published_one_after_the_other(zoo: Zoo, server: HubServer, 
     assert zoo.sources[ROW] in files["README.md"].path.read_text()
 
 
+@pytest.mark.slow
 def test_what_fails_or_only_tries_leaves_the_manifest_as_it_was(zoo: Zoo, server: HubServer, tmp_path: Path) -> None:
     here, before = machine(server, tmp_path / "here"), zoo.manifest.read_bytes()
     done = here.publish(zoo, ROW, "--dry-run")

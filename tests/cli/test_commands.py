@@ -420,6 +420,7 @@ def test_verify_finds_planted_wrong_numbers(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_broken_manifest_is_one_sentence_from_every_command(tmp_path: Path) -> None:
     checkout = tmp_path / "checkout"
     shutil.copytree(ROOT / "resnet_zoo", checkout / "resnet_zoo", ignore=shutil.ignore_patterns("__pycache__"))
@@ -1118,6 +1119,7 @@ def test_weights_load_without_a_standard_error_that_can_say_what_it_is(
     assert create_model(ROW, pretrained=True).fc.out_features == 10
 
 
+@pytest.mark.slow
 @posix_only
 @pytest.mark.parametrize("closed", ["2>&-", "0<&- 2>&-", "2>/dev/null"])
 def test_a_closed_standard_error_changes_no_exit_code(closed: str) -> None:

@@ -65,6 +65,7 @@ except DatasetError as error:
 """
 
 
+@pytest.mark.slow
 @posix_only
 @pytest.mark.parametrize(("num_workers", "limit", "is_enough"), [(2, 4096, False), (0, 4096, True), (2, 1 << 20, True)])
 def test_too_little_shared_memory_is_an_error_that_names_it(
@@ -85,6 +86,7 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 @posix_only
 @pytest.mark.parametrize("how", [killed, asleep])
 def test_a_worker_that_sends_nothing_more_is_an_error(how: object, paths: list[Path], brief: None) -> None:

@@ -422,6 +422,7 @@ def test_it_is_traced_by_torch_fx() -> None:
     assert "layer3.1.conv2" in {str(node.target) for node in traced.graph.nodes}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # torch's own, that torch.jit is deprecated
 @pytest.mark.parametrize("name", [SMALL, "resnetv1d50_in1k"])
 def test_networks_and_extractors_are_scripted_and_traced(name: str) -> None:

@@ -202,6 +202,7 @@ def peak_bytes(model: nn.Module, x: Tensor) -> int:
     return max(accumulate(int(event.nbytes()) for event in events))
 
 
+@pytest.mark.slow
 def test_recomputing_saves_two_fifths_of_the_memory_of_a_step() -> None:
     model, x = network(), images(16, 3, 32, 32)
     plain = peak_bytes(model, x)

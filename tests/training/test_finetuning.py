@@ -265,6 +265,7 @@ def interrupt(number: int) -> Callable[[int, LogLine], None]:
     return act
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
 def test_stopped_and_killed_it_goes_on_to_the_same_bytes(
     tuned: tuple[FinetuneResult, Log], small: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -348,6 +348,7 @@ except BaseException as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="a size limit on files is POSIX")
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 def test_a_write_that_fails_is_an_os_error_and_leaves_the_target_as_it_was(

@@ -653,11 +653,13 @@ def test_offline_a_cold_cache_fails_at_once_without_a_socket(variable: str, orig
     assert seconds < 1
 
 
+@pytest.mark.slow
 def test_offline_a_warm_cache_loads_without_a_socket(origin: str) -> None:
     open_weights(get_entry(NAME), TAG)
     assert run_offline(RESNET_ZOO_OFFLINE="1")[0] == "loaded"
 
 
+@pytest.mark.slow
 def test_a_socket_would_be_seen(origin: str) -> None:
     with pytest.raises(AssertionError, match="a socket was used"):
         run_offline()
@@ -783,6 +785,7 @@ for size in sizes:
 """
 
 
+@pytest.mark.slow
 @posix_only
 @pytest.mark.parametrize(("step", "said"), [("_stat", "IntegrityError"), ("_read_tensors", "10")])
 def test_a_file_truncated_while_it_is_loaded_gives_its_hashed_bytes_or_an_error(
@@ -822,6 +825,7 @@ except PermissionError:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only the superuser can become another user")
 def test_a_warm_cache_that_may_only_be_read_serves_another_user(origin: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -130,6 +130,7 @@ def facts_within(seconds: float, address: str) -> dict[str, Any]:
     return facts(address)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["resolve", "storage"])
 def test_a_hub_that_asks_to_come_back_in_days_is_given_up(step: str, ask: Ask, server: HubServer) -> None:
     server.faults[step] = (429, "", {"Retry-After": "259200"})
@@ -298,6 +299,7 @@ def test_a_hub_that_is_not_there_is_named(ask: Ask) -> None:
         ask(push, OURS, network, HF_ENDPOINT="http://127.0.0.1:9")
 
 
+@pytest.mark.slow
 def test_a_token_is_needed_sent_and_not_passed_on(tmp_path: Path) -> None:
     with HubServer(tmp_path / "files", token="hf_right") as server:
         environment = server.environment(tmp_path / "hf")

@@ -136,6 +136,7 @@ HASTY = replace(QUICK, head_s=0.4, window_s=0.4)
 """For servers whose bytes come in time, one by one, and never to an end."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", [fault_server.head_by_bytes(), fault_server.continue_for_ever])
 def test_an_answer_that_never_begins_is_given_up(answer: Answer, server: FaultServer, part: Path) -> None:
     start = time.monotonic()
@@ -148,6 +149,7 @@ def test_an_answer_may_say_continue_first(server: FaultServer, part: Path) -> No
     assert_is(bring(server.serve("/file", DATA, then=fault_server.continue_once), part, patience=HASTY), part, DATA)
 
 
+@pytest.mark.slow
 def test_a_chunk_whose_size_never_ends_is_given_up(server: FaultServer, part: Path) -> None:
     url = server.serve("/file", DATA, fault_server.chunk_size_by_bytes)
     assert_is(bring(url, part, patience=HASTY), part, DATA)
@@ -400,6 +402,7 @@ def test_a_file_said_not_to_be_encoded_is_taken(server: FaultServer, part: Path,
     assert_is(bring(server.serve("/file", DATA, with_headers(Content_Encoding=encoding)), part), part, DATA)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
