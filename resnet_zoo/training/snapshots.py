@@ -21,8 +21,8 @@ from resnet_zoo.base.files import sha256_of, write_atomically
 from resnet_zoo.base.strict_json import WrongValueError, decode, expect
 from resnet_zoo.errors import RunError, TrainingError
 from resnet_zoo.training.learner import Learner
-from resnet_zoo.weights.checkpoint import read_safetensors
 from resnet_zoo.weights.convert import safetensors_bytes
+from resnet_zoo.weights.safetensors_files import read_safetensors
 
 KEPT = 2
 """Checkpoints that stay: if the newest is damaged, training goes on from the one before."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import logging
 import math
 import os
@@ -13,24 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
-from resnet_zoo.base.files import open_regular, read_regular, sha256_of
+from resnet_zoo.base.files import sha256_of
 from resnet_zoo.base.shown import shown
 from resnet_zoo.catalog.manifest import current_manifest
 from resnet_zoo.catalog.records import UpstreamOrigin
 from resnet_zoo.errors import ArgumentError, CheckpointError, IntegrityError, WeightsUnavailableError
 from resnet_zoo.weights.key_layouts import Layout, layout_of, renamed, to_ours
 from resnet_zoo.weights.pickles import Inert, TensorPlan
+from resnet_zoo.weights.safetensors_files import looks_like_safetensors, parse_safetensors, read_hashed
 from resnet_zoo.weights.torch_files import open_torch_file
 
 _LOG = logging.getLogger("resnet_zoo")
-
-MAX_BYTES = 1 << 32
-"""Largest safetensors file that is read into memory; the largest row's has 241 MB."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +83,7 @@ def load_checkpoint(
     """
     path = Path(path)
     before = _stat(path)
-    data = _bytes_of(path, before.st_size)
-    actual = _sha256_of(path) if data is None else hashlib.sha256(data).hexdigest()
+    data, actual = _bytes_or_none(path)
     expected = (sha256.lower(),) if sha256 else _upstream_hashes(path.name)
     if expected and not actual.startswith(expected):
         raise IntegrityError(path, " or ".join(expected), actual)
@@ -99,7 +92,7 @@ def load_checkpoint(
     if data is not None:
         if weights_key is not None:
             raise ArgumentError(f"{path} is safetensors, which has no keys to choose from. Leave out {weights_key!r}.")
-        tensors, header = _read_tensors(data, path)
+        tensors, header = parse_safetensors(data, path)
         del data
     else:
         (tensors, weights_key), header = _read_torch_file(path, weights_key), {}
@@ -133,26 +126,12 @@ def _stat(path: Path) -> _Stat:
     return _Stat(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
-def _sha256_of(path: Path) -> str:
+def _bytes_or_none(path: Path) -> tuple[Tensor | None, str]:
+    """Return the bytes of a safetensors file, ``None`` of another, and the sha256."""
     with _unreadable_as_unavailable(path):
-        return sha256_of(path)
-
-
-def _bytes_of(path: Path, size_bytes: int) -> bytes | None:
-    """Return the bytes of a safetensors file; ``None`` if it is another kind of file.
-
-    They are read once, and hashed and used from memory: the tensors of a mapped file would change with it when somebody
-    overwrites it, and end the process when somebody cuts it.
-
-    Raises:
-        CheckpointError: It has more than `MAX_BYTES`.
-    """
-    with _unreadable_as_unavailable(path):
-        if path.suffix.lower() != ".safetensors" and not _looks_like_safetensors(path):
-            return None
-        if size_bytes > MAX_BYTES:
-            raise CheckpointError(path, f"it has {size_bytes} bytes; the limit is {MAX_BYTES}.")
-        return read_regular(path)
+        if path.suffix.lower() == ".safetensors" or looks_like_safetensors(path):
+            return read_hashed(path)
+        return None, sha256_of(path)
 
 
 @contextlib.contextmanager
@@ -170,35 +149,6 @@ def _upstream_hashes(file_name: str) -> tuple[str, ...]:
     origins = (weights.origin for entry in current_manifest().models for weights in entry.weights.values())
     found = (origin for origin in origins if isinstance(origin, UpstreamOrigin) and origin.file_name == file_name)
     return tuple(dict.fromkeys(origin.sha256_prefix for origin in found))
-
-
-def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors of a safetensors file as they are stored, and the texts of its header.
-
-    Raises:
-        CheckpointError: It is not such a file.
-    """
-    try:
-        data = read_regular(path)
-    except OSError as error:
-        raise CheckpointError(path, f"it cannot be read ({error.strerror}).") from error
-    return _read_tensors(data, path)
-
-
-def _read_tensors(data: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    try:
-        with torch.device("cpu"):  # whatever the caller's default is
-            tensors = safetensors.torch.load(data)
-    except (SafetensorError, ValueError, KeyError, TypeError, AssertionError) as error:
-        raise CheckpointError(path, f"it is not valid safetensors ({error}). Fetch it again.") from error
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])  # the library has just found it valid
-    return tensors, header.get("__metadata__") or {}
-
-
-def _looks_like_safetensors(path: Path) -> bool:
-    """Tell whether a file begins as safetensors do: eight bytes of length, then a JSON object; no torch.save does."""
-    with open_regular(path) as file:
-        return file.read(9)[8:] == b"{"
 
 
 def _read_torch_file(path: Path, weights_key: str | None) -> tuple[dict[str, Tensor], str | None]:

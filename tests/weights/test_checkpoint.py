@@ -30,7 +30,8 @@ from resnet_zoo.errors import (
     UnsafeCheckpointError,
     WeightsUnavailableError,
 )
-from resnet_zoo.weights.checkpoint import MAX_BYTES, load_checkpoint
+from resnet_zoo.weights.checkpoint import load_checkpoint
+from resnet_zoo.weights.safetensors_files import MAX_BYTES
 from tests.conftest import ENTRIES, make_odd
 
 FORMATS = ["zip", "legacy"]

@@ -787,7 +787,7 @@ for size in sizes:
 
 @pytest.mark.slow
 @posix_only
-@pytest.mark.parametrize(("step", "said"), [("_stat", "IntegrityError"), ("_read_tensors", "10")])
+@pytest.mark.parametrize(("step", "said"), [("_stat", "IntegrityError"), ("parse_safetensors", "10")])
 def test_a_file_truncated_while_it_is_loaded_gives_its_hashed_bytes_or_an_error(
     step: str, said: str, origin: str, converted: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,163 @@
+"""Files of safetensors: read once, hashed while they are read, and parsed after that.
+
+The format (https://github.com/huggingface/safetensors#format) is eight bytes, the little-endian length of the header;
+the header, a JSON object that names each tensor's ``dtype``, ``shape`` and ``data_offsets``, and has texts under
+``__metadata__``; and the data, without gaps or overlaps. The library's own reader either maps the file, whose tensors
+change with it when somebody overwrites it and end the process when somebody cuts it, or wants all bytes beforehand, and
+hashing them then takes as long again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from resnet_zoo.base.files import open_regular
+from resnet_zoo.base.strict_json import WrongValueError, decode, parse, short
+from resnet_zoo.errors import CheckpointError
+
+MAX_BYTES = 1 << 32
+"""Largest file that is read into memory; the largest row's has 241 MB."""
+
+_MAX_HEADER_BYTES = 100_000_000
+"""As the library has it."""
+
+_MAX_DIMENSIONS = 64
+"""As torch has it; the product of a million numbers would take minutes."""
+
+_BLOCK_BYTES = 1 << 22
+
+_DTYPES = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "F8_E5M2": torch.float8_e5m2,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "I16": torch.int16,
+    "U16": torch.uint16,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I32": torch.int32,
+    "U32": torch.uint32,
+    "F32": torch.float32,
+    "C64": torch.complex64,
+    "F64": torch.float64,
+    "I64": torch.int64,
+    "U64": torch.uint64,
+}
+"""The types of the format whose values are whole bytes."""
+
+
+def looks_like_safetensors(path: Path) -> bool:
+    """Tell whether a file begins as safetensors do: eight bytes of length, then a JSON object; no torch.save does.
+
+    Raises:
+        OSError: The file cannot be read, or is not a regular file.
+    """
+    with open_regular(path) as file:
+        return file.read(9)[8:] == b"{"
+
+
+def read_hashed(path: Path) -> tuple[Tensor, str]:
+    """Return a file's bytes (uint8, N), and their sha256: it is computed while the next bytes are read.
+
+    Raises:
+        OSError: The file cannot be read, or is not a regular file.
+        CheckpointError: It has more than `MAX_BYTES`.
+    """
+    digest = hashlib.sha256()
+    with open_regular(path) as file:
+        size_bytes = os.fstat(file.fileno()).st_size
+        if size_bytes > MAX_BYTES:
+            raise CheckpointError(path, f"it has {size_bytes} bytes; the limit is {MAX_BYTES}.")
+        data = torch.empty(size_bytes, dtype=torch.uint8, device="cpu")
+        buffer, have = memoryview(data.numpy()), 0  # type: ignore[arg-type]  # an array is a buffer
+        with ThreadPoolExecutor(1) as pool:
+            while number := cast("Any", file).readinto(buffer[have : have + _BLOCK_BYTES]):
+                pool.submit(digest.update, buffer[have : have + number])
+                have += number
+    return data[:have], digest.hexdigest()
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors of a file as they are stored, and the texts of its header.
+
+    Raises:
+        CheckpointError: It cannot be read, or is not such a file.
+    """
+    try:
+        data, _ = read_hashed(path)
+    except OSError as error:
+        raise CheckpointError(path, f"it cannot be read ({error.strerror}).") from error
+    return parse_safetensors(data, path)
+
+
+def parse_safetensors(data: Tensor, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors that a file's bytes hold, each with memory of its own, and the texts of the header.
+
+    Args:
+        data: The bytes (uint8, N).
+        path: Where they are from, for errors.
+
+    Raises:
+        CheckpointError: They are not safetensors.
+    """
+    try:
+        texts, items, values = _split(data)
+        tensors, end = {}, 0
+        for key, item in sorted(items.items(), key=lambda pair: pair[1].data_offsets):
+            start, stop = item.data_offsets
+            size = _size_bytes(item, key)
+            if start != end or stop != start + size:
+                raise WrongValueError((key, "data_offsets"), f"expected {[end, end + size]}, got {[start, stop]}")
+            tensors[key] = _tensor(values[start:stop], item)
+            end = stop
+        if end != len(values):
+            raise WrongValueError((), f"expected {end} bytes of tensors, got {len(values)}")
+    except (ValueError, RuntimeError, WrongValueError) as error:
+        raise CheckpointError(path, f"it is not valid safetensors ({error}). Fetch it again.") from error
+    return tensors, texts
+
+
+@dataclass(frozen=True)
+class _Item:
+    """What the header says of a tensor."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data_offsets: tuple[int, int]
+
+
+def _split(data: Tensor) -> tuple[dict[str, str], dict[str, _Item], Tensor]:
+    """Return the header's texts, what it says of each tensor, and the bytes of the tensors."""
+    length = int.from_bytes(data[:8].numpy().tobytes(), "little")
+    if len(data) < 8 or length > min(len(data) - 8, _MAX_HEADER_BYTES):
+        raise WrongValueError((), f"a header of {length} bytes in a file of {len(data)}")
+    header = decode(dict[str, Any], parse(data[8 : 8 + length].numpy().tobytes().decode()), ())
+    texts = decode(dict[str, str], header.pop("__metadata__", None) or {}, ("__metadata__",))
+    return texts, {key: decode(_Item, item, (key,)) for key, item in header.items()}, data[8 + length :]
+
+
+def _size_bytes(item: _Item, key: str) -> int:
+    if item.dtype not in _DTYPES:
+        raise WrongValueError((key, "dtype"), f"expected one of {', '.join(_DTYPES)}, got {short(item.dtype)}")
+    if len(item.shape) > _MAX_DIMENSIONS or min(item.shape, default=0) < 0:
+        why = f"expected up to {_MAX_DIMENSIONS} numbers from 0, got {short(item.shape)}"
+        raise WrongValueError((key, "shape"), why)
+    return math.prod(item.shape) * _DTYPES[item.dtype].itemsize
+
+
+def _tensor(values: Tensor, item: _Item) -> Tensor:
+    own = values.clone()  # whoever keeps one tensor does not keep the file; torch aligns it
+    if sys.byteorder == "big":
+        own.untyped_storage().byteswap(_DTYPES[item.dtype])  # type: ignore[no-untyped-call]
+    return own.view(_DTYPES[item.dtype]).reshape(item.shape)
