@@ -14,7 +14,6 @@ import math
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -102,7 +101,10 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def parse_safetensors(data: Tensor, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors that a file's bytes hold, each with memory of its own, and the texts of the header.
+    """Return the tensors that a file's bytes hold, and the texts of the header.
+
+    The tensors have storages of their own, none of which can be resized, in the memory of the bytes, which live as long
+    as one of them does.
 
     Args:
         data: The bytes (uint8, N).
@@ -112,14 +114,13 @@ def parse_safetensors(data: Tensor, path: Path) -> tuple[dict[str, Tensor], dict
         CheckpointError: They are not safetensors.
     """
     try:
-        texts, items, values = _split(data)
+        texts, items, values = _split(memoryview(data.numpy()))  # type: ignore[arg-type]  # an array is a buffer
         tensors, end = {}, 0
-        for key, item in sorted(items.items(), key=lambda pair: pair[1].data_offsets):
-            start, stop = item.data_offsets
-            size = _size_bytes(item, key)
+        for start, stop, dtype, shape, key in sorted(items, key=lambda item: item[:2]):
+            size = math.prod(shape) * dtype.itemsize
             if start != end or stop != start + size:
                 raise WrongValueError((key, "data_offsets"), f"expected {[end, end + size]}, got {[start, stop]}")
-            tensors[key] = _tensor(values[start:stop], item)
+            tensors[key] = _tensor(values[start:stop], dtype, shape)
             end = stop
         if end != len(values):
             raise WrongValueError((), f"expected {end} bytes of tensors, got {len(values)}")
@@ -128,36 +129,39 @@ def parse_safetensors(data: Tensor, path: Path) -> tuple[dict[str, Tensor], dict
     return tensors, texts
 
 
-@dataclass(frozen=True)
-class _Item:
-    """What the header says of a tensor."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    data_offsets: tuple[int, int]
+_Item = tuple[int, int, torch.dtype, list[int], str]
+"""First byte, last byte and one, type, shape and key of a tensor."""
 
 
-def _split(data: Tensor) -> tuple[dict[str, str], dict[str, _Item], Tensor]:
+def _split(data: memoryview) -> tuple[dict[str, str], list[_Item], memoryview]:
     """Return the header's texts, what it says of each tensor, and the bytes of the tensors."""
-    length = int.from_bytes(data[:8].numpy().tobytes(), "little")
+    length = int.from_bytes(data[:8], "little")
     if len(data) < 8 or length > min(len(data) - 8, _MAX_HEADER_BYTES):
         raise WrongValueError((), f"a header of {length} bytes in a file of {len(data)}")
-    header = decode(dict[str, Any], parse(data[8 : 8 + length].numpy().tobytes().decode()), ())
+    header = decode(dict[str, Any], parse(bytes(data[8 : 8 + length]).decode()), ())
     texts = decode(dict[str, str], header.pop("__metadata__", None) or {}, ("__metadata__",))
-    return texts, {key: decode(_Item, item, (key,)) for key, item in header.items()}, data[8 + length :]
+    return texts, [_item(key, item) for key, item in header.items()], data[8 + length :]
 
 
-def _size_bytes(item: _Item, key: str) -> int:
-    if item.dtype not in _DTYPES:
-        raise WrongValueError((key, "dtype"), f"expected one of {', '.join(_DTYPES)}, got {short(item.dtype)}")
-    if len(item.shape) > _MAX_DIMENSIONS or min(item.shape, default=0) < 0:
-        why = f"expected up to {_MAX_DIMENSIONS} numbers from 0, got {short(item.shape)}"
-        raise WrongValueError((key, "shape"), why)
-    return math.prod(item.shape) * _DTYPES[item.dtype].itemsize
+def _item(key: str, item: Any) -> _Item:
+    match item:
+        case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [start, stop], **rest} if (
+            dtype in _DTYPES
+            and not rest
+            and len(shape) <= _MAX_DIMENSIONS
+            and all(type(number) is int and number >= 0 for number in (start, stop, *shape))
+        ):
+            return start, stop, _DTYPES[dtype], shape, key
+    fields = f"a dtype of {', '.join(_DTYPES)}, a shape of up to {_MAX_DIMENSIONS} numbers, and two data_offsets"
+    raise WrongValueError((key,), f"expected {fields}, got {short(item)}")
 
 
-def _tensor(values: Tensor, item: _Item) -> Tensor:
-    own = values.clone()  # whoever keeps one tensor does not keep the file; torch aligns it
+def _tensor(values: memoryview, dtype: torch.dtype, shape: list[int]) -> Tensor:
+    if not values:
+        return torch.empty(shape, dtype=dtype, device="cpu")
+    tensor = torch.frombuffer(values, dtype=torch.uint8)  # a storage of its own, of these bytes only
+    if tensor.data_ptr() % dtype.itemsize:
+        tensor = tensor.clone()
     if sys.byteorder == "big":
-        own.untyped_storage().byteswap(_DTYPES[item.dtype])  # type: ignore[no-untyped-call]
-    return own.view(_DTYPES[item.dtype]).reshape(item.shape)
+        tensor.untyped_storage().byteswap(dtype)  # type: ignore[no-untyped-call]
+    return tensor.view(dtype).reshape(shape)
