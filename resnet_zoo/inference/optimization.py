@@ -1,4 +1,6 @@
-"""A network prepared for inference: batch-norm folded into the convolutions, channels_last, fewer bits.
+"""A network prepared for inference: batch-norm folded into the convolutions, a faster engine, fewer bits.
+
+The engine is OpenVINO on a CPU if it is installed, otherwise torch with channels_last memory.
 
 In eval mode a batch-norm is y = (x - mean) / sqrt(var + eps) * weight + bias, linear in x, and so is the convolution
 before it; their product is one convolution with a bias (Jacob et al. 2018, https://arxiv.org/abs/1712.05877, section
@@ -12,7 +14,7 @@ import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +23,12 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from resnet_zoo.base.devices import cpu_flags, supported_dtypes
 from resnet_zoo.catalog.records import Entry
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.inference import quantization
+from resnet_zoo.inference import openvino, quantization
 from resnet_zoo.inference.finite import check_finite
+from resnet_zoo.inference.openvino import OpenVinoNetwork
 from resnet_zoo.network.counting import first_convolution
+
+Engine = Literal["openvino", "torch"]
 
 _LOG = logging.getLogger("resnet_zoo")
 
@@ -40,7 +45,8 @@ class InferenceReport:
 
     Attributes:
         folded_batch_norms: How many batch-norms were folded into convolutions: all of them.
-        memory_format: ``channels_last``.
+        engine: What computes, with its version: ``OpenVINO 2026.4.1`` or ``torch 2.14.1``.
+        memory_format: ``channels_last``; ``None`` for OpenVINO, which chooses for each map.
         dtype: ``float32``, ``bfloat16``, ``float16`` or ``int8``.
         compiled: Whether the network is compiled.
         probe_size: (N, C, H, W) of the images that both networks were compared on: drawn from a fixed seed, or for
@@ -51,7 +57,8 @@ class InferenceReport:
     """
 
     folded_batch_norms: int
-    memory_format: str
+    engine: str
+    memory_format: str | None
     dtype: str
     compiled: bool
     probe_size: tuple[int, ...]
@@ -63,7 +70,8 @@ class InferenceReport:
         """Return it as a sentence."""
         agreement = "" if self.argmax_agreement is None else f"; the best class agrees on {self.argmax_agreement:.0%}"
         return (
-            f"Computes in {self.dtype}, {self.memory_format}, {self.folded_batch_norms} batch-norms folded"
+            f"Computes in {self.dtype} with {self.engine}"
+            f"{f', {self.memory_format}' if self.memory_format else ''}, {self.folded_batch_norms} batch-norms folded"
             f"{', compiled' if self.compiled else ''}; on {self.probe_size[0]} probe images the largest logit "
             f"difference is {self.largest_logit_difference:.2g} of {self.largest_logit:.2g}{agreement}."
         )
@@ -74,6 +82,7 @@ class OptimizedModel(nn.Module):
 
     Attributes:
         network: The folded network, compiled on request.
+        engine: What computes in place of the network, whose weights it shares: OpenVINO, or ``None``.
         report: What was done, and how far the outputs moved.
         entry: The original's, if it was created by name.
     """
@@ -81,16 +90,20 @@ class OptimizedModel(nn.Module):
     report: InferenceReport
     entry: Entry | None = None
 
-    def __init__(self, network: nn.Module, dtype: torch.dtype, in_channels: int) -> None:
+    def __init__(
+        self, network: nn.Module, dtype: torch.dtype, in_channels: int, engine: OpenVinoNetwork | None = None
+    ) -> None:
         super().__init__()
         self.network = network
         self.dtype = dtype
         self.in_channels = in_channels
+        self.engine = engine
 
     @property
     def precision(self) -> str:
         """What it computes with, for records."""
-        return f"{self.report.dtype}, batch-norm folded{', compiled' if self.report.compiled else ''}"
+        compiled = ", compiled" if self.report.compiled else ""
+        return f"{self.report.dtype} with {self.report.engine}, batch-norm folded{compiled}"
 
     def forward(self, x: Tensor) -> Any:
         """Return float32 logits (N, K), or float32 maps by name if the original returns maps.
@@ -101,13 +114,18 @@ class OptimizedModel(nn.Module):
             x: Normalised images (N, C, H, W) of any floating type and memory format.
 
         Raises:
-            ArgumentError: ``x`` is not such a batch.
+            ArgumentError: ``x`` is not such a batch; or OpenVINO computes, and the batch is not on the CPU or torch
+                traces the call.
         """
         if not _is_batch(x, self.in_channels):
             raise ArgumentError(
                 f"Expected normalised images (N, {self.in_channels}, H, W) of a floating type, got {_described(x)}. "
                 "`create_transform` makes them from files."
             )
+        if self.engine:
+            openvino.check_call(x)
+            if x.sum(dtype=torch.float32).isfinite():  # OpenVINO's max(NaN, 0) is 0: it would answer to no image at all
+                return self.engine(x)
         with torch.inference_mode():
             return _in_float32(self.network(x.to(self.dtype, memory_format=torch.channels_last)))
 
@@ -141,11 +159,13 @@ def optimize_for_inference(
     dtype: torch.dtype | None = None,
     calibration: Tensor | None = None,
     compile: bool = False,  # noqa: A002  # torch's own word
+    engine: Engine | None = None,
 ) -> OptimizedModel:
     """Return a faster copy of a network with nearly the same outputs; the original is not changed.
 
-    Batch-norm is folded into the convolutions, and memory is laid out channels_last. The copy is then compared with
-    the original on a few images: its ``report`` says what was done and what differs, and is logged.
+    Batch-norm is folded into the convolutions. On a CPU, OpenVINO computes if it is installed (the extra
+    ``openvino``); elsewhere torch, with memory laid out channels_last. The copy is then compared with the original on a
+    few images: its ``report`` says what was done and what differs, and is logged.
 
     Args:
         model: A network of this zoo, or a module that contains one, on the device where it will run.
@@ -156,6 +176,8 @@ def optimize_for_inference(
         calibration: Required for ``torch.int8`` and for nothing else: a hundred or more normalised images
             (N, C, H, W) like those to classify, from which the range of each map is taken.
         compile: Use ``torch.compile``, which takes up to minutes, here and again for each new batch size.
+        engine: ``openvino`` or ``torch``, which torch can trace, compile and move to another device. ``None`` chooses:
+            torch too if OpenVINO cannot convert the network.
 
     Raises:
         ArgumentError: The network is optimised already, the device does not multiply ``dtype``, the values do not fit
@@ -174,23 +196,30 @@ def optimize_for_inference(
     device = next(model.parameters()).device
     dtype = torch.float32 if dtype is None else dtype
     _check_dtype(dtype, device)
+    chosen = _chosen_engine(engine, device, dtype, compiled=compile)
     network = copy.deepcopy(model).float().eval().requires_grad_(False)
     in_channels = first_convolution(network).in_channels
     _check_calibration(calibration, dtype, in_channels, compiled=compile)
     images = (_probe_for(network) if calibration is None else calibration).to(device, torch.float32)
     probe = images[:PROBE_IMAGES]
     with torch.inference_mode():
-        expected = _outputs(network(probe))
-        for output in expected:
-            check_finite(output, network, probe)
+        output = network(probe)
+        expected = _outputs(output)
+        for values in expected:
+            check_finite(values, network, probe)
+    converted, input_dtype = None, torch.float32
     if calibration is None:
-        num_folded, input_dtype = fold_batch_norms(network), dtype
-        network = network.to(dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        num_folded = fold_batch_norms(network)
+        if chosen == "openvino":
+            converted = _converted(network, probe, dtype, output, is_required=engine is not None)
+        if not converted:
+            input_dtype = dtype
+            network = network.to(dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
     else:
-        num_folded, input_dtype = len(_batch_norms(network)), torch.float32
+        num_folded = len(_batch_norms(network))
         network = quantization.quantize(network, images, full_range=_EXACT_INT8_FLAG in cpu_flags())
         _check_folded(network)
-    optimized = OptimizedModel(network, input_dtype, in_channels).eval()
+    optimized = OptimizedModel(network, input_dtype, in_channels, converted).eval()
     optimized.entry = getattr(model, "entry", None)
     if compile:
         optimized.network = _compiled(network, device)
@@ -200,7 +229,8 @@ def optimize_for_inference(
     is_logits = len(expected) == 1 and expected[0].ndim == 2
     optimized.report = InferenceReport(
         folded_batch_norms=num_folded,
-        memory_format="channels_last",
+        engine=openvino.title() if converted else f"torch {torch.__version__}",
+        memory_format=None if converted else "channels_last",
         dtype=_name(dtype),
         compiled=compile,
         probe_size=tuple(probe.shape),
@@ -269,6 +299,31 @@ def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
     fused = fuse_conv_bn_eval(convolution.double(), norm.double())
     convolution.weight, convolution.bias = fused.weight, fused.bias
     convolution.to(dtype)
+
+
+def _chosen_engine(engine: Engine | None, device: torch.device, dtype: torch.dtype, *, compiled: bool) -> Engine:
+    if engine not in (None, *get_args(Engine)):
+        raise ArgumentError(f"Expected an engine of {' or '.join(get_args(Engine))}, got {engine!r}.")
+    fits = openvino.is_available(device) and not compiled and dtype in openvino.DTYPES
+    if engine == "openvino" and not fits:
+        raise ArgumentError(
+            f"OpenVINO computes float32 and bfloat16 on a CPU, where it is installed (pip install "
+            f"'resnet-zoo[openvino]'), and is not compiled by torch; got {_name(dtype)} on {device}. Leave out engine."
+        )
+    return engine or ("openvino" if fits else "torch")
+
+
+def _converted(
+    network: nn.Module, images: Tensor, dtype: torch.dtype, output: Any, *, is_required: bool
+) -> OpenVinoNetwork | None:
+    """Return the network for OpenVINO; ``None`` if it cannot be converted and need not be."""
+    names = tuple(output) if isinstance(output, dict) else None
+    try:
+        return OpenVinoNetwork.of(network, images, dtype, names=names)
+    except ArgumentError:
+        if is_required:
+            raise
+        return None
 
 
 def _check_dtype(dtype: torch.dtype, device: torch.device) -> None:

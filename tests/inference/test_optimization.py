@@ -26,10 +26,10 @@ from resnet_zoo.catalog.classes import class_folders
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.cli.main import main
 from resnet_zoo.errors import ArgumentError, NonFiniteOutputError
+from resnet_zoo.inference import openvino, quantization
 from resnet_zoo.inference import optimization as inference
-from resnet_zoo.inference import quantization
 from resnet_zoo.inference.evaluation import evaluate
-from resnet_zoo.inference.optimization import OptimizedModel, fold_batch_norms, optimize_for_inference
+from resnet_zoo.inference.optimization import Engine, OptimizedModel, fold_batch_norms, optimize_for_inference
 from resnet_zoo.inference.prediction import predict
 from resnet_zoo.network.building import build
 from resnet_zoo.network.resnet import ResNet
@@ -37,16 +37,24 @@ from tests.conftest import NAMES, random_network, slow, smooth_image
 
 ROW, DEEP_ROW = "resnet18_cifar10", "resnetv1d50_in1k"
 CPU = torch.device("cpu")
+ENGINE = openvino.title() if openvino.is_available(CPU) else f"torch {torch.__version__}"
+"""What is chosen here."""
 Tree = Callable[..., Path]
 needs_bfloat16 = pytest.mark.skipif(
     torch.bfloat16 not in supported_dtypes(CPU), reason="this CPU does not multiply bfloat16"
 )
+needs_openvino = pytest.mark.skipif(not openvino.is_available(CPU), reason="needs the extra `openvino`")
 needs_int8 = pytest.mark.skipif(not quantization.is_available(CPU), reason="this torch has no 8-bit kernels")
 
 
 @pytest.fixture(scope="module")
 def model() -> ResNet:
     return random_network(ROW)
+
+
+@pytest.fixture(params=["torch", pytest.param("openvino", marks=needs_openvino)])
+def engine(request: pytest.FixtureRequest) -> Any:
+    return request.param
 
 
 def images(count: int = 2, size: int = 32, seed: int = 1) -> Tensor:
@@ -151,12 +159,12 @@ def test_it_stays_in_eval_mode_within_a_module_that_trains(model: ResNet) -> Non
 
 
 def test_weights_are_channels_last(model: ResNet) -> None:
-    convolutions = [m for m in optimize_for_inference(model).modules() if isinstance(m, nn.Conv2d)]
+    convolutions = [m for m in optimize_for_inference(model, engine="torch").modules() if isinstance(m, nn.Conv2d)]
     assert all(m.weight.is_contiguous(memory_format=torch.channels_last) for m in convolutions)
 
 
-def test_any_layout_and_floating_type_of_input_gives_the_same_logits(model: ResNet) -> None:
-    optimized, x = optimize_for_inference(model), images()
+def test_any_layout_and_floating_type_of_input_gives_the_same_logits(model: ResNet, engine: Engine) -> None:
+    optimized, x = optimize_for_inference(model, engine=engine), images()
     expected = optimized(x)
     assert torch.equal(optimized(x.to(memory_format=torch.channels_last)), expected)
     assert torch.equal(optimized(x.double()), expected)
@@ -171,15 +179,15 @@ def test_any_layout_and_floating_type_of_input_gives_the_same_logits(model: ResN
     ],
     ids=lambda x: str(getattr(x, "shape", "list")) + type(x).__name__,
 )
-def test_what_is_no_batch_of_normalised_images_is_refused(model: ResNet, x: Any) -> None:
+def test_what_is_no_batch_of_normalised_images_is_refused(model: ResNet, engine: Engine, x: Any) -> None:
     with pytest.raises(ArgumentError, match=r"Expected normalised images \(N, 3, H, W\) of a floating type, got"):
-        optimize_for_inference(model)(x)
+        optimize_for_inference(model, engine=engine)(x)
 
 
-def test_an_empty_batch_has_no_logits_and_no_maps(model: ResNet) -> None:
+def test_an_empty_batch_has_no_logits_and_no_maps(model: ResNet, engine: Engine) -> None:
     for dtype in {torch.float32, fast_dtype(CPU)}:
-        assert optimize_for_inference(model, dtype=dtype)(images(0)).shape == (0, 10)
-    maps = optimize_for_inference(FeatureExtractor(model, layers=("stage2", "pool")))(images(0))
+        assert optimize_for_inference(model, dtype=dtype, engine=engine)(images(0)).shape == (0, 10)
+    maps = optimize_for_inference(FeatureExtractor(model, layers=("stage2", "pool")), engine=engine)(images(0))
     assert {layer: tuple(value.shape) for layer, value in maps.items()} == {
         "stage2": (0, 128, 16, 16),
         "pool": (0, 512),
@@ -187,19 +195,19 @@ def test_an_empty_batch_has_no_logits_and_no_maps(model: ResNet) -> None:
 
 
 @pytest.mark.parametrize("head", [nn.Identity(), nn.Sequential(nn.Dropout(), nn.Linear(512, 10))])
-def test_a_network_with_another_classifier_is_optimised(head: nn.Module) -> None:
+def test_a_network_with_another_classifier_is_optimised(head: nn.Module, engine: Engine) -> None:
     changed = random_network(ROW)
     changed.fc = head.eval()  # type: ignore[assignment]
     x = images()
     with torch.no_grad():
-        assert relative_difference(optimize_for_inference(changed)(x), changed(x)) < 1e-5
+        assert relative_difference(optimize_for_inference(changed, engine=engine)(x), changed(x)) < 1e-5
 
 
-def test_a_dilated_network_is_optimised(model: ResNet) -> None:
+def test_a_dilated_network_is_optimised(engine: Engine) -> None:
     dilated, x = build(get_entry(DEEP_ROW)).eval(), images(size=65)
     dilated.set_output_stride(8)
     with torch.no_grad():
-        assert relative_difference(optimize_for_inference(dilated)(x), dilated(x)) < 1e-5
+        assert relative_difference(optimize_for_inference(dilated, engine=engine)(x), dilated(x)) < 1e-5
 
 
 def test_a_network_is_optimised_once(model: ResNet) -> None:
@@ -212,14 +220,14 @@ def test_a_network_is_optimised_once(model: ResNet) -> None:
     )
 
 
-def test_an_optimised_network_is_saved_and_copied(model: ResNet) -> None:
-    optimized, x = optimize_for_inference(model), images()
+def test_an_optimised_network_is_saved_and_copied(model: ResNet, engine: Engine) -> None:
+    optimized, x = optimize_for_inference(model, engine=engine), images()
     for twin in (pickle.loads(pickle.dumps(optimized)), copy.deepcopy(optimized)):
         assert torch.equal(twin(x), optimized(x))
         assert twin.report == optimized.report
 
 
-def test_a_module_made_of_a_network_is_optimised_and_gives_its_maps(model: ResNet) -> None:
+def test_a_module_made_of_a_network_is_optimised_and_gives_its_maps(model: ResNet, engine: Engine) -> None:
     class Maps(nn.Module):
         def __init__(self, body: ResNet) -> None:
             super().__init__()
@@ -228,7 +236,7 @@ def test_a_module_made_of_a_network_is_optimised_and_gives_its_maps(model: ResNe
         def forward(self, x: Tensor) -> dict[str, Tensor]:
             return self.body.stages(x)
 
-    optimized, x = optimize_for_inference(Maps(model)), images()
+    optimized, x = optimize_for_inference(Maps(model), engine=engine), images()
     actual, expected = optimized(x), model.stages(x)
     assert list(actual) == list(expected)
     assert all(relative_difference(actual[key], expected[key]) < 1e-5 for key in expected)
@@ -245,8 +253,9 @@ def test_grey_networks_are_probed_with_grey_images() -> None:
 
 
 def test_the_report_says_what_was_done(model: ResNet) -> None:
-    report = optimize_for_inference(model).report
+    report = optimize_for_inference(model, engine="torch").report
     assert (report.folded_batch_norms, report.memory_format, report.dtype) == (20, "channels_last", "float32")
+    assert report.engine == f"torch {torch.__version__}"
     assert report.compiled is False
     assert report.probe_size == (4, 3, 32, 32)
     assert 0 <= report.largest_logit_difference < 1e-4
@@ -278,16 +287,18 @@ def test_the_report_tells_the_probe_s_difference(model: ResNet, monkeypatch: pyt
 
 def test_the_report_is_a_sentence(model: ResNet) -> None:
     report = replace(
-        optimize_for_inference(model).report,
+        optimize_for_inference(model, engine="torch").report,
+        engine="torch 2.6.0",
         largest_logit_difference=0.01234,
         largest_logit=5.678,
         argmax_agreement=0.75,
     )
     assert str(report) == (
-        "Computes in float32, channels_last, 20 batch-norms folded; on 4 probe images the largest logit "
-        "difference is 0.012 of 5.7; the best class agrees on 75%."
+        "Computes in float32 with torch 2.6.0, channels_last, 20 batch-norms folded; on 4 probe images the largest "
+        "logit difference is 0.012 of 5.7; the best class agrees on 75%."
     )
     assert "compiled" in str(replace(report, compiled=True))
+    assert "with OpenVINO 2026.4.1, 20" in str(replace(report, engine="OpenVINO 2026.4.1", memory_format=None))
     assert "best class" not in str(replace(report, argmax_agreement=None))
 
 
@@ -295,13 +306,14 @@ def test_the_report_is_a_sentence(model: ResNet) -> None:
 
 
 @needs_bfloat16
-def test_bfloat16_agrees_but_for_its_rounding(model: ResNet) -> None:
-    optimized, x = optimize_for_inference(model, dtype=torch.bfloat16), images(64)
+def test_bfloat16_agrees_but_for_its_rounding(model: ResNet, engine: Engine) -> None:
+    optimized, x = optimize_for_inference(model, dtype=torch.bfloat16, engine=engine), images(64)
     with torch.no_grad():
         expected = model(x)
     actual = optimized(x)
     assert actual.dtype == torch.float32
-    assert {parameter.dtype for parameter in optimized.parameters()} == {torch.bfloat16}
+    if engine == "torch":
+        assert {parameter.dtype for parameter in optimized.parameters()} == {torch.bfloat16}
     assert 1e-4 < relative_difference(actual, expected) < 5e-2
     assert (actual.argmax(1) == expected.argmax(1)).float().mean() > 0.9
     assert optimized.report.dtype == "bfloat16"
@@ -381,7 +393,7 @@ def test_int8_agrees_but_for_its_rounding(name: str) -> None:
     assert (report.dtype, report.folded_batch_norms) == ("int8", len(batch_norms(model)))
     assert report.probe_size == (4, *x.shape[1:])
     assert report.largest_logit_difference == pytest.approx((actual[:4] - expected[:4]).abs().max().item(), rel=1e-3)
-    assert optimized.precision == "int8, batch-norm folded"
+    assert optimized.precision == f"int8 with torch {torch.__version__}, batch-norm folded"
 
 
 @needs_int8
@@ -457,7 +469,7 @@ def test_an_int8_network_is_evaluated_and_its_records_say_so(model: ResNet, clas
     optimized = optimize_for_inference(model, dtype=torch.int8, calibration=images(16))
     root = class_tree(class_folders("cifar10"), per_class=2)
     result = evaluate(ROW, root, model=optimized, device="cpu")
-    assert result.precision == "int8, batch-norm folded"
+    assert result.precision == f"int8 with torch {torch.__version__}, batch-norm folded"
     assert abs(result.correct1 - evaluate(ROW, root, model=model, device="cpu").correct1) <= 2
 
 
@@ -571,7 +583,7 @@ def test_fast_evaluation_counts_as_the_network_does_and_says_how_it_computed(mod
     exact = evaluate(ROW, root, model=model, device="cpu")
     fast = evaluate(ROW, root, model=model, device="cpu", fast=True)
     assert exact.precision == "float32"
-    assert fast.precision == f"{str(fast_dtype(CPU))[6:]}, batch-norm folded"
+    assert fast.precision == f"{str(fast_dtype(CPU))[6:]} with {ENGINE}, batch-norm folded"
     assert abs(fast.correct1 - exact.correct1) <= 1
     assert batch_norms(model)
 
@@ -587,7 +599,7 @@ def test_an_optimised_network_is_evaluated_as_it_was_made(model: ResNet, class_t
             return logits
 
     dtype = fast_dtype(CPU)
-    optimized = optimize_for_inference(model, dtype=dtype)
+    optimized = optimize_for_inference(model, dtype=dtype, engine="torch")
     optimized.__class__ = Spy
     result = evaluate(ROW, root, model=optimized, device="cpu")
     assert set(seen) == {dtype}
@@ -613,7 +625,7 @@ def test_predict_takes_fast(tmp_path: Path, weights: Path) -> None:
     )
     assert done.exit_code == 0, done.stderr
     assert len(json.loads(done.stdout)[0]["classes"]) == 5
-    report = f"Computes in {str(fast_dtype(CPU))[6:]}, channels_last, 20 batch-norms folded; on 4 probe images"
+    report = f"Computes in {str(fast_dtype(CPU))[6:]} with {ENGINE}, "
     assert done.stderr.count(report) == 1
 
 
