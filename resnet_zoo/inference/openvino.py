@@ -15,13 +15,14 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from resnet_zoo.errors import ArgumentError
 
-DTYPES = {torch.float32: "f32", torch.bfloat16: "bf16"}
-"""OpenVINO's word for what it computes with; left alone it takes bfloat16 wherever the CPU has it."""
+DTYPES = {torch.float32: "f32", torch.bfloat16: "bf16", torch.int8: "f32"}
+"""OpenVINO's word for what computes where nothing is quantised; left alone it takes bfloat16 if the CPU has it."""
 
 
 def is_available(device: torch.device) -> bool:
@@ -34,8 +35,10 @@ def title() -> str:
     return f"OpenVINO {metadata.version('openvino')}"
 
 
-def check_call(x: Tensor) -> None:
-    """Refuse a call that cannot leave torch.
+def takes(x: Tensor) -> bool:
+    """Tell whether images are finite: OpenVINO's max(NaN, 0) is 0, which would make an answer of no image at all.
+
+    numpy adds them up, because torch's threads would keep the cores busy for milliseconds after it.
 
     Raises:
         ArgumentError: The images are not on the CPU, or torch traces the call.
@@ -44,6 +47,8 @@ def check_call(x: Tensor) -> None:
         raise ArgumentError(f"OpenVINO computes on the CPU, got images on {x.device}. Optimise the network there.")
     if torch.compiler.is_compiling() or torch.jit._trace.is_tracing():  # type: ignore[no-untyped-call]
         raise ArgumentError("torch cannot trace what OpenVINO computes. Optimise the network with engine='torch'.")
+    with np.errstate(invalid="ignore"):
+        return bool(np.isfinite(x.detach().to(torch.float32).numpy().sum()))
 
 
 class OpenVinoNetwork:
@@ -87,7 +92,9 @@ class OpenVinoNetwork:
                 model = _openvino().convert_model(network, example_input=images)
             except RuntimeError as error:
                 reason = str(error).strip().rpartition("\n")[2]
-                raise ArgumentError(f"OpenVINO cannot convert the network ({reason}). Pass engine='torch'.") from error
+                raise ArgumentError(
+                    f"OpenVINO cannot convert the network ({reason}). Pass engine='torch', in float32 or bfloat16."
+                ) from error
         return cls(model, names, dtype)
 
     def __call__(self, x: Tensor) -> Any:
