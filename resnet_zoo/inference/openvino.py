@@ -7,6 +7,7 @@ small batches. The graph takes any batch and image size; compiling it takes a te
 from __future__ import annotations
 
 import importlib
+import sys
 import tempfile
 import threading
 import warnings
@@ -23,6 +24,12 @@ from resnet_zoo.errors import ArgumentError
 
 DTYPES = {torch.float32: "f32", torch.bfloat16: "bf16", torch.int8: "f32"}
 """OpenVINO's word for what computes where nothing is quantised; left alone it takes bfloat16 if the CPU has it."""
+
+_FAILURES = ("GeneralFailure", "OpConversionFailure", "OpValidationFailure")
+"""Its errors of conversion, which have no base of their own."""
+
+_TELEMETRY = "openvino_telemetry"
+_IMPORTS = threading.Lock()
 
 
 def is_available(device: torch.device) -> bool:
@@ -83,26 +90,21 @@ class OpenVinoNetwork:
         Raises:
             ArgumentError: The network cannot be converted, as where its computation depends on the images' values.
         """
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's own, that torch.jit is deprecated
-            warnings.simplefilter(
-                "error", torch.jit._trace.TracerWarning
-            )  # a branch that the trace would make permanent
-            try:
-                model = _openvino().convert_model(network, example_input=images)
-            except RuntimeError as error:
-                reason = str(error).strip().rpartition("\n")[2]
-                raise ArgumentError(
-                    f"OpenVINO cannot convert the network ({reason}). Pass engine='torch', in float32 or bfloat16."
-                ) from error
-        return cls(model, names, dtype)
+        failures = [getattr(load("openvino.frontend"), name) for name in _FAILURES]
+        try:
+            return cls(_converted(network, images), names, dtype)
+        except (RuntimeError, *failures) as error:
+            reason = str(error.__cause__ or error).strip().partition("\n")[0]
+            raise ArgumentError(
+                f"OpenVINO cannot convert the network ({reason}). Pass engine='torch', in float32 or bfloat16."
+            ) from error
 
     def __call__(self, x: Tensor) -> Any:
         """Return the float32 output, or the outputs by name, for images (N, C, H, W) on the CPU.
 
         The outputs are the caller's: OpenVINO writes each call's into new memory.
         """
-        openvino, (compiled, idle) = _openvino(), self._ready()
+        openvino, (compiled, idle) = load("openvino"), self._ready()
         x = x.detach().to(torch.float32).contiguous()
         results = [
             openvino.Tensor(port.element_type, [0] * port.partial_shape.rank.get_length()) for port in compiled.outputs
@@ -131,7 +133,7 @@ class OpenVinoNetwork:
         """Pickle the graph as OpenVINO's own files hold it."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.xml"
-            _openvino().save_model(self.model, path, compress_to_fp16=False)
+            load("openvino").save_model(self.model, path, compress_to_fp16=False)
             parts = path.read_bytes(), path.with_suffix(".bin").read_bytes()
         return _unpickled, (parts, self.names, self.dtype, self.num_callers)
 
@@ -147,20 +149,59 @@ class OpenVinoNetwork:
                     "NUM_STREAMS": self.num_callers,
                     "ENABLE_CPU_PINNING": False,  # processes beside this one would be pinned to the same cores
                 }
-                self._compiled[key] = _openvino().Core().compile_model(self.model, "CPU", settings), []
+                self._compiled[key] = load("openvino").Core().compile_model(self.model, "CPU", settings), []
             return self._compiled[key]
 
 
-def _openvino() -> Any:
-    try:
-        return importlib.import_module("openvino")
-    except ImportError as error:
-        raise ArgumentError(
-            "The network needs OpenVINO, which is not installed. Run: pip install 'resnet-zoo[openvino]'"
-        ) from error
+def load(name: str) -> Any:
+    """Import OpenVINO, a module of it or NNCF, without their telemetry.
+
+    ``openvino_telemetry`` reports their use to Google from a fork of this process, made by a thread, at import already;
+    with threads of torch about, such a fork can hang or end the process. Both do without where it is not installed.
+
+    Raises:
+        ArgumentError: OpenVINO is not installed.
+    """
+    if module := sys.modules.get(name):
+        return module
+    with _IMPORTS:
+        telemetry = sys.modules.get(_TELEMETRY)
+        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # Python's own sign for what cannot be imported
+        try:
+            return importlib.import_module(name)
+        except ImportError as error:
+            raise ArgumentError(
+                "The network needs OpenVINO, which is not installed. Run: pip install 'resnet-zoo[openvino]'"
+            ) from error
+        finally:
+            sys.modules.pop(_TELEMETRY)
+            if telemetry:
+                sys.modules[_TELEMETRY] = telemetry
+
+
+def _converted(network: nn.Module, images: Tensor) -> Any:
+    """Return the graph of a network, which takes images of any number and size.
+
+    The steps of `openvino.convert_model`, which would report each of them (`load`).
+    """
+    openvino, frontend = load("openvino"), load("openvino.frontend")
+    decoder = load("openvino.frontend.pytorch.ts_decoder").TorchScriptPythonDecoder
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, that torch.jit is deprecated
+        # A branch that the trace would make permanent.
+        warnings.simplefilter("error", torch.jit._trace.TracerWarning)
+        traced = decoder(network, example_input=images, trace_kwargs={"check_trace": False})
+    converter = frontend.FrontEndManager().load_by_framework("pytorch")
+    graph = converter.load(traced)
+    place = graph.get_place_by_input_index(0)
+    graph.set_partial_shape(place, openvino.PartialShape([-1, images.shape[1], -1, -1]))
+    graph.set_element_type(place, openvino.Type.f32)
+    model = converter.convert(graph)
+    load("openvino._offline_transformations").apply_moc_transformations(model, cf=False, smart_reshape=True)
+    return model
 
 
 def _unpickled(
     parts: tuple[bytes, bytes], names: Sequence[str] | None, dtype: torch.dtype, num_callers: int
 ) -> OpenVinoNetwork:
-    return OpenVinoNetwork(_openvino().Core().read_model(*parts), names, dtype, num_callers)
+    return OpenVinoNetwork(load("openvino").Core().read_model(*parts), names, dtype, num_callers)

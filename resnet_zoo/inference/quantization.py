@@ -8,10 +8,11 @@ and the classifier, stays float32: it is a thousandth of the work, and rounding 
 from __future__ import annotations
 
 import contextlib
-import importlib
+import inspect
 import io
 import logging
 import warnings
+from collections.abc import Iterator
 from importlib import util
 from typing import Any
 
@@ -22,6 +23,8 @@ from resnet_zoo.inference import openvino
 
 _LEFT_IN_FLOAT32 = ["ReduceMean", "MatMul"]
 """OpenVINO's names for the pool and the classifier."""
+
+_LOUD = ("nncf", "torch.utils.cpp_extension")
 
 
 def is_available(device: torch.device) -> bool:
@@ -37,12 +40,12 @@ def quantize(model: Any, calibration: Tensor, *, full_range: bool) -> Any:
         calibration: Normalised images (N, C, H, W) on which the range of every map is observed.
         full_range: Use all 8 bits of a weight, where the CPU adds products without saturation; 7 otherwise.
     """
-    nncf = importlib.import_module("nncf")
-    fix = nncf.OverflowFix.DISABLE if full_range else nncf.OverflowFix.ENABLE
     with _in_silence():
-        return nncf.quantize(
+        nncf = openvino.load("nncf")
+        fix = nncf.OverflowFix.DISABLE if full_range else nncf.OverflowFix.ENABLE
+        return inspect.unwrap(nncf.quantize)(  # the wrapper is its telemetry
             model,
-            nncf.Dataset([image.numpy() for image in calibration.split(1)]),
+            nncf.Dataset([image[None] for image in calibration.numpy()]),
             target_device=nncf.TargetDevice.CPU,
             subset_size=len(calibration),
             ignored_scope=nncf.IgnoredScope(types=_LEFT_IN_FLOAT32, validate=False),  # not all networks have them
@@ -51,14 +54,16 @@ def quantize(model: Any, calibration: Tensor, *, full_range: bool) -> Any:
 
 
 @contextlib.contextmanager
-def _in_silence() -> Any:
-    """Keep NNCF from drawing progress bars on standard output and telling there what it leaves alone."""
-    log = logging.getLogger("nncf")
-    before = log.level
-    log.setLevel(logging.ERROR)
+def _in_silence() -> Iterator[None]:
+    """Keep NNCF from drawing progress bars on standard output and from saying what it and torch's compiler lack."""
+    logs = [logging.getLogger(name) for name in _LOUD]
+    before = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.ERROR)
     try:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        log.setLevel(before)
+        for log, level in zip(logs, before, strict=True):
+            log.setLevel(level)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+import subprocess
 import sys
+import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from importlib import util
 from pathlib import Path
@@ -19,7 +21,7 @@ from torch import Tensor, nn
 from resnet_zoo import FeatureExtractor
 from resnet_zoo.base.devices import supported_dtypes
 from resnet_zoo.errors import ArgumentError, NonFiniteOutputError
-from resnet_zoo.inference import openvino
+from resnet_zoo.inference import openvino, quantization
 from resnet_zoo.inference.embedding import Embedder
 from resnet_zoo.inference.finite import check_finite
 from resnet_zoo.inference.optimization import optimize_for_inference
@@ -30,6 +32,7 @@ from tests.conftest import random_network, slow, smooth_image
 
 ROW, CPU = "resnet18_cifar10", torch.device("cpu")
 needs_openvino = pytest.mark.skipif(not openvino.is_available(CPU), reason="needs the extra `openvino`")
+needs_int8 = pytest.mark.skipif(not quantization.is_available(CPU), reason="needs the extra `int8`")
 
 
 @pytest.fixture(scope="module")
@@ -241,3 +244,84 @@ def test_without_openvino_torch_computes(model: ResNet, monkeypatch: pytest.Monk
     assert optimize_for_inference(model).report.engine == f"torch {torch.__version__}"
     with pytest.raises(ArgumentError, match=r"pip install 'resnet-zoo\[openvino\]'"):
         optimize_for_inference(model, engine="openvino")
+
+
+# --- telemetry -----------------------------------------------------------------------------------------------------
+
+WATCH = textwrap.dedent("""
+    import os, socket, sys, time, warnings
+    import torch
+    from tests.conftest import random_network
+
+    WATCHED = ("os.fork", "os.forkpty", "os.posix_spawn", "os.system", "subprocess.Popen", "socket.connect")
+    caught = []
+
+    def watch(event, _):
+        if event in WATCHED:
+            caught.append(event)
+            os.write(1, f"caught {event}\\n".encode())
+            raise OSError(event)
+
+    model, x = random_network("resnet18_cifar10"), torch.randn(4, 3, 32, 32)
+    warnings.simplefilter("ignore")
+    sys.addaudithook(watch)
+""")
+"""A child's beginning: whatever would start a process or reach out is told, and fails."""
+
+OURS = textwrap.dedent("""
+    import pickle
+    from resnet_zoo.inference.optimization import optimize_for_inference
+
+    for options in ({}, {"dtype": torch.int8, "calibration": x}):
+        optimized = optimize_for_inference(model, **options)
+        print(optimized.precision, pickle.loads(pickle.dumps(optimized))(x).shape)
+""")
+
+THEIRS = textwrap.dedent("""
+    import {}
+
+    deadline = time.monotonic() + 5
+    while not caught and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.write(1, b"then\\n")
+""")
+
+
+def run_watched(program: str, home: Path) -> str:
+    """Return what a program prints that runs as a new user's, at home and not in anybody's continuous integration."""
+    signs = ("CI", "TF_BUILD", "JENKINS_URL", "NNCF_CI", "NNCF_DEV")
+    variables = {name: value for name, value in os.environ.items() if name not in signs} | {"HOME": str(home)}
+    command = [sys.executable, "-c", WATCH + program]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@needs_int8
+def test_nothing_is_reported_and_no_process_forked(tmp_path: Path) -> None:
+    printed = run_watched(OURS, tmp_path)
+    assert "caught" not in printed
+    assert all(f"{dtype} with OpenVINO" in printed for dtype in ("float32", "int8"))
+    assert list(tmp_path.iterdir()) == []  # there its client's number would be, and how often it was used
+
+
+@needs_int8
+@pytest.mark.slow
+@pytest.mark.parametrize("first", ["openvino", "nncf"])
+def test_nothing_is_reported_by_us_where_another_import_reported_itself(first: str, tmp_path: Path) -> None:
+    before, _, after = run_watched(THEIRS.format(first) + OURS, tmp_path).partition("then\n")
+    assert "caught os.fork" in before
+    assert "caught" not in after
+    assert "int8 with OpenVINO" in after
+
+
+@needs_openvino
+@pytest.mark.parametrize(
+    ("program", "event"),
+    [
+        ("import openvino; openvino.convert_model(model, example_input=x)", "os.fork"),
+        ("try: socket.socket().connect(('127.0.0.1', 9))\nexcept OSError: pass", "socket.connect"),
+    ],
+)
+def test_the_watch_sees_what_reports(program: str, event: str, tmp_path: Path) -> None:
+    assert f"caught {event}\n" in run_watched(program, tmp_path)
