@@ -73,6 +73,8 @@ class Embedder:
         precision = "float32"
         if fast:
             optimized = optimize_for_inference(pooled, dtype=fast_dtype(device))
+            if optimized.engine:
+                optimized.engine = optimized.engine.for_callers(num_threads)
             pooled, precision = optimized, optimized.precision
         return cls(pooled, transform, device, channels, precision, num_threads)
 

@@ -65,6 +65,9 @@ def _origin(model: nn.Module, x: Tensor) -> tuple[str, str]:
             own = (*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False))
             found.append((name, next((key for key, tensor in own if not tensor.isfinite().all()), "")))
 
+    for module in model.modules():
+        if "engine" in vars(module):  # an optimised network's, which computes without the layers
+            vars(module)["engine"] = None
     for name, layer in model.named_modules():
         if not any(layer.children()):
             shown = _WRAPPERS.sub("", name, count=1) if _WRAPPERS.match(name) else name

@@ -1,4 +1,6 @@
-"""A network prepared for inference: batch-norm folded into the convolutions, channels_last, fewer bits.
+"""A network prepared for inference: batch-norm folded into the convolutions, a faster engine, fewer bits.
+
+The engine is OpenVINO on a CPU if it is installed, otherwise torch with channels_last memory.
 
 In eval mode a batch-norm is y = (x - mean) / sqrt(var + eps) * weight + bias, linear in x, and so is the convolution
 before it; their product is one convolution with a bias (Jacob et al. 2018, https://arxiv.org/abs/1712.05877, section
@@ -12,7 +14,7 @@ import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,17 +23,20 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from resnet_zoo.base.devices import cpu_flags, supported_dtypes
 from resnet_zoo.catalog.records import Entry
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.inference import quantization
+from resnet_zoo.inference import openvino, quantization
 from resnet_zoo.inference.finite import check_finite
+from resnet_zoo.inference.openvino import OpenVinoNetwork
 from resnet_zoo.network.counting import first_convolution
+
+Engine = Literal["openvino", "torch"]
 
 _LOG = logging.getLogger("resnet_zoo")
 
 PROBE_IMAGES, PROBE_SEED = 4, 0
 """How many random images the folded network and the original are compared on, and the seed they are drawn from."""
 
-_EXACT_INT8_FLAG = "avx512_vnni"
-"""The CPU flag of instructions that add up products of 8-bit integers without saturation."""
+_EXACT_INT8_FLAGS = {"avx512_vnni", "avx_vnni"}
+"""The CPU flags of instructions that add up products of 8-bit integers without saturation."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,8 @@ class InferenceReport:
 
     Attributes:
         folded_batch_norms: How many batch-norms were folded into convolutions: all of them.
-        memory_format: ``channels_last``.
+        engine: What computes, with its version: ``OpenVINO 2026.4.1`` or ``torch 2.14.1``.
+        memory_format: ``channels_last``; ``None`` for OpenVINO, which chooses for each map.
         dtype: ``float32``, ``bfloat16``, ``float16`` or ``int8``.
         compiled: Whether the network is compiled.
         probe_size: (N, C, H, W) of the images that both networks were compared on: drawn from a fixed seed, or for
@@ -51,7 +57,8 @@ class InferenceReport:
     """
 
     folded_batch_norms: int
-    memory_format: str
+    engine: str
+    memory_format: str | None
     dtype: str
     compiled: bool
     probe_size: tuple[int, ...]
@@ -63,7 +70,8 @@ class InferenceReport:
         """Return it as a sentence."""
         agreement = "" if self.argmax_agreement is None else f"; the best class agrees on {self.argmax_agreement:.0%}"
         return (
-            f"Computes in {self.dtype}, {self.memory_format}, {self.folded_batch_norms} batch-norms folded"
+            f"Computes in {self.dtype} with {self.engine}"
+            f"{f', {self.memory_format}' if self.memory_format else ''}, {self.folded_batch_norms} batch-norms folded"
             f"{', compiled' if self.compiled else ''}; on {self.probe_size[0]} probe images the largest logit "
             f"difference is {self.largest_logit_difference:.2g} of {self.largest_logit:.2g}{agreement}."
         )
@@ -74,6 +82,7 @@ class OptimizedModel(nn.Module):
 
     Attributes:
         network: The folded network, compiled on request.
+        engine: What computes in place of the network, whose weights it shares: OpenVINO, or ``None``.
         report: What was done, and how far the outputs moved.
         entry: The original's, if it was created by name.
     """
@@ -81,16 +90,20 @@ class OptimizedModel(nn.Module):
     report: InferenceReport
     entry: Entry | None = None
 
-    def __init__(self, network: nn.Module, dtype: torch.dtype, in_channels: int) -> None:
+    def __init__(
+        self, network: nn.Module, dtype: torch.dtype, in_channels: int, engine: OpenVinoNetwork | None = None
+    ) -> None:
         super().__init__()
         self.network = network
         self.dtype = dtype
         self.in_channels = in_channels
+        self.engine = engine
 
     @property
     def precision(self) -> str:
         """What it computes with, for records."""
-        return f"{self.report.dtype}, batch-norm folded{', compiled' if self.report.compiled else ''}"
+        compiled = ", compiled" if self.report.compiled else ""
+        return f"{self.report.dtype} with {self.report.engine}, batch-norm folded{compiled}"
 
     def forward(self, x: Tensor) -> Any:
         """Return float32 logits (N, K), or float32 maps by name if the original returns maps.
@@ -101,34 +114,18 @@ class OptimizedModel(nn.Module):
             x: Normalised images (N, C, H, W) of any floating type and memory format.
 
         Raises:
-            ArgumentError: ``x`` is not such a batch.
+            ArgumentError: ``x`` is not such a batch; or OpenVINO computes, and the batch is not on the CPU or torch
+                traces the call.
         """
         if not _is_batch(x, self.in_channels):
             raise ArgumentError(
                 f"Expected normalised images (N, {self.in_channels}, H, W) of a floating type, got {_described(x)}. "
                 "`create_transform` makes them from files."
             )
+        if self.engine and openvino.takes(x):
+            return self.engine(x)
         with torch.inference_mode():
             return _in_float32(self.network(x.to(self.dtype, memory_format=torch.channels_last)))
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        """Refuse to pickle what could not be read again: torch restores only a part of an 8-bit convolution.
-
-        Raises:
-            ArgumentError: The network computes in int8.
-        """
-        if self.report.dtype == "int8":
-            raise ArgumentError(
-                "torch cannot read a pickled int8 network. Save a trace of it: "
-                "torch.jit.save(torch.jit.trace(model, images), path)."
-            )
-        return super().__reduce_ex__(protocol)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> OptimizedModel:
-        """Return a copy, which would otherwise go the way of a pickle."""
-        twin = memo[id(self)] = type(self).__new__(type(self))
-        vars(twin).update(copy.deepcopy(vars(self), memo))
-        return twin
 
     def train(self, mode: bool = True) -> OptimizedModel:  # noqa: ARG002  # torch's signature
         """Stay in eval mode whatever the surrounding module does: nothing is left to train."""
@@ -141,21 +138,25 @@ def optimize_for_inference(
     dtype: torch.dtype | None = None,
     calibration: Tensor | None = None,
     compile: bool = False,  # noqa: A002  # torch's own word
+    engine: Engine | None = None,
 ) -> OptimizedModel:
     """Return a faster copy of a network with nearly the same outputs; the original is not changed.
 
-    Batch-norm is folded into the convolutions, and memory is laid out channels_last. The copy is then compared with
-    the original on a few images: its ``report`` says what was done and what differs, and is logged.
+    Batch-norm is folded into the convolutions. On a CPU, OpenVINO computes if it is installed (the extra
+    ``openvino``); elsewhere torch, with memory laid out channels_last. The copy is then compared with the original on a
+    few images: its ``report`` says what was done and what differs, and is logged.
 
     Args:
         model: A network of this zoo, or a module that contains one, on the device where it will run.
         dtype: ``torch.bfloat16`` or ``torch.float16`` where the device multiplies them (`supported_dtypes`); ``None``
-            means ``torch.float32``. `fast_dtype` chooses. ``torch.int8``, on x86 CPUs, is faster still: maps and
-            weights of all convolutions are rounded to 8-bit integers. Measured on 9,977 test images of CIFAR-10:
-            ResNet-18 has 94.77% right, and 94.74% in float32.
+            means ``torch.float32``. `fast_dtype` chooses. ``torch.int8``, on CPUs with the extra ``int8``, is faster
+            still: maps and weights of all convolutions are rounded to 8-bit integers. Measured: ResNet-18's 94.74% on
+            9,977 test images of CIFAR-10 become 94.77%.
         calibration: Required for ``torch.int8`` and for nothing else: a hundred or more normalised images
             (N, C, H, W) like those to classify, from which the range of each map is taken.
         compile: Use ``torch.compile``, which takes up to minutes, here and again for each new batch size.
+        engine: ``openvino`` or ``torch``, which torch can trace, compile and move to another device. ``None`` chooses:
+            torch too if OpenVINO cannot convert the network.
 
     Raises:
         ArgumentError: The network is optimised already, the device does not multiply ``dtype``, the values do not fit
@@ -174,23 +175,26 @@ def optimize_for_inference(
     device = next(model.parameters()).device
     dtype = torch.float32 if dtype is None else dtype
     _check_dtype(dtype, device)
+    chosen = _chosen_engine(engine, device, dtype, compiled=compile)
     network = copy.deepcopy(model).float().eval().requires_grad_(False)
     in_channels = first_convolution(network).in_channels
     _check_calibration(calibration, dtype, in_channels, compiled=compile)
     images = (_probe_for(network) if calibration is None else calibration).to(device, torch.float32)
     probe = images[:PROBE_IMAGES]
     with torch.inference_mode():
-        expected = _outputs(network(probe))
-        for output in expected:
-            check_finite(output, network, probe)
-    if calibration is None:
-        num_folded, input_dtype = fold_batch_norms(network), dtype
+        output = network(probe)
+        expected = _outputs(output)
+        for values in expected:
+            check_finite(values, network, probe)
+    num_folded, converted = fold_batch_norms(network), None
+    if chosen == "openvino":
+        converted = _converted(network, probe, dtype, output, is_required=engine is not None or calibration is not None)
+    if not converted:
         network = network.to(dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    else:
-        num_folded, input_dtype = len(_batch_norms(network)), torch.float32
-        network = quantization.quantize(network, images, full_range=_EXACT_INT8_FLAG in cpu_flags())
-        _check_folded(network)
-    optimized = OptimizedModel(network, input_dtype, in_channels).eval()
+    elif calibration is not None:
+        full_range = bool(_EXACT_INT8_FLAGS & cpu_flags())
+        converted.model = quantization.quantize(converted.model, images, full_range=full_range)
+    optimized = OptimizedModel(network, torch.float32 if converted else dtype, in_channels, converted).eval()
     optimized.entry = getattr(model, "entry", None)
     if compile:
         optimized.network = _compiled(network, device)
@@ -200,7 +204,8 @@ def optimize_for_inference(
     is_logits = len(expected) == 1 and expected[0].ndim == 2
     optimized.report = InferenceReport(
         folded_batch_norms=num_folded,
-        memory_format="channels_last",
+        engine=openvino.title() if converted else f"torch {torch.__version__}",
+        memory_format=None if converted else "channels_last",
         dtype=_name(dtype),
         compiled=compile,
         probe_size=tuple(probe.shape),
@@ -271,9 +276,41 @@ def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
     convolution.to(dtype)
 
 
+def _chosen_engine(engine: Engine | None, device: torch.device, dtype: torch.dtype, *, compiled: bool) -> Engine:
+    if engine not in (None, *get_args(Engine)):
+        raise ArgumentError(f"Expected an engine of {' or '.join(get_args(Engine))}, got {engine!r}.")
+    fits = openvino.is_available(device) and not compiled and dtype in openvino.DTYPES
+    if engine == "openvino" and not fits:
+        raise ArgumentError(
+            f"OpenVINO computes {', '.join(map(_name, openvino.DTYPES))} on a CPU, where it is installed (pip install "
+            f"'resnet-zoo[openvino]'), and is not compiled by torch; got {_name(dtype)} on {device}. Leave out engine."
+        )
+    if engine == "torch" and dtype is torch.int8:
+        raise ArgumentError("OpenVINO computes int8, and torch does not. Leave out engine.")
+    return engine or ("openvino" if fits else "torch")
+
+
+def _converted(
+    network: nn.Module, images: Tensor, dtype: torch.dtype, output: Any, *, is_required: bool
+) -> OpenVinoNetwork | None:
+    """Return the network for OpenVINO; ``None`` if it cannot be converted and need not be."""
+    names = tuple(output) if isinstance(output, dict) else None
+    try:
+        return OpenVinoNetwork.of(network, images, dtype, names=names)
+    except ArgumentError:
+        if is_required:
+            raise
+        return None
+
+
 def _check_dtype(dtype: torch.dtype, device: torch.device) -> None:
-    known = (*supported_dtypes(device), *((torch.int8,) if quantization.is_available(device) else ()))
-    if dtype not in known:
+    if dtype is torch.int8 and not quantization.is_available(device):
+        raise ArgumentError(
+            f"int8 is computed on CPUs by OpenVINO, after NNCF has prepared the network; the device is {device}. "
+            "Run: pip install 'resnet-zoo[int8]'"
+        )
+    known = supported_dtypes(device)
+    if dtype not in (*known, torch.int8):
         raise ArgumentError(
             f"Expected a dtype that is fast on {device} ({', '.join(map(_name, known))}), got {_name(dtype)}. "
             "Leave it out for float32."
@@ -286,12 +323,14 @@ def _check_calibration(calibration: Any, dtype: torch.dtype, channels: int, *, c
             raise ArgumentError(f"Calibration images are for dtype torch.int8, got {_name(dtype)}. Leave them out.")
         return
     if compiled:
-        raise ArgumentError("An int8 network runs its own kernels, which cannot be compiled. Leave out compile.")
+        raise ArgumentError("OpenVINO computes int8, which torch cannot compile. Leave out compile.")
     if not _is_batch(calibration, channels) or not len(calibration) or not calibration.isfinite().all():
         raise ArgumentError(
             f"int8 needs calibration images: normalised, finite, of shape (N, {channels}, H, W), got "
             f"{_described(calibration)}. Pass calibration=images, a hundred or more like those to come."
         )
+    if len(calibration) > 1 and (calibration == calibration[:1]).all():
+        raise ArgumentError("The calibration images are all the same. Pass a hundred or more like those to come.")
 
 
 def _compiled(network: nn.Module, device: torch.device) -> Any:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import copy
-import io
 import json
 import logging
 import pickle
-import sys
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import util
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -26,10 +26,10 @@ from resnet_zoo.catalog.classes import class_folders
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.cli.main import main
 from resnet_zoo.errors import ArgumentError, NonFiniteOutputError
+from resnet_zoo.inference import openvino, quantization
 from resnet_zoo.inference import optimization as inference
-from resnet_zoo.inference import quantization
 from resnet_zoo.inference.evaluation import evaluate
-from resnet_zoo.inference.optimization import OptimizedModel, fold_batch_norms, optimize_for_inference
+from resnet_zoo.inference.optimization import Engine, OptimizedModel, fold_batch_norms, optimize_for_inference
 from resnet_zoo.inference.prediction import predict
 from resnet_zoo.network.building import build
 from resnet_zoo.network.resnet import ResNet
@@ -37,16 +37,24 @@ from tests.conftest import NAMES, random_network, slow, smooth_image
 
 ROW, DEEP_ROW = "resnet18_cifar10", "resnetv1d50_in1k"
 CPU = torch.device("cpu")
+ENGINE = openvino.title() if openvino.is_available(CPU) else f"torch {torch.__version__}"
+"""What is chosen here."""
 Tree = Callable[..., Path]
 needs_bfloat16 = pytest.mark.skipif(
     torch.bfloat16 not in supported_dtypes(CPU), reason="this CPU does not multiply bfloat16"
 )
-needs_int8 = pytest.mark.skipif(not quantization.is_available(CPU), reason="this torch has no 8-bit kernels")
+needs_openvino = pytest.mark.skipif(not openvino.is_available(CPU), reason="needs the extra `openvino`")
+needs_int8 = pytest.mark.skipif(not quantization.is_available(CPU), reason="needs the extra `int8`")
 
 
 @pytest.fixture(scope="module")
 def model() -> ResNet:
     return random_network(ROW)
+
+
+@pytest.fixture(params=["torch", pytest.param("openvino", marks=needs_openvino)])
+def engine(request: pytest.FixtureRequest) -> Any:
+    return request.param
 
 
 def images(count: int = 2, size: int = 32, seed: int = 1) -> Tensor:
@@ -151,12 +159,12 @@ def test_it_stays_in_eval_mode_within_a_module_that_trains(model: ResNet) -> Non
 
 
 def test_weights_are_channels_last(model: ResNet) -> None:
-    convolutions = [m for m in optimize_for_inference(model).modules() if isinstance(m, nn.Conv2d)]
+    convolutions = [m for m in optimize_for_inference(model, engine="torch").modules() if isinstance(m, nn.Conv2d)]
     assert all(m.weight.is_contiguous(memory_format=torch.channels_last) for m in convolutions)
 
 
-def test_any_layout_and_floating_type_of_input_gives_the_same_logits(model: ResNet) -> None:
-    optimized, x = optimize_for_inference(model), images()
+def test_any_layout_and_floating_type_of_input_gives_the_same_logits(model: ResNet, engine: Engine) -> None:
+    optimized, x = optimize_for_inference(model, engine=engine), images()
     expected = optimized(x)
     assert torch.equal(optimized(x.to(memory_format=torch.channels_last)), expected)
     assert torch.equal(optimized(x.double()), expected)
@@ -171,15 +179,15 @@ def test_any_layout_and_floating_type_of_input_gives_the_same_logits(model: ResN
     ],
     ids=lambda x: str(getattr(x, "shape", "list")) + type(x).__name__,
 )
-def test_what_is_no_batch_of_normalised_images_is_refused(model: ResNet, x: Any) -> None:
+def test_what_is_no_batch_of_normalised_images_is_refused(model: ResNet, engine: Engine, x: Any) -> None:
     with pytest.raises(ArgumentError, match=r"Expected normalised images \(N, 3, H, W\) of a floating type, got"):
-        optimize_for_inference(model)(x)
+        optimize_for_inference(model, engine=engine)(x)
 
 
-def test_an_empty_batch_has_no_logits_and_no_maps(model: ResNet) -> None:
+def test_an_empty_batch_has_no_logits_and_no_maps(model: ResNet, engine: Engine) -> None:
     for dtype in {torch.float32, fast_dtype(CPU)}:
-        assert optimize_for_inference(model, dtype=dtype)(images(0)).shape == (0, 10)
-    maps = optimize_for_inference(FeatureExtractor(model, layers=("stage2", "pool")))(images(0))
+        assert optimize_for_inference(model, dtype=dtype, engine=engine)(images(0)).shape == (0, 10)
+    maps = optimize_for_inference(FeatureExtractor(model, layers=("stage2", "pool")), engine=engine)(images(0))
     assert {layer: tuple(value.shape) for layer, value in maps.items()} == {
         "stage2": (0, 128, 16, 16),
         "pool": (0, 512),
@@ -187,19 +195,19 @@ def test_an_empty_batch_has_no_logits_and_no_maps(model: ResNet) -> None:
 
 
 @pytest.mark.parametrize("head", [nn.Identity(), nn.Sequential(nn.Dropout(), nn.Linear(512, 10))])
-def test_a_network_with_another_classifier_is_optimised(head: nn.Module) -> None:
+def test_a_network_with_another_classifier_is_optimised(head: nn.Module, engine: Engine) -> None:
     changed = random_network(ROW)
     changed.fc = head.eval()  # type: ignore[assignment]
     x = images()
     with torch.no_grad():
-        assert relative_difference(optimize_for_inference(changed)(x), changed(x)) < 1e-5
+        assert relative_difference(optimize_for_inference(changed, engine=engine)(x), changed(x)) < 1e-5
 
 
-def test_a_dilated_network_is_optimised(model: ResNet) -> None:
+def test_a_dilated_network_is_optimised(engine: Engine) -> None:
     dilated, x = build(get_entry(DEEP_ROW)).eval(), images(size=65)
     dilated.set_output_stride(8)
     with torch.no_grad():
-        assert relative_difference(optimize_for_inference(dilated)(x), dilated(x)) < 1e-5
+        assert relative_difference(optimize_for_inference(dilated, engine=engine)(x), dilated(x)) < 1e-5
 
 
 def test_a_network_is_optimised_once(model: ResNet) -> None:
@@ -212,14 +220,14 @@ def test_a_network_is_optimised_once(model: ResNet) -> None:
     )
 
 
-def test_an_optimised_network_is_saved_and_copied(model: ResNet) -> None:
-    optimized, x = optimize_for_inference(model), images()
+def test_an_optimised_network_is_saved_and_copied(model: ResNet, engine: Engine) -> None:
+    optimized, x = optimize_for_inference(model, engine=engine), images()
     for twin in (pickle.loads(pickle.dumps(optimized)), copy.deepcopy(optimized)):
         assert torch.equal(twin(x), optimized(x))
         assert twin.report == optimized.report
 
 
-def test_a_module_made_of_a_network_is_optimised_and_gives_its_maps(model: ResNet) -> None:
+def test_a_module_made_of_a_network_is_optimised_and_gives_its_maps(model: ResNet, engine: Engine) -> None:
     class Maps(nn.Module):
         def __init__(self, body: ResNet) -> None:
             super().__init__()
@@ -228,7 +236,7 @@ def test_a_module_made_of_a_network_is_optimised_and_gives_its_maps(model: ResNe
         def forward(self, x: Tensor) -> dict[str, Tensor]:
             return self.body.stages(x)
 
-    optimized, x = optimize_for_inference(Maps(model)), images()
+    optimized, x = optimize_for_inference(Maps(model), engine=engine), images()
     actual, expected = optimized(x), model.stages(x)
     assert list(actual) == list(expected)
     assert all(relative_difference(actual[key], expected[key]) < 1e-5 for key in expected)
@@ -245,8 +253,9 @@ def test_grey_networks_are_probed_with_grey_images() -> None:
 
 
 def test_the_report_says_what_was_done(model: ResNet) -> None:
-    report = optimize_for_inference(model).report
+    report = optimize_for_inference(model, engine="torch").report
     assert (report.folded_batch_norms, report.memory_format, report.dtype) == (20, "channels_last", "float32")
+    assert report.engine == f"torch {torch.__version__}"
     assert report.compiled is False
     assert report.probe_size == (4, 3, 32, 32)
     assert 0 <= report.largest_logit_difference < 1e-4
@@ -278,16 +287,18 @@ def test_the_report_tells_the_probe_s_difference(model: ResNet, monkeypatch: pyt
 
 def test_the_report_is_a_sentence(model: ResNet) -> None:
     report = replace(
-        optimize_for_inference(model).report,
+        optimize_for_inference(model, engine="torch").report,
+        engine="torch 2.6.0",
         largest_logit_difference=0.01234,
         largest_logit=5.678,
         argmax_agreement=0.75,
     )
     assert str(report) == (
-        "Computes in float32, channels_last, 20 batch-norms folded; on 4 probe images the largest logit "
-        "difference is 0.012 of 5.7; the best class agrees on 75%."
+        "Computes in float32 with torch 2.6.0, channels_last, 20 batch-norms folded; on 4 probe images the largest "
+        "logit difference is 0.012 of 5.7; the best class agrees on 75%."
     )
     assert "compiled" in str(replace(report, compiled=True))
+    assert "with OpenVINO 2026.4.1, 20" in str(replace(report, engine="OpenVINO 2026.4.1", memory_format=None))
     assert "best class" not in str(replace(report, argmax_agreement=None))
 
 
@@ -295,13 +306,14 @@ def test_the_report_is_a_sentence(model: ResNet) -> None:
 
 
 @needs_bfloat16
-def test_bfloat16_agrees_but_for_its_rounding(model: ResNet) -> None:
-    optimized, x = optimize_for_inference(model, dtype=torch.bfloat16), images(64)
+def test_bfloat16_agrees_but_for_its_rounding(model: ResNet, engine: Engine) -> None:
+    optimized, x = optimize_for_inference(model, dtype=torch.bfloat16, engine=engine), images(64)
     with torch.no_grad():
         expected = model(x)
     actual = optimized(x)
     assert actual.dtype == torch.float32
-    assert {parameter.dtype for parameter in optimized.parameters()} == {torch.bfloat16}
+    if engine == "torch":
+        assert {parameter.dtype for parameter in optimized.parameters()} == {torch.bfloat16}
     assert 1e-4 < relative_difference(actual, expected) < 5e-2
     assert (actual.argmax(1) == expected.argmax(1)).float().mean() > 0.9
     assert optimized.report.dtype == "bfloat16"
@@ -381,40 +393,37 @@ def test_int8_agrees_but_for_its_rounding(name: str) -> None:
     assert (report.dtype, report.folded_batch_norms) == ("int8", len(batch_norms(model)))
     assert report.probe_size == (4, *x.shape[1:])
     assert report.largest_logit_difference == pytest.approx((actual[:4] - expected[:4]).abs().max().item(), rel=1e-3)
-    assert optimized.precision == "int8, batch-norm folded"
+    assert optimized.precision == f"int8 with {openvino.title()}, batch-norm folded"
+
+
+def inputs_of(engine: openvino.OpenVinoNetwork, kind: str) -> list[set[str]]:
+    """The kinds of nodes that each node of a kind gets its inputs from, constants' conversions looked through."""
+    nodes = [node for node in engine.model.get_ordered_ops() if node.get_type_name() == kind]
+    return [{value.get_node().get_type_name() for value in node.input_values()} for node in nodes]
 
 
 @needs_int8
-def test_int8_multiplies_integers_and_leaves_pool_and_classifier_alone(model: ResNet) -> None:
-    optimized = optimize_for_inference(model, dtype=torch.int8, calibration=images(8))
-    convolutions: list[Any] = [m for m in optimized.modules() if "Conv" in type(m).__name__]
+def test_int8_rounds_what_every_convolution_takes_and_leaves_pool_and_classifier_alone(model: ResNet) -> None:
+    optimized = optimize_for_inference(model, dtype=torch.int8, calibration=unlike_images(8))
+    exact = optimize_for_inference(model).engine
+    assert optimized.engine is not None
+    assert exact is not None
+    convolutions = inputs_of(optimized.engine, "Convolution")
     assert len(convolutions) == sum(isinstance(m, nn.Conv2d) for m in model.modules())
-    assert all(m.weight().dtype == torch.qint8 for m in convolutions)
-    assert not any(isinstance(m, nn.Conv2d) for m in optimized.modules())
-    assert batch_norms(optimized) == []
-    (classifier,) = (m for m in optimized.modules() if isinstance(m, nn.Linear))
-    assert torch.equal(classifier.weight, model.fc.weight)
-    seen: list[Tensor] = []
-    (pool,) = (m for m in optimized.modules() if isinstance(m, nn.AdaptiveAvgPool2d))
-    pool.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    optimized(images())
-    assert seen[0].dtype == torch.float32
+    assert all(kinds == {"FakeQuantize", "Multiply"} for kinds in convolutions)  # a map, and integers times a scale
+    assert not any("FakeQuantize" in kinds for kinds in inputs_of(exact, "Convolution"))
+    for kind in ("ReduceMean", "MatMul"):
+        assert inputs_of(optimized.engine, kind) == inputs_of(exact, kind) != []
 
 
 @needs_int8
-def test_int8_leaves_the_network_and_torch_s_engine_as_they_were() -> None:
-    model, engine = random_network(ROW), torch.backends.quantized.engine
-    before = copy.deepcopy(model.state_dict())
-    torch.backends.quantized.engine = other = next(
-        name for name in torch.backends.quantized.supported_engines if name not in ("none", quantization.ENGINE)
-    )
-    try:
-        optimize_for_inference(model, dtype=torch.int8, calibration=images(4))
-        assert torch.backends.quantized.engine == other
-    finally:
-        torch.backends.quantized.engine = engine
+def test_int8_leaves_the_network_and_standard_output_as_they_were(capfd: pytest.CaptureFixture[str]) -> None:
+    model = random_network(ROW)
+    before, level = copy.deepcopy(model.state_dict()), logging.getLogger("nncf").level
+    optimize_for_inference(model, dtype=torch.int8, calibration=images(4))
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-    assert type(model.avgpool) is nn.AdaptiveAvgPool2d
+    assert capfd.readouterr().out == ""
+    assert logging.getLogger("nncf").level == level
 
 
 @needs_int8
@@ -438,18 +447,11 @@ def test_feature_maps_are_quantised_too() -> None:
 
 
 @needs_int8
-@pytest.mark.filterwarnings("ignore")  # torch's own, that torch.jit is deprecated
-def test_an_int8_network_is_copied_and_saved_as_a_trace_but_not_pickled(model: ResNet) -> None:
+def test_an_int8_network_is_copied_and_pickled(model: ResNet) -> None:
     optimized, x = optimize_for_inference(model, dtype=torch.int8, calibration=images(8)), images(3)
-    assert torch.equal(copy.deepcopy(optimized)(x), optimized(x))
+    for twin in (copy.deepcopy(optimized), pickle.loads(pickle.dumps(nn.Sequential(optimized)))):
+        assert torch.equal(twin(x), optimized(x))
     assert optimized(images(0)).shape == (0, 10)
-    for holder in (optimized, nn.Sequential(optimized)):
-        with pytest.raises(ArgumentError, match=r"pickled int8 network\. Save a trace of it: torch\.jit\.save"):
-            torch.save(holder, io.BytesIO())
-    buffer, jit = io.BytesIO(), cast("Any", torch.jit)  # untyped
-    jit.save(jit.trace(optimized, images(8)), buffer)
-    buffer.seek(0)
-    assert torch.equal(jit.load(buffer)(x), optimized(x))
 
 
 @needs_int8
@@ -457,7 +459,7 @@ def test_an_int8_network_is_evaluated_and_its_records_say_so(model: ResNet, clas
     optimized = optimize_for_inference(model, dtype=torch.int8, calibration=images(16))
     root = class_tree(class_folders("cifar10"), per_class=2)
     result = evaluate(ROW, root, model=optimized, device="cpu")
-    assert result.precision == "int8, batch-norm folded"
+    assert result.precision == f"int8 with {openvino.title()}, batch-norm folded"
     assert abs(result.correct1 - evaluate(ROW, root, model=model, device="cpu").correct1) <= 2
 
 
@@ -470,10 +472,12 @@ def test_an_int8_network_is_evaluated_and_its_records_say_so(model: ResNet, clas
         ({"calibration": images()[:, :1]}, r"\(N, 3, H, W\), got float32 \(2, 1, 32, 32\)"),
         ({"calibration": images().to(torch.uint8)}, "got uint8"),
         ({"calibration": images() / 0}, "finite"),
+        ({"calibration": images(1).repeat(9, 1, 1, 1)}, "are all the same"),
         ({"calibration": images(), "compile": True}, "Leave out compile"),
+        ({"calibration": images(), "engine": "torch"}, "Leave out engine"),
         ({"calibration": images(), "dtype": torch.float32}, "are for dtype torch.int8, got float32"),
     ],
-    ids=["none", "empty", "grey", "integers", "infinite", "compile", "float32"],
+    ids=["none", "empty", "grey", "integers", "infinite", "same", "compile", "torch", "float32"],
 )
 def test_int8_without_fit_calibration_images_is_refused(model: ResNet, options: dict[str, Any], fact: str) -> None:
     with pytest.raises(ArgumentError, match=fact):
@@ -491,7 +495,7 @@ def test_a_module_that_cannot_be_traced_is_refused_for_int8() -> None:
             maps: Tensor = self.conv(x)
             return maps if maps.sum() > 0 else -maps
 
-    with pytest.raises(ArgumentError, match=r"torch\.fx cannot trace"):
+    with pytest.raises(ArgumentError, match=r"OpenVINO cannot convert .* float32 or bfloat16"):
         optimize_for_inference(Branching(), dtype=torch.int8, calibration=images())
 
 
@@ -502,16 +506,11 @@ def test_a_batch_norm_that_stays_is_refused_for_int8() -> None:
         optimize_for_inference(module, dtype=torch.int8, calibration=images())
 
 
-@needs_int8
-def test_a_torch_without_quantisation_is_told(model: ResNet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch.ao.quantization.quantize_fx", None)
-    with pytest.raises(ArgumentError, match=r"needs torch\.ao\.quantization, which torch .* not have\. Use"):
-        optimize_for_inference(model, dtype=torch.int8, calibration=images())
-
-
-def test_a_machine_without_8_bit_kernels_refuses_int8(model: ResNet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quantization, "is_available", lambda _: False)
-    with pytest.raises(ArgumentError, match=r"is fast on cpu .*got int8"):
+@pytest.mark.parametrize("module", ["nncf", "openvino"])
+def test_a_machine_without_the_extra_refuses_int8(module: str, model: ResNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = util.find_spec
+    monkeypatch.setattr(util, "find_spec", lambda name, *rest: None if name == module else find(name, *rest))
+    with pytest.raises(ArgumentError, match=r"OpenVINO, after NNCF .*pip install 'resnet-zoo\[int8\]'"):
         optimize_for_inference(model, dtype=torch.int8, calibration=images())
 
 
@@ -519,13 +518,14 @@ def test_a_machine_without_8_bit_kernels_refuses_int8(model: ResNet, monkeypatch
 def test_all_8_bits_are_used_where_the_processor_adds_without_saturation(
     model: ResNet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scales: list[float] = []
+    x, largest = images(8), list[int]()
     for flags in (set[str](), {"avx512_vnni"}):
         monkeypatch.setattr(inference, "cpu_flags", lambda flags=flags: flags)
-        optimized = optimize_for_inference(model, dtype=torch.int8, calibration=images(8))
-        first: Any = next(m for m in optimized.modules() if hasattr(m, "scale"))
-        scales.append(first.scale)
-    assert scales[0] == pytest.approx(scales[1] * 255 / 127, rel=0.1)
+        engine = optimize_for_inference(model, dtype=torch.int8, calibration=x).engine
+        assert engine is not None
+        constants = (node for node in engine.model.get_ordered_ops() if node.get_type_name() == "Constant")
+        largest.append(max(int(abs(node.data).max()) for node in constants if node.data.dtype == np.int8))
+    assert largest[0] <= 64 < 127 <= largest[1]
 
 
 # --- compiling -----------------------------------------------------------------------------------------------------
@@ -571,7 +571,7 @@ def test_fast_evaluation_counts_as_the_network_does_and_says_how_it_computed(mod
     exact = evaluate(ROW, root, model=model, device="cpu")
     fast = evaluate(ROW, root, model=model, device="cpu", fast=True)
     assert exact.precision == "float32"
-    assert fast.precision == f"{str(fast_dtype(CPU))[6:]}, batch-norm folded"
+    assert fast.precision == f"{str(fast_dtype(CPU))[6:]} with {ENGINE}, batch-norm folded"
     assert abs(fast.correct1 - exact.correct1) <= 1
     assert batch_norms(model)
 
@@ -587,7 +587,7 @@ def test_an_optimised_network_is_evaluated_as_it_was_made(model: ResNet, class_t
             return logits
 
     dtype = fast_dtype(CPU)
-    optimized = optimize_for_inference(model, dtype=dtype)
+    optimized = optimize_for_inference(model, dtype=dtype, engine="torch")
     optimized.__class__ = Spy
     result = evaluate(ROW, root, model=optimized, device="cpu")
     assert set(seen) == {dtype}
@@ -613,7 +613,7 @@ def test_predict_takes_fast(tmp_path: Path, weights: Path) -> None:
     )
     assert done.exit_code == 0, done.stderr
     assert len(json.loads(done.stdout)[0]["classes"]) == 5
-    report = f"Computes in {str(fast_dtype(CPU))[6:]}, channels_last, 20 batch-norms folded; on 4 probe images"
+    report = f"Computes in {str(fast_dtype(CPU))[6:]} with {ENGINE}, "
     assert done.stderr.count(report) == 1
 
 

@@ -1,0 +1,207 @@
+"""OpenVINO, an engine for CPUs (https://docs.openvino.ai): a torch network converted in memory, computed without torch.
+
+It chooses the layout of every map, computes what follows a convolution together with it, and has kernels of its own for
+small batches. The graph takes any batch and image size; compiling it takes a tenth of a second, so nothing is cached.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import tempfile
+import threading
+import warnings
+from collections.abc import Sequence
+from importlib import metadata, util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from resnet_zoo.errors import ArgumentError
+
+DTYPES = {torch.float32: "f32", torch.bfloat16: "bf16", torch.int8: "f32"}
+"""OpenVINO's word for what computes where nothing is quantised; left alone it takes bfloat16 if the CPU has it."""
+
+_FAILURES = ("GeneralFailure", "OpConversionFailure", "OpValidationFailure")
+"""Its errors of conversion, which have no base of their own."""
+
+_TELEMETRY = "openvino_telemetry"
+_IMPORTS = threading.Lock()
+
+
+def is_available(device: torch.device) -> bool:
+    """Tell whether OpenVINO is installed and the device is a CPU."""
+    return device.type == "cpu" and util.find_spec("openvino") is not None
+
+
+def title() -> str:
+    """Return its name and version, for records."""
+    return f"OpenVINO {metadata.version('openvino')}"
+
+
+def takes(x: Tensor) -> bool:
+    """Tell whether images are finite: OpenVINO's max(NaN, 0) is 0, which would make an answer of no image at all.
+
+    numpy adds them up, because torch's threads would keep the cores busy for milliseconds after it.
+
+    Raises:
+        ArgumentError: The images are not on the CPU, or torch traces the call.
+    """
+    if x.device.type != "cpu":
+        raise ArgumentError(f"OpenVINO computes on the CPU, got images on {x.device}. Optimise the network there.")
+    if torch.compiler.is_compiling() or torch.jit._trace.is_tracing():  # type: ignore[no-untyped-call]
+        raise ArgumentError("torch cannot trace what OpenVINO computes. Optimise the network with engine='torch'.")
+    with np.errstate(invalid="ignore"):
+        return bool(np.isfinite(x.detach().to(torch.float32).numpy().sum()))
+
+
+class OpenVinoNetwork:
+    """A converted network: torch images in, torch outputs out. Threads may call it at the same time.
+
+    Attributes:
+        model: OpenVINO's graph.
+        names: Names of the outputs in order; ``None`` for one output without a name.
+        dtype: What it computes with.
+        num_callers: How many threads call it at the same time, each with as many cores as torch would use there
+            (``torch.get_num_threads()``). With fewer than there are, calls wait for each other.
+    """
+
+    def __init__(self, model: Any, names: Sequence[str] | None, dtype: torch.dtype, num_callers: int = 1) -> None:
+        self.model, self.names, self.dtype, self.num_callers = model, names, dtype, num_callers
+        self._lock = threading.Lock()
+        self._compiled: dict[tuple[int, int], tuple[Any, list[Any]]] = {}
+        """By threads and callers: the compiled graph, and its requests that are not in use."""
+
+    @classmethod
+    def of(
+        cls, network: nn.Module, images: Tensor, dtype: torch.dtype, *, names: Sequence[str] | None
+    ) -> OpenVinoNetwork:
+        """Convert a float32 network in eval mode.
+
+        Args:
+            network: Its weights are shared, not copied.
+            images: Images (N, C, H, W) to trace it with.
+            dtype: What to compute with.
+            names: Keys of the network's outputs in order, or ``None`` if it returns one tensor.
+
+        Raises:
+            ArgumentError: The network cannot be converted, as where its computation depends on the images' values.
+        """
+        failures = [getattr(load("openvino.frontend"), name) for name in _FAILURES]
+        try:
+            return cls(_converted(network, images), names, dtype)
+        except (RuntimeError, *failures) as error:
+            reason = str(error.__cause__ or error).strip().partition("\n")[0]
+            raise ArgumentError(
+                f"OpenVINO cannot convert the network ({reason}). Pass engine='torch', in float32 or bfloat16."
+            ) from error
+
+    def __call__(self, x: Tensor) -> Any:
+        """Return the float32 output, or the outputs by name, for images (N, C, H, W) on the CPU.
+
+        The outputs are the caller's: OpenVINO writes each call's into new memory.
+        """
+        openvino, (compiled, idle) = load("openvino"), self._ready()
+        x = x.detach().to(torch.float32).contiguous()
+        results = [
+            openvino.Tensor(port.element_type, [0] * port.partial_shape.rank.get_length()) for port in compiled.outputs
+        ]
+        try:
+            request = idle.pop()
+        except IndexError:
+            request = compiled.create_infer_request()
+        request.set_input_tensor(openvino.Tensor(x.numpy(), shared_memory=True))
+        for index, result in enumerate(results):
+            request.set_output_tensor(index, result)
+        request.infer()
+        idle.append(request)
+        outputs = [torch.from_numpy(result.data) for result in results]
+        return outputs[0] if self.names is None else dict(zip(self.names, outputs, strict=True))
+
+    def for_callers(self, num_callers: int) -> OpenVinoNetwork:
+        """Return a twin for so many callers, with the same graph."""
+        return type(self)(self.model, self.names, self.dtype, num_callers)
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> OpenVinoNetwork:
+        """Return a twin: the graph never changes, and what is compiled cannot be copied."""
+        return self.for_callers(self.num_callers)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the graph as OpenVINO's own files hold it."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.xml"
+            load("openvino").save_model(self.model, path, compress_to_fp16=False)
+            parts = path.read_bytes(), path.with_suffix(".bin").read_bytes()
+        return _unpickled, (parts, self.names, self.dtype, self.num_callers)
+
+    def _ready(self) -> tuple[Any, list[Any]]:
+        """Return the graph compiled for the threads that torch would use now, and its idle requests."""
+        threads = torch.get_num_threads()
+        key = threads, self.num_callers
+        with self._lock:
+            if key not in self._compiled:
+                settings = {
+                    "INFERENCE_PRECISION_HINT": DTYPES[self.dtype],
+                    "INFERENCE_NUM_THREADS": threads * self.num_callers,
+                    "NUM_STREAMS": self.num_callers,
+                    "ENABLE_CPU_PINNING": False,  # processes beside this one would be pinned to the same cores
+                }
+                self._compiled[key] = load("openvino").Core().compile_model(self.model, "CPU", settings), []
+            return self._compiled[key]
+
+
+def load(name: str) -> Any:
+    """Import OpenVINO, a module of it or NNCF, without their telemetry.
+
+    ``openvino_telemetry`` reports their use to Google from a fork of this process, made by a thread, at import already;
+    with threads of torch about, such a fork can hang or end the process. Both do without where it is not installed.
+
+    Raises:
+        ArgumentError: OpenVINO is not installed.
+    """
+    if module := sys.modules.get(name):
+        return module
+    with _IMPORTS:
+        telemetry = sys.modules.get(_TELEMETRY)
+        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # Python's own sign for what cannot be imported
+        try:
+            return importlib.import_module(name)
+        except ImportError as error:
+            raise ArgumentError(
+                "The network needs OpenVINO, which is not installed. Run: pip install 'resnet-zoo[openvino]'"
+            ) from error
+        finally:
+            sys.modules.pop(_TELEMETRY)
+            if telemetry:
+                sys.modules[_TELEMETRY] = telemetry
+
+
+def _converted(network: nn.Module, images: Tensor) -> Any:
+    """Return the graph of a network, which takes images of any number and size.
+
+    The steps of `openvino.convert_model`, which would report each of them (`load`).
+    """
+    openvino, frontend = load("openvino"), load("openvino.frontend")
+    decoder = load("openvino.frontend.pytorch.ts_decoder").TorchScriptPythonDecoder
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, that torch.jit is deprecated
+        # A branch that the trace would make permanent.
+        warnings.simplefilter("error", torch.jit._trace.TracerWarning)
+        traced = decoder(network, example_input=images, trace_kwargs={"check_trace": False})
+    converter = frontend.FrontEndManager().load_by_framework("pytorch")
+    graph = converter.load(traced)
+    place = graph.get_place_by_input_index(0)
+    graph.set_partial_shape(place, openvino.PartialShape([-1, images.shape[1], -1, -1]))
+    graph.set_element_type(place, openvino.Type.f32)
+    model = converter.convert(graph)
+    load("openvino._offline_transformations").apply_moc_transformations(model, cf=False, smart_reshape=True)
+    return model
+
+
+def _unpickled(
+    parts: tuple[bytes, bytes], names: Sequence[str] | None, dtype: torch.dtype, num_callers: int
+) -> OpenVinoNetwork:
+    return OpenVinoNetwork(load("openvino").Core().read_model(*parts), names, dtype, num_callers)
