@@ -97,10 +97,10 @@ def test_of_what_a_resume_repeats_the_last_line_counts(tmp_path: Path) -> None:
     assert log.resumes == (resume,)
 
 
-@pytest.mark.parametrize("cut", range(1, len(format_line(EPOCH)) - 1))
-def test_a_log_cut_off_anywhere_in_its_last_line_loses_that_line_only(cut: int, tmp_path: Path) -> None:
-    log = read_log(log_of(tmp_path, *map(format_line, STEPS), format_line(EPOCH)[:cut]))
-    assert (log.steps, log.epochs, log.is_torn) == (tuple(STEPS), (), True)
+def test_a_log_cut_off_anywhere_in_its_last_line_loses_that_line_only(tmp_path: Path) -> None:
+    for cut in range(1, len(format_line(EPOCH)) - 1):
+        log = read_log(log_of(tmp_path, *map(format_line, STEPS), format_line(EPOCH)[:cut]))
+        assert (log.steps, log.epochs, log.is_torn) == (tuple(STEPS), (), True), cut
 
 
 def test_a_last_line_that_lacks_its_line_end_alone_is_whole(tmp_path: Path) -> None:
