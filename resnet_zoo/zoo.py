@@ -18,7 +18,7 @@ from resnet_zoo.base.shown import suggestion
 from resnet_zoo.catalog.classes import class_names as names_of_classes
 from resnet_zoo.catalog.classes import listed
 from resnet_zoo.catalog.manifest import get_entry, use_manifest
-from resnet_zoo.catalog.names import kind_of
+from resnet_zoo.catalog.names import Kind, kind_of, refuse_weights
 from resnet_zoo.catalog.records import Entry, used_with
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.images.transform import Transform
@@ -26,8 +26,9 @@ from resnet_zoo.network.building import architecture_of, build
 from resnet_zoo.network.features import STAGES, FeatureExtractor, check_layers
 from resnet_zoo.network.resnet import STEM_REDUCTIONS, ResNet, check_output_stride
 from resnet_zoo.weights.hub import open_repository
-from resnet_zoo.weights.loading import LoadedWeights, assign_weights, open_weights
+from resnet_zoo.weights.loading import assign_weights, open_weights
 from resnet_zoo.weights.network_file import read_network
+from resnet_zoo.weights.opened import LoadedWeights
 from resnet_zoo.weights.provenance import Chain, chain_of
 
 
@@ -228,6 +229,16 @@ class Network:
     in_channels: int
     obtain: Callable[[], LoadedWeights]
 
+    @property
+    def kind(self) -> Kind:
+        """What the name stands for."""
+        return kind_of(self.name)
+
+    @property
+    def has_classes_of_row(self) -> bool:
+        """Whether the classes are the row's own, by name and order."""
+        return self.class_names == tuple(names_of_classes(self.entry.classes))
+
     @cached_property
     def weights(self) -> LoadedWeights:
         """The weights, every byte hashed; a row's are read (and fetched) on first use.
@@ -315,8 +326,7 @@ def open_network(
     if kind == "row":
         return _of_row(get_entry(str(name)), weights, weights_key, size)
     if weights is not None or weights_key is not None:
-        extra = str(weights_key if weights is None else weights)
-        raise ArgumentError(f"{name} has its own weights. Leave out {extra!r}, or name a row instead.")
+        refuse_weights(name, str(weights_key) if weights is None else weights)
     found = open_repository(str(name)) if kind == "repository" else read_network(name)
     used_with(found.entry, None, size=size)
     names = found.class_names or _names_for(found.entry)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from resnet_zoo.catalog.names import kind_of
+from resnet_zoo.catalog.names import check_name
 from resnet_zoo.catalog.recipes import Precision
 from resnet_zoo.cli.output import echo_json, echo_record
 from resnet_zoo.cli.shell import (
@@ -94,7 +94,7 @@ def finetune(
     works as NAME in predict, embed and export. Progress goes to stderr. Run the same command again to resume an
     interrupted training.
     """
-    kind_of(name)  # a misspelt name is reported before torch is imported
+    check_name(name, weights=weights)  # what is misspelt is reported before torch is imported
     given = {field: value for field, value in tuning.items() if value is not None}
     chosen = replace(FRESH if from_scratch else TUNING, **given)
     from resnet_zoo.training.display import console

@@ -30,6 +30,7 @@ from resnet_zoo.weights.cache_contents import (
     epilog=examples(
         "convert resnet50_8xb32_in1k_20210831-ea4938fc.pth resnet50.safetensors",
         "convert resnet50.safetensors for_mmpretrain.pth --layout openmmlab",
+        "convert pets.safetensors pets.pth",
     ),
     short_help="Convert a checkpoint to safetensors.",
 )
@@ -49,10 +50,11 @@ from resnet_zoo.weights.cache_contents import (
 def convert(
     source: str, target: str, name: str | None, layout: Any, weights_key: str | None, force: bool, form: str
 ) -> None:
-    """Convert a checkpoint of any known layout to safetensors, without running code from it.
+    """Convert a checkpoint of any known layout, or a network, to safetensors, without running code from it.
 
-    The same source gives the same bytes every time. A TARGET that ends in .pth is written as a PyTorch file, for
-    programs that cannot read safetensors.
+    SOURCE is a checkpoint, a file that finetune or save_network wrote, or hf-hub:owner/name. The same source gives the
+    same bytes every time. A TARGET that ends in .pth is written as a PyTorch file, for programs that cannot read
+    safetensors.
     """
     if name is not None:
         get_entry(name)

@@ -15,7 +15,7 @@ from resnet_zoo.base.strict_json import WrongValueError
 from resnet_zoo.catalog.classes import check_class_names
 from resnet_zoo.errors import ArgumentError, DatasetError
 from resnet_zoo.images.folders import IMAGE_SUFFIXES, LeftOut, images_in
-from resnet_zoo.images.test_sets import some
+from resnet_zoo.images.test_sets import read_tree, some
 
 _LOG = logging.getLogger("resnet_zoo")
 
@@ -80,6 +80,42 @@ def read_class_tree(
         raise ArgumentError(f"Expected a val_share of 0 to below 1, got {val_share}.")
     try:
         return _read(root, classes, val_share)
+    except OSError as error:
+        raise DatasetError(f"{error.filename or root} cannot be read: {error.strerror or error}.") from error
+
+
+def list_measurable(
+    root: str | os.PathLike[str], class_names: Sequence[str], *, partial: bool = False, val_share: float | None = None
+) -> dict[str, Images]:
+    """Return what in a tree of class folders a network can be measured on, by title, the best first.
+
+    ``test`` comes before the folders of validation images. A tree without any of them, plain or with ``train`` alone,
+    has the part that `read_class_tree` holds out of it, and all.
+
+    Args:
+        root: The folder.
+        class_names: The network's, which name the folders.
+        partial: Accept a tree in which classes are missing.
+        val_share: As `read_class_tree`.
+
+    Raises:
+        DatasetError: The folder is missing or unreadable, has folders that are not classes, or lacks some of them.
+    """
+    root, names = Path(root), list(class_names)
+    if not root.is_dir():
+        raise DatasetError(f"{root} is not a folder; pass the folder that holds a folder of images per class.")
+    try:
+        folders = [name for name in dict.fromkeys(("test", *HELD_OUT)) if (root / name).is_dir() and name not in names]
+        if folders:
+            return {name: Images(*read_tree(root / name, names, partial=partial)) for name in folders}
+        folder = root / "train" if (root / "train").is_dir() and "train" not in names else root
+        everything = Images(*read_tree(folder, names, partial=partial))
+        classes: list[list[Path]] = [[] for _ in names]
+        for path, label in zip(everything.paths, everything.labels, strict=True):
+            classes[label].append(path)
+        share = VAL_SHARE if val_share is None else val_share
+        held = [_split(paths, share)[1] if len(paths) > 1 else [] for paths in classes]
+        return {"held out": Images.of(held), "all": everything}
     except OSError as error:
         raise DatasetError(f"{error.filename or root} cannot be read: {error.strerror or error}.") from error
 

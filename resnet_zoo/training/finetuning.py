@@ -23,7 +23,7 @@ from resnet_zoo.images.class_tree import ClassTree, Images, read_class_tree
 from resnet_zoo.images.decode import decode
 from resnet_zoo.images.sources import ImageFiles
 from resnet_zoo.images.test_sets import LabelledImages
-from resnet_zoo.inference.evaluation import wilson_interval
+from resnet_zoo.inference.counted import wilson_interval
 from resnet_zoo.network.building import build
 from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.training.crops import CropImages

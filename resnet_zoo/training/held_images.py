@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -13,14 +12,10 @@ from torch import Tensor
 from resnet_zoo.catalog.recipes import Recipe
 from resnet_zoo.catalog.records import Entry
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.images.test_sets import Batch, LabelledImages, batches
+from resnet_zoo.images.identity import pixels_sha256, read_all
+from resnet_zoo.images.test_sets import Batch, LabelledImages
 from resnet_zoo.training.augment import crop_and_flip, cut_out, draw, pad
 from resnet_zoo.training.order import generator
-
-_DECODE_BATCH = 1000
-
-_MANY = 10_000
-"""Images in files that are worth starting processes for: one alone decodes 2,000 to 3,000 a second."""
 
 
 class TrainingImages(Protocol):
@@ -117,25 +112,3 @@ def _part(images: LabelledImages, indices: list[int], variant: str) -> LabelledI
     found = images.images
     chosen = found[indices] if isinstance(found, np.ndarray) else [found[index] for index in indices]
     return LabelledImages(variant, chosen, images.labels[indices], images.pixels)
-
-
-def read_all(images: LabelledImages, num_workers: int = 0) -> tuple[Tensor, Tensor]:
-    """Read and decode all images: pixels (N, 3, H, W) uint8 and labels (N,) int64, on the CPU.
-
-    Args:
-        images: A split of a data set.
-        num_workers: Processes that decode them, if they are many files.
-
-    Raises:
-        DatasetError: An image cannot be read.
-    """
-    is_worth = isinstance(images.images, list) and len(images) >= _MANY
-    found = list(batches(images, _DECODE_BATCH, num_workers=num_workers if is_worth else 0))
-    return torch.cat([batch.pixels for batch in found]), torch.cat([batch.labels for batch in found])
-
-
-def pixels_sha256(pixels: Tensor, labels: Tensor) -> str:
-    """Return a sha256 over the bytes of all pixels and labels, in order."""
-    digest = hashlib.sha256(pixels.contiguous().numpy().data)
-    digest.update(labels.contiguous().numpy().data)
-    return digest.hexdigest()
