@@ -26,6 +26,7 @@ from resnet_zoo.errors import ZooError as ZooError
 from resnet_zoo.images.transform import create_transform as create_transform
 from resnet_zoo.inference.embedding import embed as embed
 from resnet_zoo.inference.embedding_files import embed_files as embed_files
+from resnet_zoo.inference.evaluation import Evaluation as Evaluation
 from resnet_zoo.inference.evaluation import evaluate as evaluate
 from resnet_zoo.inference.export import export_model as export_model
 from resnet_zoo.inference.optimization import optimize_for_inference as optimize_for_inference

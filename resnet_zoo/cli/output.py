@@ -340,10 +340,14 @@ def echo_evaluation(result: Evaluation) -> None:
         "data set": f"{result.dataset}, {result.num_images} images, {result.num_skipped} skipped",
         "top-1 (%)": _accuracy(result.top1, result.correct1, result.top1_interval, result.published_top1),
         "top-5 (%)": _accuracy(result.top5, result.correct5, result.top5_interval, result.published_top5),
-        "mean of classes (%)": f"{result.mean_class_top1:.2f} (every class counts alike)",
+        "mean of classes (%)": f"{result.mean_class_top1:.2f} (each class counts alike, however many images it has)",
         "calibration error": f"{result.calibration_error_pct:.2f} points (probabilities against accuracy)",
         "speed": f"{result.images_per_s:.1f} images/s, {result.precision} on {result.device}",
     }
+    if len(result.classes) <= 5:  # every answer is among the best five
+        del record["top-5 (%)"]
+    if abs(result.mean_class_top1 - result.top1) < 0.005:
+        del record["mean of classes (%)"]
     official = official_accuracy(get_entry(result.row).dataset, result, "top1")
     if result.published_top1 is not None and official is None:
         record["note"] = f"{result.dataset} is not the official test set: not comparable with the published numbers"
