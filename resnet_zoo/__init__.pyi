@@ -36,8 +36,8 @@ from resnet_zoo.inference.speed import measure_speed as measure_speed
 from resnet_zoo.network.counting import count_flops as count_flops
 from resnet_zoo.network.counting import count_params as count_params
 from resnet_zoo.network.features import FeatureExtractor as FeatureExtractor
-from resnet_zoo.training.finetuning import FinetuneResult as FinetuneResult
 from resnet_zoo.training.finetuning import finetune as finetune
+from resnet_zoo.training.tuner import FinetuneResult as FinetuneResult
 from resnet_zoo.training.tuning import Tuning as Tuning
 from resnet_zoo.weights.checkpoint import load_checkpoint as load_checkpoint
 from resnet_zoo.weights.convert import convert_checkpoint as convert_checkpoint

@@ -12,10 +12,11 @@ from torch import Tensor
 from resnet_zoo.catalog.recipes import Recipe
 from resnet_zoo.catalog.records import Entry
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.images.identity import pixels_sha256, read_all
-from resnet_zoo.images.test_sets import Batch, LabelledImages
+from resnet_zoo.images.identity import images_sha256, pixels_sha256, read_all
+from resnet_zoo.images.test_sets import Batch, LabelledImages, batches
 from resnet_zoo.training.augment import crop_and_flip, cut_out, draw, pad
 from resnet_zoo.training.order import generator
+from resnet_zoo.training.tuning import Augmentation
 
 
 class TrainingImages(Protocol):
@@ -55,6 +56,7 @@ class HeldImages:
         seed: Of the training.
         device: Where the images live.
         num_workers: Processes that decode the images, if they are many.
+        augmentation: How much of the recipe's augmentation to use, as `Tuning.augmentation`.
 
     Raises:
         DatasetError: An image cannot be read.
@@ -69,11 +71,12 @@ class HeldImages:
         seed: int,
         device: torch.device,
         num_workers: int = 0,
+        augmentation: Augmentation = "usual",
     ) -> None:
         pixels, labels = read_all(images, num_workers)
         self.variant, self.num_images = images.variant, len(labels)
         self.fingerprint = pixels_sha256(pixels, labels)
-        self.recipe, self.seed = recipe, seed
+        self.recipe, self.seed, self.augmentation = recipe, seed, augmentation
         self.size = pixels.shape[-1]
         self.padded, self.labels = pad(pixels).to(device), labels.to(device)
         self.colour = torch.tensor(entry.preprocess.mean, dtype=torch.float32, device=device).round().to(torch.uint8)
@@ -82,12 +85,32 @@ class HeldImages:
         """Yield augmented batches; see `TrainingImages.batches`."""
         device = self.padded.device
         index = order.to(device)
-        draws = draw(self.recipe, self.num_images, self.size, seed=self.seed, epoch=epoch).to(device)
+        draws = draw(self.recipe, self.num_images, self.size, seed=self.seed, epoch=epoch)
+        draws = draws.weakened(self.augmentation).to(device)
         pixels, labels = crop_and_flip(self.padded, index, draws), self.labels[index]
         if self.recipe.cutout:
             pixels = cut_out(pixels, self.recipe.cutout, self.colour, draws, index)
         for start in range(0, len(index), batch_size):
             yield Batch(pixels[start : start + batch_size], labels[start : start + batch_size])
+
+
+class PlainImages:
+    """Images of any size, read from their files each time as they are tested: without augmentation.
+
+    Args:
+        images: The images.
+        num_workers: Processes that decode them.
+    """
+
+    def __init__(self, images: LabelledImages, *, num_workers: int = 0) -> None:
+        self.images, self.num_workers = images, num_workers
+        self.variant, self.num_images = images.variant, len(images)
+        self.fingerprint = images_sha256(images, by_pixels=False)
+
+    def batches(self, order: Tensor, *, epoch: int, batch_size: int) -> Iterator[Batch]:  # noqa: ARG002  # all alike
+        """Yield batches; see `TrainingImages.batches`."""
+        part = _part(self.images, order.tolist(), self.variant)
+        yield from batches(part, batch_size, num_workers=self.num_workers)
 
 
 def hold_out(images: LabelledImages, count: int) -> tuple[LabelledImages, LabelledImages]:
