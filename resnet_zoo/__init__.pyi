@@ -23,7 +23,6 @@ from resnet_zoo.errors import UnsafeCheckpointError as UnsafeCheckpointError
 from resnet_zoo.errors import WeightsMismatchError as WeightsMismatchError
 from resnet_zoo.errors import WeightsUnavailableError as WeightsUnavailableError
 from resnet_zoo.errors import ZooError as ZooError
-from resnet_zoo.images.transform import create_transform as create_transform
 from resnet_zoo.inference.embedding import embed as embed
 from resnet_zoo.inference.embedding_files import embed_files as embed_files
 from resnet_zoo.inference.evaluation import Evaluation as Evaluation
@@ -45,6 +44,7 @@ from resnet_zoo.weights.hub_push import push_to_hub as push_to_hub
 from resnet_zoo.weights.network_file import save_network as save_network
 from resnet_zoo.zoo import create_feature_extractor as create_feature_extractor
 from resnet_zoo.zoo import create_model as create_model
+from resnet_zoo.zoo import create_transform as create_transform
 from resnet_zoo.zoo import open_network as open_network
 
 __all__: list[str]

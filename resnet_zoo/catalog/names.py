@@ -9,7 +9,7 @@ from typing import Literal
 
 from resnet_zoo.base.shown import suggestion
 from resnet_zoo.catalog.manifest import get_entry
-from resnet_zoo.catalog.records import used_with
+from resnet_zoo.catalog.records import Entry, used_with
 from resnet_zoo.errors import ArgumentError, UnknownModelError, WeightsUnavailableError
 
 HUB_PREFIX = "hf-hub:"
@@ -66,6 +66,19 @@ def check_name(
     if kind == "file":
         check_file(name)
     return kind
+
+
+def row_named(name: str) -> Entry:
+    """Return the row of a name, where nothing else will do.
+
+    Raises:
+        ArgumentError: It stands for a file or repository.
+        UnknownModelError, WeightsUnavailableError: As `check_name`.
+    """
+    kind = check_name(name)
+    if kind != "row":
+        raise ArgumentError(f"{name} is a {kind}, and only a row will do here. `resnet-zoo list` shows them.")
+    return get_entry(name)
 
 
 def refuse_weights(name: str | os.PathLike[str], weights: str | os.PathLike[str]) -> None:

@@ -11,7 +11,8 @@ import click
 from resnet_zoo.base.progress import download_bar
 from resnet_zoo.base.shown import LONGEST_SENTENCE, shown
 from resnet_zoo.catalog.listing import DATASET_TITLES
-from resnet_zoo.catalog.manifest import get_entry, list_models
+from resnet_zoo.catalog.manifest import list_models
+from resnet_zoo.catalog.names import row_named
 from resnet_zoo.cli.output import echo_cache, echo_json, echo_record
 from resnet_zoo.cli.shell import examples, format_option, sentence_of
 from resnet_zoo.errors import NOT_CHECKED, WRONG, ZooError
@@ -57,7 +58,7 @@ def convert(
     safetensors.
     """
     if name is not None:
-        get_entry(name)
+        row_named(name)
     from resnet_zoo.weights.convert import convert_checkpoint
 
     options = {"name": name, "layout": layout, "weights_key": weights_key, "overwrite": force}
@@ -100,7 +101,7 @@ def download(
         raise click.UsageError("--dataset goes with --all.")
     if all_sets and tag is not None:
         raise click.UsageError("--all-sets takes every weight set; leave out --weights.")
-    entries = [get_entry(name) for name in (names or list_models(dataset=dataset))]
+    entries = [row_named(name) for name in (names or list_models(dataset=dataset))]
     wanted = [
         (entry, chosen) for entry in entries for chosen in (entry.weights if all_sets else [str(entry.chosen(tag))])
     ]

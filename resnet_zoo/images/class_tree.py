@@ -15,7 +15,7 @@ from resnet_zoo.base.strict_json import WrongValueError
 from resnet_zoo.catalog.classes import check_class_names
 from resnet_zoo.errors import ArgumentError, DatasetError
 from resnet_zoo.images.folders import IMAGE_SUFFIXES, LeftOut, images_in
-from resnet_zoo.images.test_sets import read_tree, some
+from resnet_zoo.images.test_sets import check_complete, some
 
 _LOG = logging.getLogger("resnet_zoo")
 
@@ -110,25 +110,39 @@ def list_measurable(
         val_share: As `read_class_tree`.
 
     Raises:
-        DatasetError: The folder is missing or unreadable, has folders that are not classes, or lacks some of them.
+        DatasetError: The folder is missing or unreadable, or lacks classes.
     """
     root, names = Path(root), list(class_names)
     if not root.is_dir():
         raise DatasetError(f"{root} is not a folder; pass the folder that holds a folder of images per class.")
     try:
-        folders = [name for name in dict.fromkeys(("test", *HELD_OUT)) if (root / name).is_dir() and name not in names]
+        folders = [name for name in (TEST, *VALIDATION) if (root / name).is_dir() and name not in names]
         if folders:
-            return {name: Images(*read_tree(root / name, names, partial=partial)) for name in folders}
+            return {name: Images.of(_list_measured(root / name, names, partial=partial)) for name in folders}
         folder = root / "train" if (root / "train").is_dir() and "train" not in names else root
-        everything = Images(*read_tree(folder, names, partial=partial))
-        classes: list[list[Path]] = [[] for _ in names]
-        for path, label in zip(everything.paths, everything.labels, strict=True):
-            classes[label].append(path)
+        classes = _list_measured(folder, names, partial=partial)
         share = VAL_SHARE if val_share is None else val_share
         held = [_split(paths, share)[1] if len(paths) > 1 else [] for paths in classes]
-        return {"held out": Images.of(held), "all": everything}
+        return {"held out": Images.of(held), "all": Images.of(classes)}
     except OSError as error:
         raise DatasetError(f"{error.filename or root} cannot be read: {error.strerror or error}.") from error
+
+
+def _list_measured(folder: Path, names: list[str], *, partial: bool) -> list[list[Path]]:
+    """Return the images of each class; a warning names the folders of other classes, which a network does not know."""
+    strays = [name for name in _folders(folder) if name not in names]
+    if len(strays) == len(_folders(folder)):
+        raise DatasetError(f"{folder} has no class folders; expected folders such as {names[0]} and {names[-1]}.")
+    if strays:
+        _LOG.warning("%s: leaves out folders that are not classes of the network: %s.", folder, some(strays))
+    left_out = LeftOut()
+    classes = [images_in(folder / name, left_out) if (folder / name).is_dir() else [] for name in names]
+    empty = [name for name, paths in zip(names, classes, strict=True) if not paths]
+    if len(empty) == len(names):
+        raise DatasetError(f"{folder} holds no images; expected {names[0]}/*.jpg or *.png and so on.")
+    check_complete(folder, empty, len(names), partial=partial)
+    left_out.report(folder)
+    return classes
 
 
 def _read(root: Path, classes: Sequence[str] | None, val_share: float | None) -> ClassTree:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from resnet_zoo import Evaluation, evaluate, open_network, save_network, verify
+from resnet_zoo import Evaluation, create_transform, evaluate, open_network, save_network, verify
 from resnet_zoo.catalog.classes import class_folders, class_names
 from resnet_zoo.checks.report import Report
 from resnet_zoo.errors import ArgumentError, CheckpointError, DatasetError, WeightsUnavailableError
@@ -138,21 +138,36 @@ def test_a_file_with_the_classes_of_its_row_takes_the_test_set_of_its_row(
     assert (ours.confusion, ours.dataset) == (theirs.confusion, theirs.dataset)
 
 
+def test_folders_of_other_classes_are_left_out_with_a_warning(
+    model: ResNet, pets: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (pets / "test" / "owl").mkdir()
+    assert measured(save(tmp_path / "pets.safetensors", model), pets).num_images == 12
+    assert "leaves out folders that are not classes of the network: owl" in caplog.text
+
+
 def test_images_that_do_not_fit_the_network_are_refused(model: ResNet, pets: Path, tmp_path: Path) -> None:
     path = save(tmp_path / "pets.safetensors", model)
     shutil.rmtree(pets / "test" / "newt")
     with pytest.raises(DatasetError, match="no images for 1 of 3 classes"):
         measured(path, pets)
     assert measured(path, pets, partial=True).num_images == 8
-    (pets / "test" / "owl").mkdir()
-    with pytest.raises(DatasetError, match="folders that are not classes: owl"):
-        measured(path, pets, partial=True)
+    (tmp_path / "owls" / "owl").mkdir(parents=True)
+    with pytest.raises(DatasetError, match="has no class folders; expected folders such as cat"):
+        measured(path, tmp_path / "owls")
     with pytest.raises(DatasetError, match="is not a folder"):
         measured(path, tmp_path / "missing")
     with pytest.raises(ArgumentError, match="classes of its own"):
         measured(path, pets, download=True)
     with pytest.raises(ArgumentError, match="has its own weights"):
         measured(path, pets, weights="openmmlab")
+
+
+def test_a_file_has_its_transform_by_its_path(model: ResNet, pets: Path, tmp_path: Path) -> None:
+    path, image = save(tmp_path / "pets.safetensors", model), next((pets / "test" / "cat").iterdir())
+    assert torch.equal(create_transform(path, any_size=True)(image), open_network(path).transform(image))
+    with pytest.raises(DatasetError, match="12x12 pixels, and this model takes 8x8"):
+        create_transform(str(path))(image)
 
 
 # --- verify -------------------------------------------------------------------------------------------------------

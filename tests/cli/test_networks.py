@@ -97,6 +97,8 @@ def test_verify_benchmark_and_convert_take_a_file(pet_file: Path, pets: Path, tm
         ("finetune", "?", "--data", ".", "-o", "out.safetensors"),
         ("export", "?", "--format", "onnx", "-o", "out.onnx"),
         ("convert", "?", "out.pth"),
+        ("convert", "?", "out.pth", "--name", "?"),
+        ("download", "?"),
     ],
     ids=" ".join,
 )
@@ -112,6 +114,11 @@ def test_a_misspelt_path_is_a_file_that_does_not_exist(
     assert "There is no model" not in done.stderr
     if missing == "pest.safetensors":
         assert "Did you mean pets.safetensors?" in done.stderr
+
+
+def test_where_only_a_row_will_do_a_file_is_refused(pet_file: Path) -> None:
+    done = run("download", pet_file)
+    assert (done.exit_code, "is a file, and only a row will do here" in done.stderr) == (2, True)
 
 
 def test_weights_of_a_file_and_its_size_are_its_own(pet_file: Path, pets: Path) -> None:

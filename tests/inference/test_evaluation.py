@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from resnet_zoo import create_transform
 from resnet_zoo.base.devices import borrowed
 from resnet_zoo.base.files import sha256_of
 from resnet_zoo.catalog.classes import class_folders
@@ -16,7 +17,6 @@ from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.recipes import Precision
 from resnet_zoo.errors import ArgumentError, DatasetError, DownloadError, NonFiniteOutputError, UnknownModelError
 from resnet_zoo.images.test_sets import Batch, batches, open_test_set
-from resnet_zoo.images.transform import create_transform
 from resnet_zoo.inference.counted import best_classes, correct_in_top_k, count_correct, wilson_interval
 from resnet_zoo.inference.evaluation import Evaluation, evaluate
 from resnet_zoo.network.building import build
