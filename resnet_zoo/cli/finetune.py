@@ -172,9 +172,8 @@ def _shown(result: FinetuneResult) -> dict[str, Any]:
     }
     if report is not None:
         low, high = report.top1_interval
-        record["top1"] = (
-            f"{report.top1:.2f}% of {report.num_images}, {report.dataset} (95% interval {low:.2f} to {high:.2f})"
-        )
+        where = f"{report.num_images} images, {report.dataset}"
+        record["top1"] = f"{report.top1:.2f}% of {where} (95% interval {low:.2f} to {high:.2f})"
         record["calibration error"] = f"{report.calibration_error_pct:.2f} points"
     if result.best_epoch is not None:
         record["best_epoch"] = result.best_epoch
