@@ -54,7 +54,7 @@ def recorded(tmp_path: Path, model: ResNet, data: Path, **changes: Any) -> Path:
         save(plain, model)
     images = images_for(open_network(plain), data)
     result = measured(plain, data)
-    accuracy = {"num_images": result.num_images, "correct1": result.correct1, "top1": result.top1}
+    accuracy: dict[str, Any] = {"num_images": result.num_images, "correct1": result.correct1, "top1": result.top1}
     accuracy |= {"correct5": result.correct5, "device": result.device, "torch": result.versions["torch"]}
     digests = {"train_sha256": "0" * 64, "val_sha256": images_sha256(images, by_pixels=True)}
     path = tmp_path / "recorded.safetensors"
