@@ -178,7 +178,7 @@ def _figure(confusion: Confusion, names: Sequence[str]) -> Any:
     cells = np.array(confusion, dtype=np.float64)
     shares = 100 * cells / np.maximum(cells.sum(axis=1, keepdims=True), 1)
     size = 5 + min(0.32 * len(names), 11)
-    layout = matplotlib.layout_engine.ConstrainedLayoutEngine()
+    layout = matplotlib.layout_engine.ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.15)
     figure = matplotlib.figure.Figure(figsize=(size + 1, size), dpi=100, layout=layout)
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100, interpolation="nearest")
