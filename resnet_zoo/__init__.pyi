@@ -23,9 +23,9 @@ from resnet_zoo.errors import UnsafeCheckpointError as UnsafeCheckpointError
 from resnet_zoo.errors import WeightsMismatchError as WeightsMismatchError
 from resnet_zoo.errors import WeightsUnavailableError as WeightsUnavailableError
 from resnet_zoo.errors import ZooError as ZooError
-from resnet_zoo.images.transform import create_transform as create_transform
 from resnet_zoo.inference.embedding import embed as embed
 from resnet_zoo.inference.embedding_files import embed_files as embed_files
+from resnet_zoo.inference.evaluation import Evaluation as Evaluation
 from resnet_zoo.inference.evaluation import evaluate as evaluate
 from resnet_zoo.inference.export import export_model as export_model
 from resnet_zoo.inference.optimization import optimize_for_inference as optimize_for_inference
@@ -35,8 +35,8 @@ from resnet_zoo.inference.speed import measure_speed as measure_speed
 from resnet_zoo.network.counting import count_flops as count_flops
 from resnet_zoo.network.counting import count_params as count_params
 from resnet_zoo.network.features import FeatureExtractor as FeatureExtractor
-from resnet_zoo.training.finetuning import FinetuneResult as FinetuneResult
 from resnet_zoo.training.finetuning import finetune as finetune
+from resnet_zoo.training.tuner import FinetuneResult as FinetuneResult
 from resnet_zoo.training.tuning import Tuning as Tuning
 from resnet_zoo.weights.checkpoint import load_checkpoint as load_checkpoint
 from resnet_zoo.weights.convert import convert_checkpoint as convert_checkpoint
@@ -44,6 +44,7 @@ from resnet_zoo.weights.hub_push import push_to_hub as push_to_hub
 from resnet_zoo.weights.network_file import save_network as save_network
 from resnet_zoo.zoo import create_feature_extractor as create_feature_extractor
 from resnet_zoo.zoo import create_model as create_model
+from resnet_zoo.zoo import create_transform as create_transform
 from resnet_zoo.zoo import open_network as open_network
 
 __all__: list[str]

@@ -18,16 +18,17 @@ from resnet_zoo.base.shown import suggestion
 from resnet_zoo.catalog.classes import class_names as names_of_classes
 from resnet_zoo.catalog.classes import listed
 from resnet_zoo.catalog.manifest import get_entry, use_manifest
-from resnet_zoo.catalog.names import kind_of
+from resnet_zoo.catalog.names import Kind, kind_of, refuse_weights
 from resnet_zoo.catalog.records import Entry, used_with
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.images.transform import Transform
+from resnet_zoo.images.transform import Transform, transform_of
 from resnet_zoo.network.building import architecture_of, build
 from resnet_zoo.network.features import STAGES, FeatureExtractor, check_layers
 from resnet_zoo.network.resnet import STEM_REDUCTIONS, ResNet, check_output_stride
 from resnet_zoo.weights.hub import open_repository
-from resnet_zoo.weights.loading import LoadedWeights, assign_weights, open_weights
+from resnet_zoo.weights.loading import assign_weights, open_weights
 from resnet_zoo.weights.network_file import read_network
+from resnet_zoo.weights.opened import LoadedWeights
 from resnet_zoo.weights.provenance import Chain, chain_of
 
 
@@ -175,6 +176,46 @@ def create_feature_extractor(
     return FeatureExtractor(model, layers=layers)
 
 
+def create_transform(
+    name: str | os.PathLike[str] | nn.Module,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    size: int | None = None,
+    any_size: bool = False,
+) -> Transform:
+    """Return a network's image transform, which turns an image of any kind into a (3, H, W) float32 tensor.
+
+    Args:
+        name: A row or alias, ``hf-hub:owner/name``, or the path of a network file; or a network of `create_model` or
+            `open_network`, whose ``entry`` has the preprocessing of the weights it was created with.
+        weights: The weights that the network has. A tag selects the preprocessing of its publisher, a path the row's
+            own; ``None`` means the row's default weights.
+        size: Height and width in pixels, one that the weight set was tested at; ``None`` means its usual one.
+        any_size: Resize images that are not 32x32 for a CIFAR row, which refuses them otherwise; see `Transform`.
+
+    Raises:
+        UnknownModelError: No row has this name.
+        UnknownWeightsError: ``weights`` is neither a tag of the row nor a path.
+        ArgumentError: The weight set was not tested at this size; or the network was not created by name, takes images
+            that are not RGB, or comes with ``weights`` or ``size``.
+        ZooError: As `open_network`, for a file or repository.
+
+    Example:
+        >>> transform = resnet_zoo.create_transform("resnet50_in1k")
+        >>> transform("photo.jpg").shape
+        torch.Size([3, 224, 224])
+        >>> model = resnet_zoo.create_model("resnet18_cifar10", pretrained=True)
+        >>> resnet_zoo.create_transform(model, any_size=True)("photo.jpg").shape
+        torch.Size([3, 32, 32])
+    """
+    if isinstance(name, nn.Module) or kind_of(name) == "row":
+        found = name if isinstance(name, nn.Module) else str(name)
+        return transform_of(found, weights=weights, size=size, any_size=any_size)
+    rules = open_network(name, weights=weights, size=size).transform
+    rules.any_size = any_size
+    return rules
+
+
 _ELSEWHERE = {
     "in_chans": "Here it is in_channels.",
     "checkpoint_path": "Here it is weights=PATH.",
@@ -227,6 +268,16 @@ class Network:
     class_names: tuple[str, ...]
     in_channels: int
     obtain: Callable[[], LoadedWeights]
+
+    @property
+    def kind(self) -> Kind:
+        """What the name stands for."""
+        return kind_of(self.name)
+
+    @property
+    def has_classes_of_row(self) -> bool:
+        """Whether the classes are the row's own, by name and order."""
+        return self.class_names == tuple(names_of_classes(self.entry.classes))
 
     @cached_property
     def weights(self) -> LoadedWeights:
@@ -315,8 +366,7 @@ def open_network(
     if kind == "row":
         return _of_row(get_entry(str(name)), weights, weights_key, size)
     if weights is not None or weights_key is not None:
-        extra = str(weights_key if weights is None else weights)
-        raise ArgumentError(f"{name} has its own weights. Leave out {extra!r}, or name a row instead.")
+        refuse_weights(name, str(weights_key) if weights is None else weights)
     found = open_repository(str(name)) if kind == "repository" else read_network(name)
     used_with(found.entry, None, size=size)
     names = found.class_names or _names_for(found.entry)

@@ -17,11 +17,19 @@ import torchvision
 from PIL import Image
 from torch import Tensor, nn
 
-from resnet_zoo import convert_checkpoint, count_flops, count_params, create_model, evaluate, get_entry
+from resnet_zoo import (
+    convert_checkpoint,
+    count_flops,
+    count_params,
+    create_model,
+    create_transform,
+    evaluate,
+    get_entry,
+)
 from resnet_zoo.catalog.classes import class_folders, class_names
 from resnet_zoo.catalog.records import Entry
 from resnet_zoo.images.test_sets import LabelledImages, open_test_set
-from resnet_zoo.images.transform import Transform, create_transform
+from resnet_zoo.images.transform import Transform
 from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.weights.key_layouts import from_ours, renamed
 from tests.conftest import ENTRIES, NAMES, randomise, smooth_image

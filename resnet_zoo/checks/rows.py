@@ -5,30 +5,34 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from resnet_zoo.base.devices import resolve_device
 from resnet_zoo.base.progress import TitledProgress, under_title
 from resnet_zoo.catalog.classes import class_folders
 from resnet_zoo.catalog.manifest import get_entry, list_models
+from resnet_zoo.catalog.names import check_name, kind_of
 from resnet_zoo.catalog.records import Entry, Exact, RunOrigin, UpstreamOrigin, used_with
 from resnet_zoo.checks.accuracy import check_accuracy, check_reproduction
+from resnet_zoo.checks.networks import check_weights, verify_network
 from resnet_zoo.checks.report import Check, Report, check_facts, compare, rounded
-from resnet_zoo.errors import WRONG, DatasetError, ZooError
+from resnet_zoo.errors import DatasetError
 from resnet_zoo.inference.evaluation import evaluate
 from resnet_zoo.network.building import build_on_meta
 from resnet_zoo.network.counting import count_params, dry_run, flops_by_rule, tally_operations
 from resnet_zoo.network.resnet import ResNet
-from resnet_zoo.weights.loading import LoadedWeights, assign_weights, open_weights
-from resnet_zoo.weights.provenance import Chain, chain_of
+from resnet_zoo.weights.loading import open_weights
+from resnet_zoo.zoo import open_network
 
 
 def verify(
-    names: str | Sequence[str] | None = None,
+    names: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
     *,
     data: str | os.PathLike[str] | None = None,
     weights: str | os.PathLike[str] | None = None,
@@ -41,13 +45,14 @@ def verify(
     partial: bool = False,
     progress: TitledProgress | None = None,
 ) -> list[Report]:
-    """Check every number of rows: manifest, architecture, parameters, FLOPs, weights, top-1 and top-5.
+    """Check every number of rows and networks: manifest, architecture, parameters, FLOPs, weights, top-1 and top-5.
 
     What cannot be checked is reported as ``not checked``, never as passed: the accuracy without ``data``, the weights
     and the accuracy where the weights are not on this machine.
 
     Args:
-        names: Rows or aliases; ``None`` means all.
+        names: Rows or aliases, ``hf-hub:owner/name``, or paths of network files; ``None`` means all rows. A file is
+            held against its row's counts, and against the accuracy that `finetune` recorded in it.
         data: The folder of the test images, see `evaluate`.
         weights: A tag or path, as in `create_model`; ``None`` means each row's default weights.
         size: Height and width of the inputs, one that the weight set was tested at; ``None`` means its usual one.
@@ -60,7 +65,7 @@ def verify(
         progress: Called with (row, images done, images in all) while evaluating.
 
     Returns:
-        One report per row, in the order of ``names``; a row named twice is checked once.
+        One report per name, in the order of ``names``; a row named twice is checked once.
 
     Raises:
         UnknownModelError: No row has this name.
@@ -77,48 +82,61 @@ def verify(
         >>> [check.name for check in report.checks if check.status == "not checked"]
         ['top1', 'top5']
     """
-    if names is None:
-        names = list_models()
-    entries = {get_entry(name).name: get_entry(name) for name in ([names] if isinstance(names, str) else names)}
+    wanted = list_models() if names is None else [names] if isinstance(names, (str, os.PathLike)) else names
+    found = {_title(name): name for name in wanted}
+    for name in found.values():
+        check_name(name, weights=weights, size=size)
     if data is not None and not Path(data).is_dir():
         raise DatasetError(f"{data} is not a folder; pass the folder that holds the test images.")
+    options: dict[str, Any] = {"batch_size": batch_size, "num_workers": num_workers}
+    options |= {"skip_bad": skip_bad, "partial": partial}
     reports = []
-    for entry in entries.values():
-        model = build_on_meta(entry)
-        checks = check_counts(entry, model)
-        tag = entry.chosen(weights)
-        read = functools.partial(open_weights, entry, tag, download=download)
-        opened, chain, weights_check = check_weights(entry, model, read, was_asked=weights is not None)
-        checks.append(weights_check)
-        used = used_with(entry, tag, size=size)
-        if opened is None or data is None:
-            why = "no test images given (--data DIR)" if data is None else "no weights to evaluate"
-            checks += [Check(top, "not checked", getattr(used.published, top), None, why) for top in ("top1", "top5")]
+    for title, name in found.items():
+        shared = {**options, "data": data, "progress": under_title(progress, title)}
+        if kind_of(name) == "row":
+            entry = get_entry(title)
+            reports.append(_verify_row(entry, weights=weights, size=size, download=download, device=device, **shared))
         else:
-            result = evaluate(
-                entry.name,
-                data,
-                weights=tag,
-                size=size,
-                model=model,
-                device=device,
-                batch_size=batch_size,
-                num_workers=num_workers,
-                skip_bad=skip_bad,
-                partial=partial,
-                progress=under_title(progress, entry.name),
-            )
-            known = entry.weights.get(tag) if isinstance(tag, str) else None
-            is_retrained = known is not None and isinstance(known.origin, RunOrigin)
-            checks += check_accuracy(
-                used,
-                result,
-                recorded=known.measured if known and used == used_with(entry, tag) else None,
-                published_weights=not is_retrained,
-            )
-            checks += [check_reproduction(used, top, result) for top in ("top1", "top5") if is_retrained]
-        reports.append(Report(entry.name, tuple(checks), asdict(chain) if chain else None))
+            reports.append(verify_network(open_network(name, size=size), device=resolve_device(device), **shared))
     return reports
+
+
+def _title(name: str | os.PathLike[str]) -> str:
+    return get_entry(str(name)).name if kind_of(name) == "row" else os.fspath(name)
+
+
+def _verify_row(
+    entry: Entry,
+    *,
+    data: str | os.PathLike[str] | None,
+    weights: str | os.PathLike[str] | None,
+    size: int | None,
+    download: bool,
+    **options: Any,
+) -> Report:
+    """Check a row, with the options of `evaluate`."""
+    model = build_on_meta(entry)
+    checks = check_counts(entry, model)
+    tag = entry.chosen(weights)
+    read = functools.partial(open_weights, entry, tag, download=download)
+    opened, chain, weights_check = check_weights(entry, model, read, was_asked=weights is not None)
+    checks.append(weights_check)
+    used = used_with(entry, tag, size=size)
+    if opened is None or data is None:
+        why = "no test images given (--data DIR)" if data is None else "no weights to evaluate"
+        checks += [Check(top, "not checked", getattr(used.published, top), None, why) for top in ("top1", "top5")]
+    else:
+        result = evaluate(entry.name, data, weights=tag, size=size, model=model, **options)
+        known = entry.weights.get(tag) if isinstance(tag, str) else None
+        is_retrained = known is not None and isinstance(known.origin, RunOrigin)
+        checks += check_accuracy(
+            used,
+            result,
+            recorded=known.measured if known and used == used_with(entry, tag) else None,
+            published_weights=not is_retrained,
+        )
+        checks += [check_reproduction(used, top, result) for top in ("top1", "top5") if is_retrained]
+    return Report(entry.name, tuple(checks), asdict(chain) if chain else None)
 
 
 def count_exact(entry: Entry, model: ResNet) -> Exact:
@@ -181,33 +199,3 @@ def _with_exact(check: Check, counted: int, expected: int) -> Check:
     if counted != expected:
         return Check(check.name, "failed", check.published, check.measured, f"{detail}, manifest says {expected:,}")
     return Check(check.name, check.status, check.published, check.measured, detail)
-
-
-def check_weights(
-    entry: Entry, model: ResNet, read: Callable[[], LoadedWeights], *, was_asked: bool
-) -> tuple[LoadedWeights | None, Chain | None, Check]:
-    """Check the weights' hash, keys, shapes, types and finite values.
-
-    Returns:
-        The weights and their chain, if all is well; the row's network then holds them.
-    """
-    try:
-        opened = read()
-        assign_weights(entry, opened.checkpoint, into=model)
-    except ZooError as error:
-        if error.exit_code == WRONG:
-            return None, None, Check("weights", "failed", detail=str(error))
-        if was_asked:
-            raise
-        return None, None, Check("weights", "not checked", detail=str(error))
-    tensors = opened.checkpoint.tensors
-    unfinite = [key for key, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
-    if unfinite:
-        found = f"NaN or infinity in {unfinite[0]}"
-        return None, None, Check("weights", "failed", "finite values", found, str(opened.checkpoint.path))
-    chain = chain_of(opened)
-    detail = (
-        f"{chain.file} ({chain.pin}; from {chain.source}): {len(tensors)} tensors, keys, shapes and types fit, all "
-        f"finite, fingerprint {chain.tensors_sha256}"
-    )
-    return opened, chain, Check("weights", "passed", None, f"sha256 {chain.file_sha256}", detail)

@@ -15,8 +15,9 @@ from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.recipes import Recipe, find_recipe, learning_rate
 from resnet_zoo.catalog.records import Entry, Measured, to_json
 from resnet_zoo.checks.accuracy import check_accuracy, check_reproduction
+from resnet_zoo.checks.networks import check_weights
 from resnet_zoo.checks.report import Check, Report, check_facts
-from resnet_zoo.checks.rows import check_counts, check_weights
+from resnet_zoo.checks.rows import check_counts
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.inference.evaluation import Evaluation, evaluate
 from resnet_zoo.network.building import build_on_meta
@@ -24,7 +25,7 @@ from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.runs.folder import read_run
 from resnet_zoo.runs.records import LogChange, LogEpoch, ResultFile, Run
 from resnet_zoo.weights.checkpoint import load_checkpoint
-from resnet_zoo.weights.loading import LoadedWeights
+from resnet_zoo.weights.opened import LoadedWeights
 from resnet_zoo.weights.provenance import Chain
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 import click
 
 from resnet_zoo.base.progress import progress_bar
-from resnet_zoo.catalog.manifest import get_entry
+from resnet_zoo.catalog.names import check_name
 from resnet_zoo.cli.output import echo_benchmark, echo_json
 from resnet_zoo.cli.shell import device_option, examples, format_option, with_options
 
@@ -49,13 +49,15 @@ def benchmark(
     device: str,
     form: str,
 ) -> None:
-    """Measure images per second and latency of the named rows, or of all fifteen.
+    """Measure images per second and latency of the named networks, or of all fifteen rows.
+
+    NAME is a row, hf-hub:owner/name, or the path of a network file.
 
     Matrix peak is the speed of a large matrix product of the same dtype on this device; Share is the network's part of
     it. The networks have random values, which take as long as real weights.
     """
     for name in names:
-        get_entry(name)
+        check_name(name)
     sizes = _numbers(batch_sizes)
     from resnet_zoo.inference.speed import as_csv, measure_speed
 

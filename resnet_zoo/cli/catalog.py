@@ -10,8 +10,10 @@ import click
 from resnet_zoo.base.progress import download_bar
 from resnet_zoo.catalog.listing import DATASET_TITLES, as_csv, as_markdown, describe, facts, select
 from resnet_zoo.catalog.manifest import get_entry, list_models
+from resnet_zoo.catalog.names import check_name
 from resnet_zoo.catalog.recipes import RECIPES
 from resnet_zoo.catalog.records import Entry, is_tag, to_json, used_with
+from resnet_zoo.cli.networks import describe_network, facts_of_network
 from resnet_zoo.cli.output import echo_entries, echo_json, echo_record, echo_weight_sets
 from resnet_zoo.cli.shell import examples, format_option, weights_option, with_options
 from resnet_zoo.weights.cache_contents import facts_of_weights, weight_facts
@@ -89,8 +91,10 @@ def _place(entry: Entry) -> str:
 
 
 @click.command(
-    epilog=examples("show resnet50", "show resnetv1d50 --format json", "show resnet50 --chain"),
-    short_help="Show everything the manifest says about a row.",
+    epilog=examples(
+        "show resnet50", "show resnetv1d50 --format json", "show resnet50 --chain", "show pets.safetensors"
+    ),
+    short_help="Show everything that is known about a row or network.",
 )
 @click.argument("name")
 @click.option(
@@ -98,12 +102,15 @@ def _place(entry: Entry) -> str:
 )
 @with_options(weights_option, format_option("table", "json"))
 def show(name: str, chain: bool, weights: str | None, form: str) -> None:
-    """Show everything the manifest says about a row, and its training recipe.
+    """Show everything the manifest says about a row, and its training recipe; or what a network says of itself.
 
-    NAME is a row or an alias. --weights TAG shows the row with the preprocessing of that weight set. --chain follows a
-    file from the manifest to the tensors in memory: source, sha256 at each step, and what vouches for it. It follows
-    the file of --weights, or the row's default.
+    NAME is a row or an alias, hf-hub:owner/name, or the path of a network file. --weights TAG shows the row with the
+    preprocessing of that weight set. --chain follows a file from the manifest to the tensors in memory: source, sha256
+    at each step, and what vouches for it. It follows the file of --weights, or the row's default.
     """
+    if check_name(name, weights=weights) != "row":
+        _show_network(name, chain=chain, form=form)
+        return
     entry = get_entry(name)
     weights = None if weights is None else os.fspath(entry.chosen(weights))
     if weights is not None and not chain:
@@ -122,6 +129,20 @@ def show(name: str, chain: bool, weights: str | None, form: str) -> None:
         echo_json({**to_json(entry), "training": asdict(RECIPES[entry.recipe])})
     else:
         echo_record(describe(entry, {found.weights: found.place for found in weight_facts([entry])}))
+
+
+def _show_network(name: str, *, chain: bool, form: str) -> None:
+    """Show what a file or repository says of itself, and what is counted."""
+    from resnet_zoo.zoo import open_network
+
+    network = open_network(name)
+    if chain:
+        links = asdict(network.chain)
+        echo_json(links) if form == "json" else echo_record(links)
+    elif form == "json":
+        echo_json(facts_of_network(network))
+    else:
+        echo_record(describe_network(network))
 
 
 @click.command(epilog=examples("env", "env --format json"))

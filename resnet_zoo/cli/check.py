@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import click
 
 from resnet_zoo.base.progress import progress_bar
 from resnet_zoo.base.shown import shown
-from resnet_zoo.catalog.manifest import get_entry
-from resnet_zoo.catalog.records import used_with
+from resnet_zoo.catalog.names import check_name
 from resnet_zoo.checks.report import RUN_CHECKS, exit_code, reports_as_json, reports_as_junit
+from resnet_zoo.cli.networks import echo_classes, evaluation_as_json
 from resnet_zoo.cli.output import echo_evaluation, echo_json, echo_reports
 from resnet_zoo.cli.shell import (
     data_options,
@@ -30,6 +29,7 @@ from resnet_zoo.cli.shell import (
     epilog=examples(
         "verify",
         "verify resnet50 --weights resnet50.safetensors --data imagenet/",
+        "verify pets.safetensors --data pets/",
         "verify --run runs/resnet18_cifar10/20261124T203719Z --data cifar10/",
         "verify --format junit > verify.xml",
     )
@@ -55,7 +55,10 @@ def verify(
     partial: bool,
     form: str,
 ) -> None:
-    """Check every number of the named rows, or of all fifteen.
+    """Check every number of the named rows, or of all fifteen, or of networks of one's own.
+
+    NAME is a row, hf-hub:owner/name, or the path of a network file, whose counts are held against its row's, and whose
+    accuracy on --data against the one that finetune recorded in it.
 
     Without options this checks manifest, architecture, parameters and FLOPs; with weights also the file; with --data
     also the accuracy. A number that could not be checked is marked as not checked and never counts as passed.
@@ -65,8 +68,8 @@ def verify(
 
     Exit code 1 if a number is wrong, 3 if a number you asked for could not be checked.
     """
-    for entry in map(get_entry, names):  # what is misspelt is reported before torch is imported
-        used_with(entry, entry.chosen(weights or None), size=size)
+    for name in names:  # what is misspelt is reported before torch is imported
+        check_name(name, weights=weights or None, size=size)
     options: dict[str, Any] = {"data": data, "device": device, "batch_size": batch_size, "num_workers": num_workers}
     if run is not None:
         others = {
@@ -111,6 +114,7 @@ def _check_run_options(names: Sequence[str], others: Mapping[str, object]) -> No
     epilog=examples(
         "evaluate resnet18_cifar10 --data cifar10/ --weights resnet18_cifar10.safetensors",
         "evaluate resnet50 --data imagenet/ --fast --format json",
+        "evaluate pets.safetensors --data pets/ --confusion pets.png",
     )
 )
 @click.argument("name")
@@ -123,12 +127,21 @@ def _check_run_options(names: Sequence[str], others: Mapping[str, object]) -> No
     show_default=True,
     help="Precision of the computation; published accuracies are for float32.",
 )
+@click.option(
+    "--confusion",
+    type=click.Path(),
+    metavar="FILE",
+    help="Write the confusion matrix to a .json, .csv, .png, .svg or .pdf file.",
+)
+@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @with_options(weights_option, size_option, device_option, fast_option, *data_options, format_option("table", "json"))
 def evaluate(
     name: str,
     data: str,
     download: bool,
     precision: Any,
+    confusion: str | None,
+    force: bool,
     weights: str | None,
     size: int | None,
     device: str,
@@ -139,17 +152,23 @@ def evaluate(
     partial: bool,
     form: str,
 ) -> None:
-    """Measure top-1 and top-5 of a row on its test images, in percent.
+    """Measure a network on test images: top-1 and top-5 in percent, each class, confusions and calibration.
 
-    DIR holds test/<class>/ or the CIFAR archive; for ImageNet, val/<wnid>/. The weights are those of --weights, or the
-    row's default (fetched if needed).
+    NAME is a row, hf-hub:owner/name, or the path of a network file. For a row, DIR holds test/<class>/ or the CIFAR
+    archive; for ImageNet, val/<wnid>/. The weights are those of --weights, or the row's default (fetched if needed).
+    For a network of other classes, DIR holds test/<class>/, val/<class>/ or <class>/; of images that the network was
+    trained on, those count that were held out.
+
+    The calibration error is how far the probabilities of the best class are from the accuracy, on average, in points.
     """
-    entry = get_entry(name)
-    used_with(entry, entry.chosen(weights or None), size=size)  # reported before the images are looked for
-    from resnet_zoo.inference.evaluation import evaluate as evaluate_row
+    check_name(name, weights=weights or None, size=size)  # reported before the images are looked for
+    from resnet_zoo.inference.evaluation import evaluate as evaluate_network
+    from resnet_zoo.inference.scores import check_confusion_target, write_confusion
 
+    if confusion is not None:
+        check_confusion_target(confusion, overwrite=force)
     with progress_bar() as progress:
-        result = evaluate_row(
+        result = evaluate_network(
             name,
             data,
             weights=weights,
@@ -166,7 +185,10 @@ def evaluate(
         )
     for reason in result.skipped:
         click.echo(f"Skipped: {shown(reason)}", err=True)
+    if confusion is not None:
+        write_confusion(result.confusion, [found.name for found in result.classes], confusion)
     if form == "json":
-        echo_json({**asdict(result), "top1": result.top1, "top5": result.top5})
+        echo_json(evaluation_as_json(result))
     else:
         echo_evaluation(result)
+        echo_classes(result)

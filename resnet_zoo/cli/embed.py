@@ -7,7 +7,7 @@ from dataclasses import asdict
 import click
 
 from resnet_zoo.base.progress import progress_bar
-from resnet_zoo.catalog.names import kind_of
+from resnet_zoo.catalog.names import check_name
 from resnet_zoo.cli.output import echo_json, echo_record
 from resnet_zoo.cli.shell import (
     batch_size_option,
@@ -56,7 +56,7 @@ def embed(
     OUT.bad.jsonl. The paths are in OUT.paths.json (.npy), or in OUT itself. Run the same command again to resume an
     interrupted run. Under torchrun the processes share the work.
     """
-    kind_of(name)  # a misspelt name is reported before torch is imported
+    check_name(name, weights=weights, size=size)  # what is misspelt is reported before torch is imported
     from resnet_zoo.inference.embedding_files import embed_files
 
     with going_on_later(), progress_bar() as progress:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from resnet_zoo.catalog.names import kind_of
+from resnet_zoo.catalog.names import check_name
 from resnet_zoo.cli.output import echo_record
 from resnet_zoo.cli.shell import examples, size_option, weights_option
 
@@ -45,7 +45,7 @@ def export(
     preprocessing, class names and the weights' hashes. The file is compared with the network before it is moved into
     place.
     """
-    kind_of(name)  # a misspelt name is reported before torch is imported
+    check_name(name, weights=weights, size=size)  # what is misspelt is reported before torch is imported
     if untrained and weights is not None:
         raise click.UsageError("Pass --weights or --untrained, not both.")
     from resnet_zoo.inference.export import export_model

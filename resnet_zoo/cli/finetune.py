@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from resnet_zoo.catalog.names import kind_of
+from resnet_zoo.catalog.names import check_name
 from resnet_zoo.catalog.recipes import Precision
+from resnet_zoo.cli.networks import echo_classes, evaluation_as_json
 from resnet_zoo.cli.output import echo_json, echo_record
 from resnet_zoo.cli.shell import (
     device_option,
@@ -18,15 +19,17 @@ from resnet_zoo.cli.shell import (
     weights_option,
     with_options,
 )
-from resnet_zoo.training.tuning import FRESH, TUNING
+from resnet_zoo.training.tuning import FRESH, MAX_SIZE, MIN_SIZE, TUNING, Augmentation, ClassWeights
 
 if TYPE_CHECKING:
-    from resnet_zoo.training.finetuning import FinetuneResult
+    from resnet_zoo.training.tuner import FinetuneResult
 
 
 def _tuning_option(option: str, field: str, kind: Any, text: str) -> Any:
     """Return an option that replaces a field of the tuning; its default depends on --from-scratch."""
     usual, fresh = getattr(TUNING, field), getattr(FRESH, field)
+    if usual is None:
+        return click.option(option, field, type=kind, metavar="PX", help=f"{text}  [default: the network's]")
     default = f"{usual}" if usual == fresh else f"{usual}; from scratch {fresh}"
     return click.option(option, field, type=kind, help=f"{text}  [default: {default}]")
 
@@ -36,8 +39,30 @@ _tuning_options = (
     _tuning_option(
         "--epochs", "epochs", click.IntRange(min=0), "Epochs for the whole network; 0 trains the classifier only."
     ),
+    _tuning_option(
+        "--patience",
+        "patience",
+        click.IntRange(min=0),
+        "Stop after so many epochs without a better one on the validation images, and keep the best; 0: all epochs.",
+    ),
     _tuning_option("--lr", "lr", float, "Peak learning rate of the whole network; the classifier's is twice that."),
     _tuning_option("--batch-size", "batch_size", click.IntRange(min=1), "Images per step."),
+    _tuning_option("--image-size", "image_size", click.IntRange(MIN_SIZE, MAX_SIZE), "Height and width of the inputs."),
+    _tuning_option(
+        "--augmentation",
+        "augmentation",
+        click.Choice(get_args(Augmentation)),
+        "How much training images are changed: less where place, side or colour tell classes apart.",
+    ),
+    _tuning_option(
+        "--label-smoothing", "label_smoothing", float, "Share of the target spread over all classes, 0 to 1."
+    ),
+    _tuning_option(
+        "--class-weights",
+        "class_weights",
+        click.Choice(get_args(ClassWeights)),
+        "balanced: rare classes count as much as frequent ones.",
+    ),
     _tuning_option("--precision", "precision", click.Choice(get_args(Precision)), "Precision of the computation."),
 )
 
@@ -55,7 +80,7 @@ _tuning_options = (
     type=click.Path(),
     required=True,
     metavar="DIR",
-    help="train/<class>/*.jpg (and val, valid, validation or test), or <class>/*.jpg.",
+    help="train/<class>/*.jpg (and val, valid or validation, and test), or <class>/*.jpg.",
 )
 @click.option("-o", "--output", required=True, metavar="OUT", help="The .safetensors file to write.")
 @click.option("--classes", metavar="A,B,...", help="The classes to use, in this order.  [default: all, sorted]")
@@ -91,10 +116,13 @@ def finetune(
     """Train a network on the classes of a folder: first a new classifier, then the whole network.
 
     NAME is a row, hf-hub:owner/name, or the path of a network file. OUT also holds class names and preprocessing, and
-    works as NAME in predict, embed and export. Progress goes to stderr. Run the same command again to resume an
-    interrupted training.
+    works as NAME in predict, embed, evaluate and others. Progress goes to stderr. Run the same command again to resume
+    an interrupted training.
+
+    The report is of images that were held out: those in test, or else the validation images, or else a share of each
+    class. evaluate and verify measure the same images again.
     """
-    kind_of(name)  # a misspelt name is reported before torch is imported
+    check_name(name, weights=weights)  # what is misspelt is reported before torch is imported
     given = {field: value for field, value in tuning.items() if value is not None}
     chosen = replace(FRESH if from_scratch else TUNING, **given)
     from resnet_zoo.training.display import console
@@ -117,27 +145,38 @@ def finetune(
             screen=screen,
         )
     if form == "json":
-        echo_json(asdict(result))
-    else:
-        echo_record(_shown(result))
+        report = None if result.report is None else evaluation_as_json(result.report)
+        echo_json({**asdict(replace(result, report=None)), "report": report})
+        return
+    echo_record(_shown(result))
+    if result.report is not None:
+        echo_classes(result.report)
 
 
 def _shown(result: FinetuneResult) -> dict[str, Any]:
     """Return the record for a person: the classes counted and some named, the accuracy with its interval."""
-    names, interval = result.class_names, result.top1_interval
+    names, report = result.class_names, result.report
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-    accuracy = "-"
-    if interval is not None:
-        accuracy = f"{result.top1:.2f}% (95% interval {interval[0]:.2f} to {interval[1]:.2f})"
-    return {
+    images = {"training": result.num_train, "validation": result.num_val, "test": result.num_test}
+    record = {
         "path": result.path,
         "sha256": result.sha256,
         "size_bytes": result.size_bytes,
         "model": result.model,
         "made_from": result.made_from,
         "classes": f"{len(names)}: {', '.join(names[:10])}{more}",
-        "images": f"{result.num_train} for training, {result.num_val} held out",
-        "top1": accuracy,
+        "images": ", ".join(f"{number} for {purpose}" for purpose, number in images.items() if number),
+        "top1": "-",
         "train_seconds": f"{result.train_seconds:.1f}",
         "device": result.device,
     }
+    if report is not None:
+        low, high = report.top1_interval
+        where = f"{report.num_images} images, {report.dataset}"
+        record["top1"] = f"{report.top1:.2f}% of {where} (95% interval {low:.2f} to {high:.2f})"
+        record["calibration error"] = f"{report.calibration_error_pct:.2f} points"
+    if result.best_epoch is not None:
+        record["best_epoch"] = result.best_epoch
+        if not result.num_test:
+            record["note"] = "the same images chose the epoch, which flatters the network; test images would not"
+    return record

@@ -312,7 +312,11 @@ def _numbers(check: Check, others: Sequence[Check] = (), *, short: bool) -> str:
     mark = _mark([check, *others], short=short)
     if check.recorded is not None:  # of the same weights on the same images; the published number is of others
         sign = "=" if check.recorded == check.measured else "/"
-        return f"{check.recorded} {sign} {check.measured} {mark} (published {check.published})"
+        published = "" if check.published is None else f" (published {check.published})"
+        measured = "" if check.measured is None else f" {sign} {check.measured}"
+        return f"{check.recorded}{measured} {mark}{published}"
+    if check.published is None:
+        return f"{check.measured or ''} {mark}".lstrip()
     if check.measured is None or (short and check.published == check.measured):
         return f"{check.published} {mark}"
     return f"{check.published} {'=' if check.published == check.measured else '/'} {check.measured} {mark}"
@@ -336,12 +340,18 @@ def echo_evaluation(result: Evaluation) -> None:
         "data set": f"{result.dataset}, {result.num_images} images, {result.num_skipped} skipped",
         "top-1 (%)": _accuracy(result.top1, result.correct1, result.top1_interval, result.published_top1),
         "top-5 (%)": _accuracy(result.top5, result.correct5, result.top5_interval, result.published_top5),
+        "mean of classes (%)": f"{result.mean_class_top1:.2f} (each class counts alike, however many images it has)",
+        "calibration error": f"{result.calibration_error_pct:.2f} points (probabilities against accuracy)",
         "speed": f"{result.images_per_s:.1f} images/s, {result.precision} on {result.device}",
     }
-    official = official_accuracy(get_entry(result.name).dataset, result, "top1")
-    if official is None:
+    if len(result.classes) <= 5:  # every answer is among the best five
+        del record["top-5 (%)"]
+    if abs(result.mean_class_top1 - result.top1) < 0.005:
+        del record["mean of classes (%)"]
+    official = official_accuracy(get_entry(result.row).dataset, result, "top1")
+    if result.published_top1 is not None and official is None:
         record["note"] = f"{result.dataset} is not the official test set: not comparable with the published numbers"
-    elif official.words:
+    elif official is not None and official.words:
         record["note"] = f"top-1: {official.words}"
     echo_record(record)
 
@@ -361,6 +371,7 @@ def echo_benchmark(benchmark: Benchmark) -> None:
     click.echo(f"{benchmark.device}, torch {torch}", err=True)
 
 
-def _accuracy(measured: float, correct: int, interval: tuple[float, float], published: str) -> str:
+def _accuracy(measured: float, correct: int, interval: tuple[float, float], published: str | None) -> str:
     low, high = interval
-    return f"{measured:.2f} ({correct} correct; 95% interval {low:.2f} to {high:.2f}); published {published}"
+    text = f"{measured:.2f} ({correct} correct; 95% interval {low:.2f} to {high:.2f})"
+    return text if published is None else f"{text}; published {published}"

@@ -16,7 +16,7 @@ from click.core import ParameterSource
 from resnet_zoo.base.files import check_target
 from resnet_zoo.base.progress import is_terminal
 from resnet_zoo.base.shown import shown
-from resnet_zoo.catalog.names import kind_of
+from resnet_zoo.catalog.names import check_name
 from resnet_zoo.cli.output import (
     echo_json,
     echo_predictions,
@@ -84,7 +84,7 @@ def predict(
     With --threshold, an image none of whose classes reach it has none: "-" in the table, an empty list or empty fields
     in FILE and other formats.
     """
-    kind_of(name)  # a misspelt name is reported before torch is imported
+    check_name(name, weights=weights, size=size)  # what is misspelt is reported before torch is imported
     if not images and (sys.stdin is None or is_terminal(sys.stdin)):
         raise click.UsageError("Name images or folders, or send their paths to standard input, one per line.")
     if output is not None:

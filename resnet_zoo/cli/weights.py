@@ -11,7 +11,8 @@ import click
 from resnet_zoo.base.progress import download_bar
 from resnet_zoo.base.shown import LONGEST_SENTENCE, shown
 from resnet_zoo.catalog.listing import DATASET_TITLES
-from resnet_zoo.catalog.manifest import get_entry, list_models
+from resnet_zoo.catalog.manifest import list_models
+from resnet_zoo.catalog.names import row_named
 from resnet_zoo.cli.output import echo_cache, echo_json, echo_record
 from resnet_zoo.cli.shell import examples, format_option, sentence_of
 from resnet_zoo.errors import NOT_CHECKED, WRONG, ZooError
@@ -30,6 +31,7 @@ from resnet_zoo.weights.cache_contents import (
     epilog=examples(
         "convert resnet50_8xb32_in1k_20210831-ea4938fc.pth resnet50.safetensors",
         "convert resnet50.safetensors for_mmpretrain.pth --layout openmmlab",
+        "convert pets.safetensors pets.pth",
     ),
     short_help="Convert a checkpoint to safetensors.",
 )
@@ -49,13 +51,14 @@ from resnet_zoo.weights.cache_contents import (
 def convert(
     source: str, target: str, name: str | None, layout: Any, weights_key: str | None, force: bool, form: str
 ) -> None:
-    """Convert a checkpoint of any known layout to safetensors, without running code from it.
+    """Convert a checkpoint of any known layout, or a network, to safetensors, without running code from it.
 
-    The same source gives the same bytes every time. A TARGET that ends in .pth is written as a PyTorch file, for
-    programs that cannot read safetensors.
+    SOURCE is a checkpoint, a file that finetune or save_network wrote, or hf-hub:owner/name. The same source gives the
+    same bytes every time. A TARGET that ends in .pth is written as a PyTorch file, for programs that cannot read
+    safetensors.
     """
     if name is not None:
-        get_entry(name)
+        row_named(name)
     from resnet_zoo.weights.convert import convert_checkpoint
 
     options = {"name": name, "layout": layout, "weights_key": weights_key, "overwrite": force}
@@ -98,7 +101,7 @@ def download(
         raise click.UsageError("--dataset goes with --all.")
     if all_sets and tag is not None:
         raise click.UsageError("--all-sets takes every weight set; leave out --weights.")
-    entries = [get_entry(name) for name in (names or list_models(dataset=dataset))]
+    entries = [row_named(name) for name in (names or list_models(dataset=dataset))]
     wanted = [
         (entry, chosen) for entry in entries for chosen in (entry.weights if all_sets else [str(entry.chosen(tag))])
     ]

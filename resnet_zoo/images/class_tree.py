@@ -15,12 +15,14 @@ from resnet_zoo.base.strict_json import WrongValueError
 from resnet_zoo.catalog.classes import check_class_names
 from resnet_zoo.errors import ArgumentError, DatasetError
 from resnet_zoo.images.folders import IMAGE_SUFFIXES, LeftOut, images_in
-from resnet_zoo.images.test_sets import some
+from resnet_zoo.images.test_sets import check_complete, some
 
 _LOG = logging.getLogger("resnet_zoo")
 
-HELD_OUT = ("val", "valid", "validation", "test")
-"""Folders of validation images beside ``train``, in the order they are looked for."""
+VALIDATION, TEST = ("val", "valid", "validation"), "test"
+"""Folders beside ``train``: of validation images, in the order they are looked for, and of test images."""
+
+HELD_OUT = (*VALIDATION, TEST)
 
 VAL_SHARE = 0.1
 """Share of each class that is held out of a tree that holds no such folder."""
@@ -48,17 +50,26 @@ class ClassTree:
         class_names: In label order.
         train: The images to train with.
         val: The images held out; empty on request.
+        val_folder: The folder they lie in; ``None`` if they were held out of the training images.
+        val_share: Share of each class that was held out; ``None`` if a folder held them.
+        test: The test images, where there is a folder of them beside the validation images; else empty.
     """
 
     class_names: tuple[str, ...]
     train: Images
     val: Images
+    val_folder: str | None
+    val_share: float | None
+    test: Images
 
 
 def read_class_tree(
     root: str | os.PathLike[str], *, classes: Sequence[str] | None = None, val_share: float | None = None
 ) -> ClassTree:
-    """List ``train/<class>/<image>`` with the first of `HELD_OUT` that there is, or a plain ``<class>/<image>``.
+    """List ``train/<class>/<image>`` with what is held out beside it, or a plain ``<class>/<image>``.
+
+    Beside ``train`` may lie ``val``, ``valid`` or ``validation``, and ``test``. Without validation images those of
+    ``test`` take their place, unless a share of the training images is to be held out as such.
 
     Images lie in the class folder itself. Names that begin with a dot are left out; so are other files and folders,
     which a warning counts.
@@ -67,8 +78,8 @@ def read_class_tree(
         root: The folder. One with a folder called ``train`` holds splits.
         classes: The classes to use, in label order; ``None`` means all folders, sorted by name.
         val_share: Share of each class's images to hold out, at least one image; 0 for none; ``None`` means
-            `VAL_SHARE`. The choice follows from their names alone, the same on every machine. Only for a tree without
-            validation images.
+            `VAL_SHARE` where no folder holds images out. The choice follows from their names alone, the same on every
+            machine. Only for a tree without a folder of validation images.
 
     Raises:
         DatasetError: The folder is missing or unreadable, holds fewer than two classes, or a class has no images.
@@ -84,25 +95,90 @@ def read_class_tree(
         raise DatasetError(f"{error.filename or root} cannot be read: {error.strerror or error}.") from error
 
 
+def list_measurable(
+    root: str | os.PathLike[str], class_names: Sequence[str], *, partial: bool = False, val_share: float | None = None
+) -> dict[str, Images]:
+    """Return what in a tree of class folders a network can be measured on, by title, the best first.
+
+    ``test`` comes before the folders of validation images. A tree without any of them, plain or with ``train`` alone,
+    has the part that `read_class_tree` holds out of it, and all.
+
+    Args:
+        root: The folder.
+        class_names: The network's, which name the folders.
+        partial: Accept a tree in which classes are missing.
+        val_share: As `read_class_tree`.
+
+    Raises:
+        DatasetError: The folder is missing or unreadable, or lacks classes.
+    """
+    root, names = Path(root), list(class_names)
+    if not root.is_dir():
+        raise DatasetError(f"{root} is not a folder; pass the folder that holds a folder of images per class.")
+    try:
+        folders = [name for name in (TEST, *VALIDATION) if (root / name).is_dir() and name not in names]
+        if folders:
+            return {name: Images.of(_list_measured(root / name, names, partial=partial)) for name in folders}
+        folder = root / "train" if (root / "train").is_dir() and "train" not in names else root
+        classes = _list_measured(folder, names, partial=partial)
+        share = VAL_SHARE if val_share is None else val_share
+        held = [_split(paths, share)[1] if len(paths) > 1 else [] for paths in classes]
+        return {"held out": Images.of(held), "all": Images.of(classes)}
+    except OSError as error:
+        raise DatasetError(f"{error.filename or root} cannot be read: {error.strerror or error}.") from error
+
+
+def _list_measured(folder: Path, names: list[str], *, partial: bool) -> list[list[Path]]:
+    """Return the images of each class; a warning names the folders of other classes, which a network does not know."""
+    strays = [name for name in _folders(folder) if name not in names]
+    if len(strays) == len(_folders(folder)):
+        raise DatasetError(f"{folder} has no class folders; expected folders such as {names[0]} and {names[-1]}.")
+    if strays:
+        _LOG.warning("%s: leaves out folders that are not classes of the network: %s.", folder, some(strays))
+    left_out = LeftOut()
+    classes = [images_in(folder / name, left_out) if (folder / name).is_dir() else [] for name in names]
+    empty = [name for name, paths in zip(names, classes, strict=True) if not paths]
+    if len(empty) == len(names):
+        raise DatasetError(f"{folder} holds no images; expected {names[0]}/*.jpg or *.png and so on.")
+    check_complete(folder, empty, len(names), partial=partial)
+    left_out.report(folder)
+    return classes
+
+
 def _read(root: Path, classes: Sequence[str] | None, val_share: float | None) -> ClassTree:
     if not root.is_dir():
         raise DatasetError(f"{root} is not a folder; pass the folder that holds a folder of images per class.")
     train_folder = root / "train" if (root / "train").is_dir() else root
     names = _class_names(train_folder, classes)
     train = _list_images(train_folder, names)
-    held_out = next((root / name for name in HELD_OUT if (root / name).is_dir()), None)
-    if train_folder != root:
-        _report_unused(root, [train_folder] if held_out is None else [train_folder, held_out])
-    if train_folder == root or held_out is None:
-        share = VAL_SHARE if val_share is None else val_share
-        kept, held = zip(*(_split(paths, share) for paths in train), strict=True)
-        return ClassTree(names, Images.of(kept), Images.of(held))
-    if val_share is not None:
-        raise ArgumentError(f"{root} has its own validation images in {held_out.name}. Leave out val_share.")
-    strays = [] if classes is not None else [name for name in _folders(held_out) if name not in names]
+    if train_folder == root:
+        return _divided(names, train, val_share, Images([], []))
+    validation = next((name for name in VALIDATION if (root / name).is_dir()), None)
+    test = TEST if (root / TEST).is_dir() else None
+    used = [name for name in (validation, test) if name is not None]
+    _report_unused(root, [train_folder, *(root / name for name in used)])
+    if validation is not None and val_share is not None:
+        raise ArgumentError(f"{root} has its own validation images in {validation}. Leave out val_share.")
+    found = {name: _list_held_out(root / name, train_folder, names, classes) for name in used}
+    if validation is None and (test is None or val_share is not None):
+        return _divided(names, train, val_share, found.get(TEST, Images([], [])))
+    val_folder = validation or TEST
+    tested = found[TEST] if validation and test else Images([], [])
+    return ClassTree(names, Images.of(train), found[val_folder], val_folder, None, tested)
+
+
+def _divided(names: tuple[str, ...], train: list[list[Path]], val_share: float | None, test: Images) -> ClassTree:
+    """Return a tree whose validation images are held out of the training images."""
+    share = VAL_SHARE if val_share is None else val_share
+    kept, held = zip(*(_split(paths, share) for paths in train), strict=True)
+    return ClassTree(names, Images.of(kept), Images.of(held), None, share, test)
+
+
+def _list_held_out(folder: Path, train_folder: Path, names: tuple[str, ...], classes: Sequence[str] | None) -> Images:
+    strays = [] if classes is not None else [name for name in _folders(folder) if name not in names]
     if strays:
-        raise DatasetError(f"{held_out} has folders that are not classes of {train_folder.name}: {some(strays)}.")
-    return ClassTree(names, Images.of(train), Images.of(_list_images(held_out, names)))
+        raise DatasetError(f"{folder} has folders that are not classes of {train_folder.name}: {some(strays)}.")
+    return Images.of(_list_images(folder, names))
 
 
 def _report_unused(root: Path, used: list[Path]) -> None:

@@ -141,36 +141,17 @@ def _as_array(image: Tensor) -> Pixels:
     return np.ascontiguousarray(image.detach().cpu().expand(3, -1, -1).permute(1, 2, 0).numpy())
 
 
-def create_transform(
+def transform_of(
     name: str | nn.Module,
     *,
     weights: str | os.PathLike[str] | None = None,
     size: int | None = None,
     any_size: bool = False,
 ) -> Transform:
-    """Return a row's image transform, which turns an image of any kind into a (3, H, W) float32 tensor.
-
-    Args:
-        name: A row or alias; or a network of `create_model` or `open_network`, whose ``entry`` has the preprocessing of
-            the weights it was created with.
-        weights: The weights that the network has. A tag selects the preprocessing of its publisher, a path the row's
-            own; ``None`` means the row's default weights.
-        size: Height and width in pixels, one that the weight set was tested at; ``None`` means its usual one.
-        any_size: Resize images that are not 32x32 for a CIFAR row, which refuses them otherwise; see `Transform`.
+    """Return the transform of a row, or of a network that knows its row; see `create_transform`.
 
     Raises:
-        UnknownModelError: No row has this name.
-        UnknownWeightsError: ``weights`` is neither a tag of the row nor a path.
-        ArgumentError: The weight set was not tested at this size; or the network was not created by name, takes images
-            that are not RGB, or comes with ``weights`` or ``size``.
-
-    Example:
-        >>> transform = resnet_zoo.create_transform("resnet50_in1k")
-        >>> transform("photo.jpg").shape
-        torch.Size([3, 224, 224])
-        >>> model = resnet_zoo.create_model("resnet18_cifar10", pretrained=True)
-        >>> resnet_zoo.create_transform(model, any_size=True)("photo.jpg").shape
-        torch.Size([3, 32, 32])
+        UnknownModelError, UnknownWeightsError, ArgumentError: As `create_transform`.
     """
     if isinstance(name, nn.Module):
         entry = _entry_of(name, weights, size)

@@ -1,32 +1,32 @@
-"""Top-1 and top-5 accuracy, counted as upstream counts them."""
+"""Top-1 and top-5 accuracy, counted as upstream counts them, of every kind of network and by class."""
 
 from __future__ import annotations
 
-import copy
-import math
+import contextlib
 import os
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from resnet_zoo.base.devices import borrowed, device_title, exact_float32, fast_dtype, resolve_device
+from resnet_zoo.base.devices import borrowed, device_title, fast_dtype, resolve_device
 from resnet_zoo.base.machine import versions
 from resnet_zoo.base.progress import Progress
 from resnet_zoo.catalog.manifest import get_entry
+from resnet_zoo.catalog.names import kind_of
 from resnet_zoo.catalog.recipes import Precision
 from resnet_zoo.catalog.records import used_with
 from resnet_zoo.errors import ArgumentError, DatasetError
-from resnet_zoo.images.test_sets import Batch, batches, open_test_set
-from resnet_zoo.images.transform import Transform
-from resnet_zoo.inference.finite import LateCheck
+from resnet_zoo.images.class_tree import Images, list_measurable
+from resnet_zoo.images.identity import images_sha256
+from resnet_zoo.images.test_sets import LabelledImages, batches, open_test_set
+from resnet_zoo.inference.counted import count_correct, wilson_interval
 from resnet_zoo.inference.optimization import OptimizedModel, optimize_for_inference
-from resnet_zoo.weights.loading import assign_weights, open_weights
-from resnet_zoo.weights.provenance import Chain, chain_of
-
-TOP_K = (1, 5)
+from resnet_zoo.inference.scores import ClassAccuracy, Confusion, class_accuracies
+from resnet_zoo.weights.network_header import RecordedAccuracy
+from resnet_zoo.weights.provenance import Chain
+from resnet_zoo.zoo import Network, open_network
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,10 @@ class Evaluation:
     """A measured accuracy and everything it depends on.
 
     Attributes:
-        name: The row.
-        dataset: The images; the bare name of a data set means its complete official test set.
+        name: The row, or the file or repository as it was named.
+        row: The row whose network it is.
+        dataset: The images; the bare name of a data set means its complete official test set, and ``class folders
+            (test)`` the folder ``test`` of a tree.
         num_images: Images counted.
         correct1: Images whose label is the best class.
         correct5: Images whose label is among the five best classes.
@@ -43,7 +45,12 @@ class Evaluation:
         top5_interval: The same of top-5.
         num_skipped: Images left out because they could not be read.
         skipped: What was wrong with each of them.
-        published_top1: What the publisher of the weights printed for this test size; otherwise the row's number.
+        classes: How well each class is recognised, in label order.
+        confusion: Images by actual class (rows) and best class (columns).
+        calibration_error_pct: How far the probabilities of the best class are from the accuracy, in points: the
+            expected calibration error, see `Answers.calibration_error_pct`.
+        published_top1: What the publisher of the weights printed for this test size; otherwise the row's number;
+            ``None`` for a file or repository.
         published_top5: The same of top-5.
         images_per_s: Images per second, reading and preprocessing included.
         precision: ``float32`` or ``bfloat16``, and what `optimize_for_inference` did if it was used.
@@ -53,6 +60,7 @@ class Evaluation:
     """
 
     name: str
+    row: str
     dataset: str
     num_images: int
     correct1: int
@@ -61,8 +69,11 @@ class Evaluation:
     top5_interval: tuple[float, float]
     num_skipped: int
     skipped: tuple[str, ...]
-    published_top1: str
-    published_top5: str
+    classes: tuple[ClassAccuracy, ...]
+    confusion: Confusion
+    calibration_error_pct: float
+    published_top1: str | None
+    published_top5: str | None
     images_per_s: float
     precision: str
     device: str
@@ -79,9 +90,15 @@ class Evaluation:
         """Top-5 accuracy in percent."""
         return 100 * self.correct5 / self.num_images
 
+    @property
+    def mean_class_top1(self) -> float:
+        """Mean top-1 of the classes that have images, in percent: every class counts alike, however many it has."""
+        known = [found.top1 for found in self.classes if found.top1 is not None]
+        return sum(known) / len(known)
+
 
 def evaluate(
-    name: str,
+    name: str | os.PathLike[str],
     data: str | os.PathLike[str],
     *,
     weights: str | os.PathLike[str] | None = None,
@@ -97,15 +114,18 @@ def evaluate(
     download: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Measure top-1 and top-5 accuracy of a row on its test set, as upstream does.
+    """Measure a network on test images, as upstream does: top-1, top-5, each class, confusions and calibration.
 
     Every image is counted once, with the preprocessing of the weight set: softmax, then the k best classes. As in
     upstream's metric, a class counts only if its probability is above zero, which matters where half precision
     underflows.
 
     Args:
-        name: A row or alias.
-        data: The folder of the test images, see `open_test_set`.
+        name: A row or alias, ``hf-hub:owner/name``, or the path of a network file; see `open_network`.
+        data: The folder of the test images. For a row, and for what has its classes: see `open_test_set`. For a network
+            of other classes: ``test/<class>/<image>``; or ``val``, ``valid`` or ``validation`` in the place of
+            ``test``; or class folders alone. Of class folders that the network was trained on, those images count that
+            were held out.
         weights: A tag or path, as in `create_model`; ``None`` means the row's default weights.
         model: A network to evaluate instead of loading ``weights``, which then only select the preprocessing. An
             optimised network keeps its own precision. The network is left as it was.
@@ -135,27 +155,114 @@ def evaluate(
         >>> result.num_images, result.dataset
         (10, 'cifar10-png-10images')
     """
-    entry = get_entry(name)
     device = resolve_device(device)
     _check_arguments(precision, batch_size, num_workers, fast=fast)
-    chosen = entry.chosen(weights) if weights is not None or model is None else None
-    entry = used_with(entry, chosen, size=size)
-    images = open_test_set(entry, data, skip_bad=skip_bad, partial=partial, download=download)
-    chain = None
-    if model is None:
-        opened = open_weights(entry, entry.chosen(chosen))
-        chain = chain_of(opened)
-        model = assign_weights(entry, opened.checkpoint)
+    network = _opened(name, weights, size, has_model=model is not None)
+    if network.kind == "row":
+        images = open_test_set(network.entry, data, skip_bad=skip_bad, partial=partial, download=download)
+    else:
+        images = images_for(network, data, skip_bad=skip_bad, partial=partial, download=download)
+    return measure(
+        network,
+        images,
+        model=model,
+        device=device,
+        precision=precision,
+        fast=fast,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        progress=progress,
+    )
+
+
+def _opened(
+    name: str | os.PathLike[str], weights: str | os.PathLike[str] | None, size: int | None, *, has_model: bool
+) -> Network:
+    """Open what a name stands for; with a model and without weights, a row's own preprocessing counts."""
+    if has_model and weights is None and kind_of(name) == "row":
+        return replace(open_network(name), entry=used_with(get_entry(str(name)), None, size=size))
+    return open_network(name, weights=weights, size=size)
+
+
+def images_for(
+    network: Network,
+    data: str | os.PathLike[str],
+    *,
+    skip_bad: bool = False,
+    partial: bool = False,
+    download: bool = False,
+) -> LabelledImages:
+    """Find images for a file or repository: those that it recorded an accuracy on, where they are there.
+
+    Raises:
+        DatasetError: As `open_test_set` for a network of the row's classes, else as `list_measurable`.
+        ArgumentError: Images of other classes than a row's were to be fetched.
+        CheckpointError: What the file recorded makes no sense.
+    """
+    recorded = RecordedAccuracy.of(network.weights.checkpoint)
+    if network.has_classes_of_row and recorded is None:
+        images = open_test_set(network.entry, data, skip_bad=skip_bad, partial=partial, download=download)
+        images.pixels = network.transform.pixels  # of any size
+        return images
+    if download:
+        raise ArgumentError(f"{network.name} has classes of its own, whose images cannot be fetched.")
+    share = recorded.val_share if recorded else None
+    found = list_measurable(data, network.class_names, partial=partial, val_share=share)
+    sets = {title: _labelled(network, title, images, skip_bad) for title, images in found.items() if images.paths}
+    for images in sets.values():
+        if recorded is not None and len(images) == recorded.num_images and is_recorded(network, images):
+            return images
+    sets = {title: images for title, images in sets.items() if title != "held out"} or sets
+    return next(iter(sets.values()))
+
+
+def _labelled(network: Network, title: str, images: Images, skip_bad: bool) -> LabelledImages:
+    labels = np.array(images.labels, dtype=np.int64)
+    pixels = network.transform.pixels
+    return LabelledImages(f"class folders ({title})", images.paths, labels, pixels, skip_bad=skip_bad)
+
+
+def is_recorded(network: Network, images: LabelledImages) -> bool:
+    """Tell whether images are those that a network's file recorded an accuracy on."""
+    recorded = RecordedAccuracy.of(network.weights.checkpoint)
+    if recorded is None:
+        return False
+    by_pixels = network.entry.preprocess.resize_backend is None
+    with contextlib.suppress(DatasetError, OSError):  # of one that cannot be read, whoever counts it reports that
+        return images_sha256(images, by_pixels=by_pixels) == recorded.images_sha256
+    return False
+
+
+def measure(
+    network: Network,
+    images: LabelledImages,
+    *,
+    model: nn.Module | None = None,
+    device: torch.device,
+    precision: Precision = "float32",
+    fast: bool = False,
+    batch_size: int = 64,
+    num_workers: int | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Measure a network on images that were found for it, as `evaluate` does.
+
+    Raises:
+        DatasetError: None of the images can be read.
+        ZooError: As `evaluate`.
+    """
+    entry = network.entry
+    chain = network.chain if model is None else None
+    model = network.load() if model is None else model
     if fast and not isinstance(model, OptimizedModel):
         with borrowed(model):
             model = optimize_for_inference(model.to(device), dtype=fast_dtype(device))
     if num_workers is None:
         num_workers = 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
-    transform = Transform(entry.preprocess, entry.input_size)
     count = count_correct(
         model,
         batches(images, batch_size, num_workers=num_workers, pin_memory=device.type == "cuda"),
-        transform.normalise,
+        network.transform.normalise,
         device=device,
         precision=precision,
         progress=(lambda done: progress(done, len(images))) if progress else None,
@@ -163,9 +270,12 @@ def evaluate(
         num_classes=entry.num_classes,
     )
     if not count.num_images:
-        raise DatasetError(f"{data}: none of the {len(images)} images can be read; first: {count.skipped[0]}")
+        raise DatasetError(f"None of the {len(images)} images can be read; first: {count.skipped[0]}")
+    confusion = count.answers.confusion(entry.num_classes)
+    is_row = network.kind == "row"
     return Evaluation(
-        name=entry.name,
+        name=network.name,
+        row=entry.name,
         dataset=images.variant,
         num_images=count.num_images,
         correct1=count.correct[0],
@@ -174,101 +284,17 @@ def evaluate(
         top5_interval=wilson_interval(count.correct[1], count.num_images),
         num_skipped=len(count.skipped),
         skipped=tuple(count.skipped),
-        published_top1=entry.published.top1,
-        published_top5=entry.published.top5,
+        classes=class_accuracies(confusion, network.class_names),
+        confusion=confusion,
+        calibration_error_pct=count.answers.calibration_error_pct,
+        published_top1=entry.published.top1 if is_row else None,
+        published_top5=entry.published.top5 if is_row else None,
         images_per_s=count.num_images / count.seconds,
         precision=model.precision if isinstance(model, OptimizedModel) else precision,
         device=device_title(device),
         chain=chain,
         versions=versions(),
     )
-
-
-@dataclass(frozen=True)
-class Count:
-    """How many of ``num_images`` labels were among the best 1 and the best 5 classes."""
-
-    num_images: int
-    correct: tuple[int, ...]
-    skipped: list[str]
-    seconds: float
-
-
-def count_correct(
-    model: nn.Module,
-    loader: Iterator[Batch],
-    normalise: Callable[[Tensor], Tensor],
-    *,
-    device: torch.device,
-    precision: Precision = "float32",
-    progress: Callable[[int], None] | None = None,
-    finite_only: bool = False,
-    num_classes: int | None = None,
-) -> Count:
-    """Run the model over batches of pixels, and count the labels among its best classes.
-
-    The model is moved to the device and put in eval mode, and afterwards left as it was; for a precision other than
-    float32, a copy of it is used. An optimised network keeps its own precision and memory format.
-
-    Raises:
-        NonFiniteOutputError: An output is infinite or NaN, and ``finite_only``; otherwise it counts as wrong.
-        ArgumentError: The model does not give a logit for each of ``num_classes``; ``None`` checks nothing.
-    """
-    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
-    memory_format = torch.contiguous_format if precision == "float32" else torch.channels_last
-    num_images, skipped = 0, list[str]()
-    correct = torch.zeros(len(TOP_K), dtype=torch.int64, device=device)
-    start = time.perf_counter()
-    with borrowed(model):
-        if isinstance(model, OptimizedModel):
-            model = model.to(device)
-        else:
-            model = model if dtype == torch.float32 else copy.deepcopy(model)
-            model = model.to(device, dtype, memory_format=memory_format).eval()  # type: ignore[call-overload]
-        late_check = LateCheck(model) if finite_only else None
-        with torch.inference_mode(), exact_float32(device):
-            for batch in loader:
-                skipped += batch.bad
-                num_images += len(batch.labels)
-                if len(batch.labels):
-                    x = normalise(batch.pixels.to(device, non_blocking=True)).to(dtype, memory_format=memory_format)
-                    logits = model(x)
-                    if num_classes not in (None, logits.shape[1]):
-                        raise ArgumentError(
-                            f"Expected a model of {num_classes} classes; this one gives {logits.shape[1]} values per "
-                            "image."
-                        )
-                    correct += correct_in_top_k(logits, batch.labels.to(device, non_blocking=True))
-                    if late_check:
-                        late_check.add(logits, x)
-                if progress:
-                    progress(num_images + len(skipped))
-            if late_check:
-                late_check.finish()
-    counts = tuple(correct.tolist())
-    return Count(num_images, counts, skipped, time.perf_counter() - start)
-
-
-def correct_in_top_k(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return how many of N labels are among the 1 and the 5 best classes: a (2,) int64 tensor.
-
-    Args:
-        logits: (N, K).
-        labels: (N,).
-    """
-    scores, classes = logits.float().softmax(dim=1).topk(min(max(TOP_K), logits.shape[1]), dim=1)
-    hits = (classes == labels[:, None]) & (scores > 0)
-    return torch.stack([hits[:, :k].sum() for k in TOP_K])
-
-
-def wilson_interval(correct: int, total: int) -> tuple[float, float]:
-    """Return the 95% Wilson score interval of a proportion, in percent (Wilson 1927)."""
-    z = 1.959963984540054
-    proportion = correct / total
-    centre = proportion + z * z / (2 * total)
-    margin = z * math.sqrt(proportion * (1 - proportion) / total + z * z / (4 * total * total))
-    scale = 100 / (1 + z * z / total)
-    return max(0.0, (centre - margin) * scale), min(100.0, (centre + margin) * scale)
 
 
 def _check_arguments(precision: str, batch_size: int, num_workers: int | None, *, fast: bool) -> None:

@@ -1,4 +1,4 @@
-"""How fast rows are on this machine: images per second and latency, beside the speed of its matrix products."""
+"""How fast networks are on this machine: images per second and latency, beside the speed of its matrix products."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import copy
 import csv
 import io
 import math
+import os
 import re
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -20,10 +21,11 @@ from resnet_zoo.base.devices import device_title, exact_float32, resolve_device,
 from resnet_zoo.base.machine import versions
 from resnet_zoo.base.progress import TitledProgress
 from resnet_zoo.catalog.manifest import get_entry, list_models
-from resnet_zoo.catalog.records import Entry
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.inference.optimization import optimize_for_inference
 from resnet_zoo.network.building import build
+from resnet_zoo.network.counting import flops_by_rule, tally_operations
+from resnet_zoo.zoo import Network, open_network
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -43,7 +45,7 @@ class Speed:
     """One measurement: a network, a mode, a dtype and a batch size.
 
     Attributes:
-        name: The row.
+        name: The row, or the file or repository as it was named.
         mode: ``eager`` (the network as `create_model` returns it), ``fast`` (`optimize_for_inference`) or
             ``fast compiled``.
         dtype: ``float32`` (TF32 off), ``bfloat16`` or ``float16``.
@@ -81,7 +83,7 @@ class Benchmark:
 
 
 def measure_speed(
-    names: str | Iterable[str] | None = None,
+    names: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | None = None,
     *,
     batch_sizes: Sequence[int] = (1, 16, 64),
     dtypes: Sequence[str] = ("float32",),
@@ -91,10 +93,10 @@ def measure_speed(
     seconds: float = 1.0,
     progress: TitledProgress | None = None,
 ) -> Benchmark:
-    """Measure the speed of rows' forward passes, with fresh random values: they take as long as trained ones.
+    """Measure the speed of networks' forward passes, with fresh random values: they take as long as trained ones.
 
     Args:
-        names: Rows or aliases; ``None`` means all.
+        names: Rows or aliases, ``hf-hub:owner/name``, or paths of network files; ``None`` means all rows.
         batch_sizes: Images per forward pass.
         dtypes: ``float32``, ``bfloat16`` or ``float16``, where the device multiplies them (`supported_dtypes`).
         device: ``auto`` (CUDA, MPS, then CPU) or a torch device.
@@ -104,7 +106,7 @@ def measure_speed(
         progress: Called with (row, measurements done, measurements in all).
 
     Raises:
-        UnknownModelError: No row has this name.
+        UnknownModelError: No row has this name; other errors as `open_network`.
         ArgumentError: A batch size or the time is out of range, the device is not available or does not multiply a
             dtype, nothing can be compiled here, or a batch does not fit into memory.
 
@@ -114,32 +116,40 @@ def measure_speed(
         >>> print(f"{speed.mode}, {speed.dtype}: {speed.images_per_s:.0f} images/s, {speed.latency_ms:.1f} ms")
         eager, float32: ... images/s, ... ms
     """
-    names = [names] if isinstance(names, str) else list_models() if names is None else names
-    entries = [get_entry(name) for name in names]
+    names = [names] if isinstance(names, (str, os.PathLike)) else list_models() if names is None else names
+    networks = [_open(name) for name in names]
     device = resolve_device(device)
     _check_arguments(batch_sizes, dtypes, device, seconds)
     modes = ("eager", *(("fast",) if fast else ()), *(("fast compiled",) if compile else ()))
-    total = len(entries) * len(dtypes) * len(modes) * len(batch_sizes)
+    total = len(networks) * len(dtypes) * len(modes) * len(batch_sizes)
     speeds: list[Speed] = []
     with exact_float32(device):
         peaks = {dtype: matrix_peak_tflops(DTYPES[dtype], device, seconds=seconds) for dtype in dtypes}
-        for entry in entries:
-            for speed in _speeds_of(entry, modes, batch_sizes, peaks, device, seconds):
+        for network in networks:
+            for speed in _speeds_of(network, modes, batch_sizes, peaks, device, seconds):
                 speeds.append(speed)
                 if progress:
-                    progress(entry.name, len(speeds), total)
+                    progress(network.name, len(speeds), total)
     return Benchmark(device_title(device), torch.get_num_threads(), versions(), tuple(speeds))
 
 
+def _open(name: str | os.PathLike[str]) -> Network:
+    """Open a network; a row with its own input size, whatever its default weights were tested at."""
+    network = open_network(name)
+    return replace(network, entry=get_entry(str(name))) if network.kind == "row" else network
+
+
 def _speeds_of(
-    entry: Entry,
+    named: Network,
     modes: Sequence[str],
     batch_sizes: Sequence[int],
     peaks: dict[str, float],
     device: torch.device,
     seconds: float,
 ) -> Iterator[Speed]:
-    network = build(entry).eval().to(device)
+    entry = named.entry
+    network = build(entry, in_channels=named.in_channels).eval().to(device)
+    macs = flops_by_rule(tally_operations(network, entry.input_size), "macs")
     for dtype, peak in peaks.items():
         for mode in modes:
             model = _in_mode(network, mode, DTYPES[dtype])
@@ -147,9 +157,9 @@ def _speeds_of(
                 images_dtype = DTYPES[dtype] if mode == "eager" else torch.float32
                 times = _times_of_batch(model, (batch_size, *entry.input_size), images_dtype, device, seconds)
                 median = statistics.median(times)
-                tflops = 2 * entry.exact.macs * batch_size / median / 1e12
+                tflops = 2 * macs * batch_size / median / 1e12
                 yield Speed(
-                    name=entry.name,
+                    name=named.name,
                     mode=mode,
                     dtype=dtype,
                     batch_size=batch_size,

@@ -6,7 +6,7 @@ normalise. Normalisation is left to the step. Images are (N, 3, H, W) uint8.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from resnet_zoo.catalog.recipes import Recipe
 from resnet_zoo.training.order import generator
+from resnet_zoo.training.tuning import Augmentation
 
 PADDING = 4
 """Pixels of zeros on each side before the crop."""
@@ -36,6 +37,14 @@ class Draws:
     is_flipped: Tensor
     hole_top: Tensor
     hole_left: Tensor
+
+    def weakened(self, augmentation: Augmentation) -> Draws:
+        """Return the draws of a weaker augmentation: without other places, and for ``none`` without flips."""
+        if augmentation not in ("none", "light"):
+            return self
+        middle = torch.full_like(self.top, PADDING)
+        flips = self.is_flipped if augmentation == "light" else torch.zeros_like(self.is_flipped)
+        return replace(self, top=middle, left=middle, is_flipped=flips)
 
     def to(self, device: torch.device) -> Draws:
         """Return the draws on a device."""

@@ -34,6 +34,9 @@ AREA = (0.08, 1.0)
 ASPECT = (3 / 4, 4 / 3)
 """Width over height of the crop, uniform in its logarithm."""
 
+LIGHT_AREA = (0.5, 1.0)
+"""The same of a lighter augmentation, which seldom cuts off what an image shows."""
+
 _TRIES = 10
 _NUM_UNIFORM = 2 * _TRIES + 3
 _RESIZE: dict[ResizeBackend, Callable[..., Pixels]] = {
@@ -64,7 +67,7 @@ def uniform_numbers(*, seed: int, epoch: int, index: int) -> list[float]:
     return numbers
 
 
-def choose_crop(height: int, width: int, uniform: list[float]) -> Crop:
+def choose_crop(height: int, width: int, uniform: list[float], area: tuple[float, float] = AREA) -> Crop:
     """Choose a crop of an image, after torchvision's ``RandomResizedCrop.get_params``.
 
     Area and aspect are drawn up to ten times, until the box fits; else the largest central box of permitted aspect
@@ -74,11 +77,12 @@ def choose_crop(height: int, width: int, uniform: list[float]) -> Crop:
         height: Of the image.
         width: Of the image.
         uniform: From `uniform_numbers`.
+        area: Of the crop, as a share of the image's.
     """
     flip, at_top, at_left, *draws = uniform
     low, high = (math.log(value) for value in ASPECT)
     for share, shape in zip(draws[::2], draws[1::2], strict=True):
-        target = height * width * (AREA[0] + (AREA[1] - AREA[0]) * share)
+        target = height * width * (area[0] + (area[1] - area[0]) * share)
         ratio = math.exp(low + (high - low) * shape)
         w, h = round(math.sqrt(target * ratio)), round(math.sqrt(target / ratio))
         if 0 < w <= width and 0 < h <= height:
@@ -97,7 +101,13 @@ def crop_and_resize(pixels: Pixels, crop: Crop, size: tuple[int, int], backend: 
 
 
 def read_crop(
-    data: Pixels, uniform: list[float], size: tuple[int, int], backend: ResizeBackend, *, title: str
+    data: Pixels,
+    uniform: list[float],
+    size: tuple[int, int],
+    backend: ResizeBackend,
+    *,
+    title: str,
+    area: tuple[float, float] = AREA,
 ) -> Pixels:
     """Decode an image file's bytes and take its random resized crop: (height, width, 3) uint8 RGB.
 
@@ -109,6 +119,7 @@ def read_crop(
         size: Height and width of the result.
         backend: The row's.
         title: What an error calls the image.
+        area: As in `choose_crop`.
 
     Raises:
         DatasetError: The image cannot be decoded.
@@ -116,12 +127,12 @@ def read_crop(
     image_size = size_of_plain_jpeg(data) if can_decode_top() else None
     if image_size is not None:
         check_size(*image_size, title)
-        crop = choose_crop(*image_size, uniform)
+        crop = choose_crop(*image_size, uniform, area)
         with suppress(ValueError):  # the other decoder reads the file, or reports what is wrong with it
             return crop_and_resize(decode_top(data, crop.top + crop.height), crop, size, backend)
     pixels = decode_bytes(data, title)
     height, width, _ = pixels.shape
-    return crop_and_resize(pixels, choose_crop(height, width, uniform), size, backend)
+    return crop_and_resize(pixels, choose_crop(height, width, uniform, area), size, backend)
 
 
 class CropImages:
@@ -134,6 +145,7 @@ class CropImages:
         seed: Of the crops and flips, 0 to 2^64 - 1.
         num_workers: Processes that read; they stay from epoch to epoch. 0 reads in this process.
         pin_memory: Put batches into page-locked memory, where there is a GPU.
+        area: Of the crops, as in `choose_crop`.
 
     Attributes:
         variant: As given.
@@ -153,6 +165,7 @@ class CropImages:
         seed: int = 0,
         num_workers: int = 0,
         pin_memory: bool = False,
+        area: tuple[float, float] = AREA,
     ) -> None:
         backend = entry.preprocess.resize_backend
         if backend is None:
@@ -165,7 +178,7 @@ class CropImages:
         self._source = source
         self._plan = _Plan()
         self._loader = DataLoader(
-            _Crops(source, seed, entry.input_size[1:], backend),
+            _Crops(source, seed, entry.input_size[1:], backend, area),
             batch_sampler=self._plan,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
@@ -228,8 +241,10 @@ class _Plan:
 class _Crops(Dataset[Batch]):
     """What a worker holds; it makes whole batches."""
 
-    def __init__(self, source: Source, seed: int, size: tuple[int, ...], backend: ResizeBackend) -> None:
-        self.source, self.seed, self.backend = source, seed, backend
+    def __init__(
+        self, source: Source, seed: int, size: tuple[int, ...], backend: ResizeBackend, area: tuple[float, float]
+    ) -> None:
+        self.source, self.seed, self.backend, self.area = source, seed, backend, area
         self.height, self.width = size
 
     def __getitems__(self, items: list[tuple[int, int]]) -> Batch:
@@ -246,7 +261,7 @@ class _Crops(Dataset[Batch]):
     def crop(self, index: int, epoch: int) -> npt.NDArray[np.uint8]:
         uniform = uniform_numbers(seed=self.seed, epoch=epoch, index=index)
         data, title = self.source.read(index), self.source.title(index)
-        return read_crop(data, uniform, (self.height, self.width), self.backend, title=title)
+        return read_crop(data, uniform, (self.height, self.width), self.backend, title=title, area=self.area)
 
 
 def _unchanged(batch: Any) -> Any:

@@ -171,6 +171,7 @@ class Plan:
     seed: int
     train_sha256: str
     val_sha256: str | None
+    test_sha256: str | None
     code_sha256: str
     device: str
     versions: dict[str, str]

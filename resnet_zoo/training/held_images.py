@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -13,14 +12,11 @@ from torch import Tensor
 from resnet_zoo.catalog.recipes import Recipe
 from resnet_zoo.catalog.records import Entry
 from resnet_zoo.errors import ArgumentError
+from resnet_zoo.images.identity import images_sha256, pixels_sha256, read_all
 from resnet_zoo.images.test_sets import Batch, LabelledImages, batches
 from resnet_zoo.training.augment import crop_and_flip, cut_out, draw, pad
 from resnet_zoo.training.order import generator
-
-_DECODE_BATCH = 1000
-
-_MANY = 10_000
-"""Images in files that are worth starting processes for: one alone decodes 2,000 to 3,000 a second."""
+from resnet_zoo.training.tuning import Augmentation
 
 
 class TrainingImages(Protocol):
@@ -60,6 +56,7 @@ class HeldImages:
         seed: Of the training.
         device: Where the images live.
         num_workers: Processes that decode the images, if they are many.
+        augmentation: How much of the recipe's augmentation to use, as `Tuning.augmentation`.
 
     Raises:
         DatasetError: An image cannot be read.
@@ -74,11 +71,12 @@ class HeldImages:
         seed: int,
         device: torch.device,
         num_workers: int = 0,
+        augmentation: Augmentation = "usual",
     ) -> None:
         pixels, labels = read_all(images, num_workers)
         self.variant, self.num_images = images.variant, len(labels)
         self.fingerprint = pixels_sha256(pixels, labels)
-        self.recipe, self.seed = recipe, seed
+        self.recipe, self.seed, self.augmentation = recipe, seed, augmentation
         self.size = pixels.shape[-1]
         self.padded, self.labels = pad(pixels).to(device), labels.to(device)
         self.colour = torch.tensor(entry.preprocess.mean, dtype=torch.float32, device=device).round().to(torch.uint8)
@@ -87,12 +85,32 @@ class HeldImages:
         """Yield augmented batches; see `TrainingImages.batches`."""
         device = self.padded.device
         index = order.to(device)
-        draws = draw(self.recipe, self.num_images, self.size, seed=self.seed, epoch=epoch).to(device)
+        draws = draw(self.recipe, self.num_images, self.size, seed=self.seed, epoch=epoch)
+        draws = draws.weakened(self.augmentation).to(device)
         pixels, labels = crop_and_flip(self.padded, index, draws), self.labels[index]
         if self.recipe.cutout:
             pixels = cut_out(pixels, self.recipe.cutout, self.colour, draws, index)
         for start in range(0, len(index), batch_size):
             yield Batch(pixels[start : start + batch_size], labels[start : start + batch_size])
+
+
+class PlainImages:
+    """Images of any size, read from their files each time as they are tested: without augmentation.
+
+    Args:
+        images: The images.
+        num_workers: Processes that decode them.
+    """
+
+    def __init__(self, images: LabelledImages, *, num_workers: int = 0) -> None:
+        self.images, self.num_workers = images, num_workers
+        self.variant, self.num_images = images.variant, len(images)
+        self.fingerprint = images_sha256(images, by_pixels=False)
+
+    def batches(self, order: Tensor, *, epoch: int, batch_size: int) -> Iterator[Batch]:  # noqa: ARG002  # all alike
+        """Yield batches; see `TrainingImages.batches`."""
+        part = _part(self.images, order.tolist(), self.variant)
+        yield from batches(part, batch_size, num_workers=self.num_workers)
 
 
 def hold_out(images: LabelledImages, count: int) -> tuple[LabelledImages, LabelledImages]:
@@ -117,25 +135,3 @@ def _part(images: LabelledImages, indices: list[int], variant: str) -> LabelledI
     found = images.images
     chosen = found[indices] if isinstance(found, np.ndarray) else [found[index] for index in indices]
     return LabelledImages(variant, chosen, images.labels[indices], images.pixels)
-
-
-def read_all(images: LabelledImages, num_workers: int = 0) -> tuple[Tensor, Tensor]:
-    """Read and decode all images: pixels (N, 3, H, W) uint8 and labels (N,) int64, on the CPU.
-
-    Args:
-        images: A split of a data set.
-        num_workers: Processes that decode them, if they are many files.
-
-    Raises:
-        DatasetError: An image cannot be read.
-    """
-    is_worth = isinstance(images.images, list) and len(images) >= _MANY
-    found = list(batches(images, _DECODE_BATCH, num_workers=num_workers if is_worth else 0))
-    return torch.cat([batch.pixels for batch in found]), torch.cat([batch.labels for batch in found])
-
-
-def pixels_sha256(pixels: Tensor, labels: Tensor) -> str:
-    """Return a sha256 over the bytes of all pixels and labels, in order."""
-    digest = hashlib.sha256(pixels.contiguous().numpy().data)
-    digest.update(labels.contiguous().numpy().data)
-    return digest.hexdigest()

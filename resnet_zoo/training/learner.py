@@ -36,6 +36,7 @@ class Learner:
         normalise: Turns uint8 pixels (N, 3, H, W) into float32 inputs.
         processes: The processes that train together.
         compile_network: Use torch.compile.
+        class_weights: (K,) float32, how much an image of each class counts in the loss; ``None`` for all alike.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Learner:
         processes: Processes,
         *,
         compile_network: bool = False,
+        class_weights: Tensor | None = None,
     ) -> None:
         device = processes.device
         self.recipe, self.normalise, self.device = recipe, normalise, device
@@ -65,6 +67,7 @@ class Learner:
             self.compiled = torch.compile(network, mode=mode, dynamic=False)
         self.part_size = recipe.total_batch // processes.num_devices // recipe.splits
         self.dtype = _DTYPES[recipe.precision]
+        self.class_weights = None if class_weights is None else class_weights.to(device)
         self.scaler = torch.amp.GradScaler(
             device.type, init_scale=recipe.loss_scale or 1.0, enabled=recipe.loss_scale is not None
         )
@@ -114,8 +117,8 @@ class Learner:
         network = self.network if compiled is None else compiled
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
             logits = network(inputs)
-        smoothing = self.recipe.label_smoothing
-        loss = functional.cross_entropy(logits.float(), labels, label_smoothing=smoothing) / num_parts
+        how: dict[str, Any] = {"weight": self.class_weights, "label_smoothing": self.recipe.label_smoothing}
+        loss = functional.cross_entropy(logits.float(), labels, **how) / num_parts
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return loss.detach(), (logits.detach().argmax(dim=1) == labels).sum()
 

@@ -23,6 +23,7 @@ from resnet_zoo.catalog.recipes import Recipe, image_size, learning_rate
 from resnet_zoo.errors import NonFiniteLossError, RunError, TrainingError, TrainingStopped
 from resnet_zoo.runs.folder import format_line, read_log
 from resnet_zoo.runs.records import LOG_NAME, LogChange, LogEpoch, LogLine, LogResume, LogStep
+from resnet_zoo.training.best_epoch import BestEpoch
 from resnet_zoo.training.held_images import TrainingImages
 from resnet_zoo.training.learner import Learner
 from resnet_zoo.training.measuring import TestImages
@@ -75,6 +76,7 @@ class Loop:
         evaluate_every: Epochs between two measurements, 0 for none before the last epoch, which is always measured.
         checkpoint_s: Seconds between checkpoints within an epoch; after the last epoch, and after others that are ten
             seconds or more from the last checkpoint, one is made too.
+        best: Told of every epoch, and ends the training when nothing better comes; ``None``: all epochs.
         changes: What has changed since the run began, for its log.
         watch: Called with the progress every few steps.
         on_line: Called with every line of the log.
@@ -93,6 +95,7 @@ class Loop:
         testing: TestImages | None = None,
         evaluate_every: int = 1,
         checkpoint_s: float = 120.0,
+        best: BestEpoch | None = None,
         changes: Sequence[str] = (),
         watch: Callable[[Pace], None] = lambda _: None,
         on_line: Callable[[LogLine], None] = lambda _: None,
@@ -100,7 +103,7 @@ class Loop:
     ) -> None:
         self.learner, self.images, self.processes, self.folder, self.seed = learner, images, processes, folder, seed
         self.testing, self.evaluate_every, self.checkpoint_s = testing, evaluate_every, checkpoint_s
-        self.changes = tuple(changes)
+        self.best, self.changes = best, tuple(changes)
         self.watch, self.on_line, self.say = watch, on_line, say
         self.recipe: Recipe = learner.recipe
         self.steps_per_epoch = num_steps(images.num_images, self.recipe.total_batch, processes.num_devices)
@@ -120,13 +123,17 @@ class Loop:
         with writing(self.folder), _stop_requests(self.say) as stop:
             self._resume()
             self.flushed_at = self.saved_at = time.monotonic()
-            while self.position.epoch < self.recipe.epochs:
+            while not self._is_over():
                 self._train_epoch(stop)
                 self._end_epoch()
-                is_last = self.position.epoch == self.recipe.epochs
+                is_last = self._is_over()
                 worth_s = min(self.checkpoint_s, _EPOCH_CHECKPOINT_S)
                 self._pause(stop, is_due=is_last or self._seconds_unsaved() >= worth_s)
             return self.position
+
+    def _is_over(self) -> bool:
+        num_epochs = self.position.epoch
+        return num_epochs == self.recipe.epochs or (self.best is not None and self.best.is_over(num_epochs))
 
     def _resume(self) -> None:
         found = self.processes.first(self._load)
@@ -233,6 +240,8 @@ class Loop:
         """Measure the network if it is due, and log the epoch."""
         position = self.position
         correct1, correct5 = self._measure(position.epoch)
+        if self.best is not None and correct1 is not None and correct5 is not None:
+            self.best.add(position.epoch, correct1, correct5)
         self._write(
             LogEpoch(
                 epoch=position.epoch,
@@ -262,7 +271,7 @@ class Loop:
         is_due = is_last or (self.evaluate_every > 0 and (epoch + 1) % self.evaluate_every == 0)
         if self.testing is None or not is_due:
             return None, None
-        is_exact = is_last or self.recipe.precision == "float32"
+        is_exact = is_last or self.best is not None or self.recipe.precision == "float32"
         return self.testing.count(self.learner.model, "float32" if is_exact else "bfloat16")
 
     def _percent(self, correct: int | None) -> float | None:

@@ -10,11 +10,11 @@ import torch
 from resnet_zoo.base.processes import Processes
 from resnet_zoo.catalog.recipes import Precision
 from resnet_zoo.catalog.records import Entry
-from resnet_zoo.images.test_sets import Batch, LabelledImages, batches, listing_sha256
+from resnet_zoo.images.identity import images_sha256, pixels_sha256, read_all
+from resnet_zoo.images.test_sets import Batch, LabelledImages, batches
 from resnet_zoo.images.transform import Transform
-from resnet_zoo.inference.evaluation import count_correct
+from resnet_zoo.inference.counted import count_correct
 from resnet_zoo.network.resnet import ResNet
-from resnet_zoo.training.held_images import pixels_sha256, read_all
 
 _BATCH_SIZE = 500
 
@@ -44,7 +44,7 @@ class TestImages:
         )
         self.held: Batch | None = None
         if entry.preprocess.resize_backend is not None:
-            self.fingerprint = listing_sha256(_files_of(images), images.labels)
+            self.fingerprint = images_sha256(images, by_pixels=False)
             self.own = LabelledImages(images.variant, images.images[share], images.labels[share], images.pixels)
         else:
             pixels, labels = read_all(images)
@@ -70,9 +70,3 @@ class TestImages:
         for start in range(0, len(self.held.labels), _BATCH_SIZE):
             part = slice(start, start + _BATCH_SIZE)
             yield Batch(self.held.pixels[part], self.held.labels[part])
-
-
-def _files_of(images: LabelledImages) -> Iterator[tuple[str, int]]:
-    """Yield names, that of the folder included, and sizes: the same as a training set of the same files would."""
-    for path in images.images:
-        yield f"{path.parent.name}/{path.name}", path.stat().st_size

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import get_args
+from typing import Literal, get_args
 
 from resnet_zoo.catalog.recipes import RECIPES, Precision, Recipe
 from resnet_zoo.catalog.records import Entry
 from resnet_zoo.errors import ArgumentError
+
+Augmentation = Literal["none", "light", "usual", "strong"]
+ClassWeights = Literal["none", "balanced"]
+
+MIN_SIZE, MAX_SIZE = 8, 1024
+"""Height and width of images to train on: what five halvings leave something of, and what a batch has memory for."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,17 @@ class Tuning:
         label_smoothing: Share of the target spread over all classes, against memorising a few images.
         warmup: Length of each triangle's rise, as a share of its phase.
         precision: Of the network's arithmetic; parameters and their updates are float32.
+        image_size: Height and width of the inputs; ``None`` means the network's. A network that resizes keeps the
+            share of the short edge that is cropped away.
+        augmentation: ``none``: images as they are tested. ``light``: flips, and for networks that resize crops of at
+            least half of the image. ``usual``: the recipe's of the network's data set. ``strong``: brightness, contrast
+            and saturation change too, and for networks that do not resize a square of a quarter of the edge is painted
+            over. More for few images and many epochs, less where place, side or colour tell classes apart.
+        class_weights: ``balanced``: an image counts in the loss inversely to the number of its class, so that rare
+            classes count as much as frequent ones.
+        patience: Stop when so many epochs in a row were not better than the best on the validation images, and keep the
+            best one; ``epochs`` is then an upper bound. 0: all epochs, and the last one is the result. The epochs of
+            the last phase count.
 
     Raises:
         ArgumentError: A value is out of range.
@@ -49,6 +66,10 @@ class Tuning:
     label_smoothing: float = 0.1
     warmup: float = 0.2
     precision: Precision = "float32"
+    image_size: int | None = None
+    augmentation: Augmentation = "usual"
+    class_weights: ClassWeights = "none"
+    patience: int = 0
 
     def __post_init__(self) -> None:
         """Refuse values that nothing can be trained with.
@@ -56,8 +77,14 @@ class Tuning:
         Raises:
             ArgumentError: Names the field, what is allowed, and the value.
         """
-        if self.precision not in get_args(Precision):
-            raise ArgumentError(f"Expected precision {' or '.join(get_args(Precision))}, got {self.precision!r}.")
+        kinds = {"precision": Precision, "augmentation": Augmentation, "class_weights": ClassWeights}
+        for field, kind in kinds.items():
+            if getattr(self, field) not in get_args(kind):
+                raise ArgumentError(f"Expected {field} {' or '.join(get_args(kind))}, got {getattr(self, field)!r}.")
+        if self.image_size is not None and not MIN_SIZE <= self.image_size <= MAX_SIZE:
+            raise ArgumentError(f"Expected an image_size of {MIN_SIZE} to {MAX_SIZE} pixels, got {self.image_size}.")
+        if self.patience < 0:
+            raise ArgumentError(f"Expected a patience of 0 or more epochs, got {self.patience}.")
         if min(self.head_epochs, self.epochs) < 0 or not self.head_epochs + self.epochs:
             raise ArgumentError(
                 f"Expected epochs of 0 or more and at least one in total, got {self.head_epochs} of the classifier and "
@@ -76,8 +103,11 @@ class Tuning:
         Raises:
             ArgumentError: A value is out of range.
         """
+        resizes = entry.preprocess.resize_backend is not None
+        is_strong = self.augmentation == "strong"
         recipe = dataclasses.replace(
-            RECIPES["cifar10" if entry.preprocess.resize_backend is None else "in1k"],
+            RECIPES["in1k" if resizes else "cifar10"],
+            cutout=(self.image_size or entry.input_size[-1]) // 4 if is_strong and not resizes else 0,
             total_batch=self.batch_size,
             nesterov=True,
             weight_decay=self.weight_decay,
@@ -94,6 +124,15 @@ class Tuning:
         return {
             phase: dataclasses.replace(recipe, epochs=epochs, lr=lr) for phase, (epochs, lr) in phases.items() if epochs
         }
+
+    def resized(self, entry: Entry) -> Entry:
+        """Return a network's row with the size of images to train on."""
+        if self.image_size is None:
+            return entry
+        size, rules = self.image_size, entry.preprocess
+        if rules.short_edge and rules.crop:
+            rules = dataclasses.replace(rules, short_edge=round(size * rules.short_edge / rules.crop), crop=size)
+        return dataclasses.replace(entry, preprocess=rules, input_size=(entry.input_size[0], size, size))
 
 
 TUNING = Tuning()

@@ -17,6 +17,7 @@ from torch import Tensor
 from resnet_zoo.base.files import sha256_of
 from resnet_zoo.base.shown import shown
 from resnet_zoo.catalog.manifest import current_manifest
+from resnet_zoo.catalog.names import check_file
 from resnet_zoo.catalog.records import UpstreamOrigin
 from resnet_zoo.errors import ArgumentError, CheckpointError, IntegrityError, WeightsUnavailableError
 from resnet_zoo.weights.key_layouts import Layout, layout_of, renamed, to_ours
@@ -119,10 +120,9 @@ class _Stat:
 
 
 def _stat(path: Path) -> _Stat:
-    try:
+    check_file(path)
+    with _unreadable_as_unavailable(path):
         found = path.stat()
-    except OSError as error:
-        raise WeightsUnavailableError("", str(path), f"{error.strerror}. Check the path.") from error
     return _Stat(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 

@@ -21,7 +21,7 @@ from resnet_zoo.weights.checkpoint import Checkpoint, load_checkpoint
 from resnet_zoo.weights.fit import check_description
 from resnet_zoo.weights.hub_config import CONFIG_NAME, WEIGHTS_NAME, HubConfig
 from resnet_zoo.weights.hub_files import HubFile, announced_hash, fetch_hub_file
-from resnet_zoo.weights.loading import LoadedWeights, OpenedNetwork
+from resnet_zoo.weights.opened import LoadedWeights, OpenedNetwork
 from resnet_zoo.weights.places import LocalWeights
 
 _ADDRESS = re.compile(r"hf-hub:(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^@\s]+))?")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -28,36 +27,12 @@ from resnet_zoo.weights.checkpoint import Checkpoint, load_checkpoint
 from resnet_zoo.weights.convert import convert_checkpoint
 from resnet_zoo.weights.download import next_step, obtain_weights
 from resnet_zoo.weights.fit import check_fit
+from resnet_zoo.weights.opened import LoadedWeights
 from resnet_zoo.weights.places import LocalWeights, weights_here
 
 _LOG = logging.getLogger("resnet_zoo")
 
 _HEAD = ("fc.weight", "fc.bias")
-
-
-@dataclass(frozen=True)
-class LoadedWeights:
-    """A checkpoint whose bytes were checked, and where its file comes from (``None``: a path was given)."""
-
-    checkpoint: Checkpoint
-    local: LocalWeights | None
-
-
-@dataclass(frozen=True)
-class OpenedNetwork:
-    """A network that was read from a file or a repository, every byte hashed.
-
-    Attributes:
-        entry: The row whose network it is, with its own number of classes, preprocessing and input size.
-        in_channels: Image channels.
-        class_names: In label order, ``None`` if they are not said.
-        weights: Its weights.
-    """
-
-    entry: Entry
-    in_channels: int
-    class_names: tuple[str, ...] | None
-    weights: LoadedWeights
 
 
 def open_weights(

@@ -15,9 +15,10 @@ from resnet_zoo.catalog.records import Preprocess
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.weights.checkpoint import load_checkpoint
 from resnet_zoo.weights.convert import safetensors_bytes
-from resnet_zoo.weights.fit import check_description, tensors_of
-from resnet_zoo.weights.loading import LoadedWeights, OpenedNetwork
-from resnet_zoo.weights.network_header import FIELDS, NetworkHeader
+from resnet_zoo.weights.fit import tensors_of
+from resnet_zoo.weights.network_header import FIELDS, TENSORS, NetworkHeader
+from resnet_zoo.weights.opened import OpenedNetwork, opened_network
+from resnet_zoo.weights.provenance import tensors_sha256
 
 
 def save_network(
@@ -73,13 +74,14 @@ def save_network(
     size = (in_channels, *entry.input_size[1:]) if input_size is None else tuple(input_size)
     header = NetworkHeader(entry.name, tuple(class_names), preprocess or entry.preprocess, size)
     texts = _checked_texts(header, in_channels, metadata or {})
-    data = safetensors_bytes(tensors, texts)
+    widened = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in tensors.items()}
+    data = safetensors_bytes(tensors, {**texts, TENSORS: tensors_sha256(widened)})  # as they will be loaded
     write_atomically(path, lambda part: part.write_bytes(data))
     return sha256_of(path)
 
 
 def _checked_texts(header: NetworkHeader, in_channels: int, metadata: Mapping[str, str]) -> dict[str, str]:
-    taken = sorted(set(FIELDS) & set(metadata))
+    taken = sorted({*FIELDS, TENSORS} & set(metadata))
     if taken:
         raise ArgumentError(f"The metadata may not have {', '.join(taken)}, which the header already has.")
     if header.input_size[0] != in_channels:
@@ -101,8 +103,4 @@ def read_network(path: str | os.PathLike[str]) -> OpenedNetwork:
         CheckpointError: There is no such header, or it makes no sense.
         WeightsUnavailableError, IntegrityError, UnsafeCheckpointError: As `load_checkpoint`.
     """
-    checkpoint = load_checkpoint(path)
-    header = NetworkHeader.read(checkpoint.header, checkpoint.path)
-    entry, in_channels = header.entry, header.input_size[0]
-    check_description(entry, in_channels, checkpoint)
-    return OpenedNetwork(entry, in_channels, header.class_names, LoadedWeights(checkpoint, None))
+    return opened_network(load_checkpoint(path))

@@ -12,7 +12,7 @@ from torch import Tensor
 from resnet_zoo.base.files import sha256_of
 from resnet_zoo.catalog.manifest import manifest_path
 from resnet_zoo.network.building import with_counters
-from resnet_zoo.weights.loading import LoadedWeights
+from resnet_zoo.weights.opened import LoadedWeights
 
 
 @dataclass(frozen=True)

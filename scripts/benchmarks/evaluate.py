@@ -22,11 +22,10 @@ def evaluate_contestants(root: Path, num_images: int = 2048, batch_size: int = 6
     """The same network over the same batches: all of `evaluate`'s work against forward passes alone."""
     import torch
 
-    from resnet_zoo import create_model
+    from resnet_zoo import create_model, create_transform
     from resnet_zoo.catalog.manifest import get_entry
     from resnet_zoo.images.test_sets import batches, open_test_set
-    from resnet_zoo.images.transform import create_transform
-    from resnet_zoo.inference.evaluation import count_correct
+    from resnet_zoo.inference.counted import count_correct
 
     entry = get_entry("resnet18_cifar10")
     images = open_test_set(entry, root)

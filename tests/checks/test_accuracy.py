@@ -11,7 +11,8 @@ from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.records import Measured
 from resnet_zoo.checks.accuracy import check_accuracy, check_reproduction, measured_of
 from resnet_zoo.checks.report import ACCURACY_TOLERANCE_PCT, Check
-from resnet_zoo.inference.evaluation import Evaluation, wilson_interval
+from resnet_zoo.inference.counted import wilson_interval
+from resnet_zoo.inference.evaluation import Evaluation
 
 NAME = "resnet18_cifar10"
 GOOD = get_entry(NAME)
@@ -22,6 +23,7 @@ def evaluated(
 ) -> Evaluation:
     return Evaluation(
         name=NAME,
+        row=NAME,
         dataset=dataset,
         num_images=num_images,
         correct1=correct1,
@@ -30,6 +32,9 @@ def evaluated(
         top5_interval=wilson_interval(correct5, num_images),
         num_skipped=num_skipped,
         skipped=(),
+        classes=(),
+        confusion=(),
+        calibration_error_pct=0.0,
         published_top1="94.82",
         published_top5="99.87",
         images_per_s=1.0,

@@ -804,7 +804,9 @@ def test_finetune_writes_a_network_that_predict_takes_and_says_what_it_did(
     assert_one_sentence(run("finetune", small, *options), 2, out, "exists already", "--force")
     table = assert_good(run("finetune", small, *options, "--force", "--classes", "sky, sea"))
     assert "2: sky, sea" in table
-    assert "4 for training, 2 held out" in table
+    assert "4 for training, 2 for validation" in table
+    assert "2 images, class folders (held out)" in table
+    assert record["report"]["correct1"] + sum(pair["num_images"] for pair in record["report"]["most_confused"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -817,6 +819,8 @@ def test_finetune_writes_a_network_that_predict_takes_and_says_what_it_did(
         (("--classes", "sea"), 3, "two or more classes"),
         (("--val-share", "1.5"), 2, "val_share of 0 to below 1"),
         (("--epochs", "0", "--head-epochs", "0"), 2, "at least one in total"),
+        (("--patience", "2", "--val-share", "0"), 2, "needs validation images"),
+        (("--label-smoothing", "1.5"), 2, "label_smoothing"),
         (("--from-scratch",), 2, "has its own weights"),
         (("--weights", "openmmlab"), 2, "has its own weights"),
     ],

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from resnet_zoo import create_transform
 from resnet_zoo.images.batches import batched, map_in_order, num_cores, read_batch
-from resnet_zoo.images.transform import create_transform
 from tests.conftest import smooth_image
 
 

@@ -70,8 +70,35 @@ def test_a_tree_with_splits_is_used_as_it_is(make: Callable[..., Path], held_out
     tree = read_class_tree(root)
     assert names_of(tree.val.paths) == ["cat/000.jpg", "dog/000.jpg", "dog/001.jpg"]
     assert tree.train.labels == [0] * 3 + [1] * 4
-    with pytest.raises(ArgumentError, match=f"own validation images in {held_out}"):
-        read_class_tree(root, val_share=0.1)
+    assert (tree.val_folder, tree.val_share, tree.test.paths) == (held_out, None, [])
+    if held_out != "test":
+        with pytest.raises(ArgumentError, match=f"own validation images in {held_out}"):
+            read_class_tree(root, val_share=0.1)
+
+
+@pytest.mark.parametrize("validation", ["val", "valid", "validation"])
+def test_test_images_beside_validation_images_are_apart_from_them(
+    make: Callable[..., Path], validation: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    make("train", cat=3, dog=4)
+    make(validation, cat=1, dog=1)
+    root = make("test", cat=2, dog=1)
+    tree = read_class_tree(root)
+    assert (len(tree.train.paths), len(tree.val.paths), tree.val_folder) == (7, 2, validation)
+    assert tree.test.labels == [0, 0, 1]
+    assert {path.parent.parent.name for path in tree.test.paths} == {"test"}
+    assert not caplog.records
+    (root / "test" / "owl").mkdir()
+    with pytest.raises(DatasetError, match="not classes of train: owl"):
+        read_class_tree(root)
+
+
+def test_with_test_images_alone_a_share_of_the_training_images_can_be_held_out(make: Callable[..., Path]) -> None:
+    make("train", cat=4, dog=4)
+    root = make("test", cat=1, dog=1)
+    tree = read_class_tree(root, val_share=0.25)
+    assert (len(tree.train.paths), len(tree.val.paths), len(tree.test.paths)) == (6, 2, 2)
+    assert (tree.val_folder, tree.val_share) == (None, 0.25)
 
 
 def test_val_comes_before_test_and_a_training_folder_alone_is_split(make: Callable[..., Path]) -> None:

@@ -10,10 +10,11 @@ from PIL import Image
 from torchvision.io import decode_image
 from torchvision.transforms import v2
 
+from resnet_zoo import create_transform
 from resnet_zoo.catalog.records import Entry
 from resnet_zoo.errors import DatasetError, UnknownModelError
 from resnet_zoo.images.resize import resize_crop_like_cv2, resize_crop_like_pillow
-from resnet_zoo.images.transform import Transform, create_transform
+from resnet_zoo.images.transform import Transform
 from tests.conftest import ENTRIES, NAMES, smooth_image
 
 CIFAR = [entry for entry in ENTRIES if entry.preprocess.resize_backend is None]

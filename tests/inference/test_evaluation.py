@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from resnet_zoo import create_transform
 from resnet_zoo.base.devices import borrowed
 from resnet_zoo.base.files import sha256_of
 from resnet_zoo.catalog.classes import class_folders
@@ -16,14 +17,8 @@ from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.recipes import Precision
 from resnet_zoo.errors import ArgumentError, DatasetError, DownloadError, NonFiniteOutputError, UnknownModelError
 from resnet_zoo.images.test_sets import Batch, batches, open_test_set
-from resnet_zoo.images.transform import create_transform
-from resnet_zoo.inference.evaluation import (
-    Evaluation,
-    correct_in_top_k,
-    count_correct,
-    evaluate,
-    wilson_interval,
-)
+from resnet_zoo.inference.counted import best_classes, correct_in_top_k, count_correct, wilson_interval
+from resnet_zoo.inference.evaluation import Evaluation, evaluate
 from resnet_zoo.network.building import build
 from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.weights.provenance import tensors_sha256
@@ -94,7 +89,7 @@ def test_workers_do_not_change_the_counts(model: ResNet, class_tree: Tree) -> No
 
 
 def ranks(labels: list[int], rows: list[list[float]]) -> list[int]:
-    counted: list[int] = correct_in_top_k(torch.tensor(rows), torch.tensor(labels)).tolist()
+    counted: list[int] = correct_in_top_k(*best_classes(torch.tensor(rows)), torch.tensor(labels)).tolist()
     return counted
 
 
@@ -220,7 +215,7 @@ def test_nothing_but_unreadable_images_is_an_error(model: ResNet, class_tree: Tr
     root = class_tree(CLASSES)
     for name in CLASSES:
         (root / "test" / name / "0000.png").write_bytes(b"junk")
-    with pytest.raises(DatasetError, match="none of the 10 images can be read"):
+    with pytest.raises(DatasetError, match="None of the 10 images can be read"):
         run(model, root, skip_bad=True)
 
 

@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from resnet_zoo import create_transform
 from resnet_zoo.catalog.classes import class_names
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.errors import ArgumentError, DatasetError, DownloadError, NonFiniteOutputError, UnknownModelError
-from resnet_zoo.images.transform import ImageSource, create_transform
+from resnet_zoo.images.transform import ImageSource
 from resnet_zoo.inference.prediction import Prediction, predict, stream_predictions
 from resnet_zoo.network.building import build
 from resnet_zoo.network.resnet import ResNet

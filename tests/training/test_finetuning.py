@@ -17,7 +17,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from resnet_zoo import FinetuneResult, create_model, embed, finetune, open_network, predict, save_network
+from resnet_zoo import (
+    FinetuneResult,
+    create_model,
+    embed,
+    evaluate,
+    finetune,
+    open_network,
+    predict,
+    save_network,
+    verify,
+)
 from resnet_zoo.base.files import sha256_of
 from resnet_zoo.catalog.classes import class_names
 from resnet_zoo.catalog.manifest import get_entry
@@ -280,7 +290,7 @@ def test_stopped_and_killed_it_goes_on_to_the_same_bytes(
     with pytest.raises(TrainingError, match=r"began differently: tuning\.lr was 0\.02 and is 0\.5"):
         run(small, photos, out, tuning=replace(SHORT, lr=0.5))
     with monkeypatch.context() as other:
-        other.setattr("resnet_zoo.training.finetuning.code_sha256", lambda: "0" * 64)
+        other.setattr("resnet_zoo.training.tuner.code_sha256", lambda: "0" * 64)
         with pytest.raises(TrainingError, match="Finish it with the version of resnet-zoo that began it"):
             run(small, photos, out)
     log = Log()
@@ -311,6 +321,115 @@ def test_an_existing_file_is_replaced_only_when_it_is_done(small: Path, photos: 
     assert out.read_bytes() == b"precious"
     run(small, photos, out, overwrite=True, tuning=HEAD)
     assert open_network(out).class_names == ("blue", "green", "red")
+
+
+# --- what can be asked for ----------------------------------------------------------------------------------------
+
+
+def folders(root: Path, **per_class: int) -> Path:
+    """Make folders of splits with as many images per class."""
+    for split, number in per_class.items():
+        paint(root / split, number)
+    return root
+
+
+def test_test_images_are_reported_and_validation_images_measured_on_the_way(small: Path, tmp_path: Path) -> None:
+    log, out = Log(), tmp_path / "out.safetensors"
+    data = folders(tmp_path / "data", train=4, valid=1, test=2)
+    result = run(small, data, out, tuning=HEAD, screen=log)
+    assert (result.num_train, result.num_val, result.num_test) == (12, 3, 6)
+    report = result.report
+    assert report is not None
+    assert (report.dataset, report.num_images, len(report.classes)) == ("class folders (test)", 6, 3)
+    again = evaluate(out, data, device="cpu")
+    assert (again.confusion, again.dataset) == (report.confusion, report.dataset)
+    (checked,) = verify(out, data=data, device="cpu")
+    assert [checked.check(name).status for name in ("weights", "top1", "top5")] == ["passed"] * 3
+    assert json.loads(header(out)["test"])["correct1"] == report.correct1
+    assert json.loads(header(out)["validation"])["num_images"] == 3
+
+
+def test_what_is_held_out_of_a_plain_tree_is_found_again(
+    tuned: tuple[FinetuneResult, Log], photos: Path, tmp_path: Path
+) -> None:
+    result, _ = tuned
+    report = result.report
+    assert report is not None
+    assert report.dataset == "class folders (held out)"
+    assert report.top1 == result.top1
+    again = evaluate(result.path, photos, device="cpu")
+    assert (again.confusion, again.dataset) == (report.confusion, report.dataset)
+    (checked,) = verify(result.path, data=photos, device="cpu")
+    assert checked.check("top1").status == "passed"
+    other = paint(tmp_path / "other", 4)
+    assert verify(result.path, data=other, device="cpu")[0].check("top1").status == "not checked"
+
+
+def test_images_of_another_size_are_trained_on_and_kept_in_the_file(
+    small: Path, small_in1k: Path, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "large.safetensors"
+    run(small, photos, out, tuning=replace(HEAD, image_size=16))
+    assert open_network(out).entry.input_size == (3, 16, 16)
+    crop = replace(HEAD, image_size=64).resized(open_network(small_in1k).entry)
+    assert (crop.input_size, crop.preprocess.short_edge, crop.preprocess.crop) == ((3, 64, 64), 72, 64)
+
+
+@pytest.mark.parametrize("augmentation", ["none", "light", "strong"])
+@pytest.mark.parametrize("network", ["small", "small_in1k"])
+def test_augmentation_of_every_strength_goes_on_to_the_same_bytes(
+    augmentation: Any, network: str, photos: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    name, tuning = request.getfixturevalue(network), replace(HEAD, augmentation=augmentation)
+    whole = run(name, photos, tmp_path / "whole.safetensors", tuning=tuning)
+    stopped = tmp_path / "stopped.safetensors"
+    with pytest.raises(TrainingStopped):
+        run(name, photos, stopped, tuning=tuning, screen=Log(interrupt(1)))
+    assert run(name, photos, stopped, tuning=tuning).sha256 == whole.sha256
+    usual = run(name, photos, tmp_path / "usual.safetensors", tuning=HEAD)
+    assert not torch.equal(tensors(usual.path)["fc.weight"], tensors(whole.path)["fc.weight"])
+
+
+def test_rare_classes_count_as_much_as_frequent_ones(small: Path, tmp_path: Path) -> None:
+    data = paint(tmp_path / "uneven", 8)
+    for path in sorted((data / "red").iterdir())[2:]:
+        path.unlink()
+    bias = {}
+    for kind in ("none", "balanced"):
+        tuning = replace(HEAD, class_weights=kind, label_smoothing=0.0, head_epochs=3, lr=0.001)
+        run(small, data, tmp_path / f"{kind}.safetensors", tuning=tuning, val_share=0)
+        bias[kind] = tensors(tmp_path / f"{kind}.safetensors")["fc.bias"]
+    assert bias["balanced"][2] > bias["none"][2]
+    assert bias["balanced"][0] < bias["none"][0]
+
+
+def early(log: Log) -> list[float]:
+    return [line.top1 for line in log.lines if isinstance(line, LogEpoch) and line.top1 is not None]
+
+
+def test_early_stopping_keeps_the_first_best_epoch_and_goes_on_to_the_same_bytes(
+    small: Path, photos: Path, tmp_path: Path
+) -> None:
+    tuning = replace(WHOLE, epochs=40, patience=2, lr=1e-8)  # nothing is learnt: the first epoch stays the best
+    log = Log()
+    result = run(small, photos, tmp_path / "whole.safetensors", tuning=tuning, screen=log)
+    found = early(log)
+    best = found.index(max(found))
+    assert len(found) == best + 1 + 2 < 40
+    assert result.best_epoch == best + 1
+    assert result.top1 == pytest.approx(found[best])
+    said = json.loads(header(result.path)["validation"])
+    assert said["chose_epoch"] is True
+    assert json.loads(header(result.path)["finetuning"])["best_epoch"] == best + 1
+    out = tmp_path / "out.safetensors"
+    with pytest.raises(TrainingStopped):
+        run(small, photos, out, tuning=tuning, screen=Log(interrupt(5)))
+    assert run(small, photos, out, tuning=tuning).sha256 == result.sha256
+
+
+def test_without_early_stopping_nothing_is_chosen(tuned: tuple[FinetuneResult, Log]) -> None:
+    assert tuned[0].best_epoch is None
+    assert json.loads(header(tuned[0].path)["validation"])["chose_epoch"] is False
 
 
 # --- what cannot be -----------------------------------------------------------------------------------------------
@@ -375,12 +494,23 @@ def test_a_folder_that_cannot_be_written_is_refused(refused: Callable[..., str],
     assert "Permission denied" in refused(OSError, target=tmp_path / "closed" / "a.safetensors")
 
 
+def refused_tuning(**values: Any) -> str:
+    with pytest.raises(ArgumentError) as raised:
+        replace(SHORT, **values)
+    return str(raised.value)
+
+
 def test_data_and_values_that_cannot_be_are_refused(
     refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "is not a folder" in refused(DatasetError, data=tmp_path / "missing")
     assert "'rde'. Did you mean red" in refused(ArgumentError, classes=["rde", "blue"])
     assert "device 'cuda:99'" in refused(ArgumentError, device="cuda:99")
+    assert "image_size of 8 to 1024" in refused_tuning(image_size=4)
+    assert "augmentation none or light" in refused_tuning(augmentation="much")
+    assert "class_weights none or balanced" in refused_tuning(class_weights="even")
+    assert "patience of 0 or more" in refused_tuning(patience=-1)
+    assert "needs validation images" in refused(ArgumentError, tuning=replace(SHORT, patience=1), val_share=0)
     assert "label_smoothing" in refused(ArgumentError, tuning=replace(SHORT, label_smoothing=2.0))
     for size in ("2", "two"):
         monkeypatch.setenv("WORLD_SIZE", size)

@@ -25,6 +25,7 @@ PLAN = Plan(
     seed=0,
     train_sha256="1" * 64,
     val_sha256=None,
+    test_sha256=None,
     code_sha256="2" * 64,
     device="cpu",
     versions={"torch": "2"},

@@ -14,10 +14,11 @@ from resnet_zoo.catalog.classes import class_folders
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.recipes import RECIPES, find_recipe
 from resnet_zoo.errors import ArgumentError, DatasetError
+from resnet_zoo.images.identity import pixels_sha256, read_all
 from resnet_zoo.images.test_sets import LabelledImages, open_test_set, open_training_set
 from resnet_zoo.inference.evaluation import evaluate
 from resnet_zoo.training.augment import crop_and_flip, draw, pad
-from resnet_zoo.training.held_images import HeldImages, hold_out, pixels_sha256, read_all
+from resnet_zoo.training.held_images import HeldImages, hold_out
 from resnet_zoo.training.measuring import TestImages
 from resnet_zoo.zoo import create_model
 from tests.conftest import randomise

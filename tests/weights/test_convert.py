@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import resnet_zoo.weights.checkpoint
+from resnet_zoo import open_network, save_network
 from resnet_zoo.base.files import sha256_of
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.records import UpstreamOrigin
@@ -23,7 +24,7 @@ from resnet_zoo.network.building import build
 from resnet_zoo.weights.checkpoint import load_checkpoint
 from resnet_zoo.weights.convert import convert_checkpoint, safetensors_bytes
 from resnet_zoo.weights.key_layouts import LAYOUTS, Layout
-from tests.conftest import NAMES, randomise, slow
+from tests.conftest import NAMES, random_network, randomise, slow
 
 
 def state_of(name: str) -> dict[str, Tensor]:
@@ -365,3 +366,20 @@ def test_a_write_that_fails_is_an_os_error_and_leaves_the_target_as_it_was(
     assert target.read_bytes() == b"precious"
     assert [path.name for path in tmp_path.iterdir()] == [target.name]
     assert done.stdout.strip() == "OSError", done.stderr[-500:]
+
+
+def test_a_network_file_keeps_its_classes_and_gives_others_a_plain_state_dict(tmp_path: Path) -> None:
+    network = random_network(num_classes=2, in_channels=4)
+    pets = tmp_path / "pets.safetensors"
+    save_network(pets, network, row="resnet18_cifar10", class_names=["cat", "dog"], metadata={"validation": "{}"})
+    written = convert_checkpoint(pets, tmp_path / "pets.pth")
+    assert (written.name, written.source) == ("resnet18_cifar10", "pets.safetensors")
+    assert_same(torch.load(tmp_path / "pets.pth", weights_only=True), network.state_dict())
+    convert_checkpoint(pets, tmp_path / "again.safetensors")
+    again = open_network(tmp_path / "again.safetensors")
+    assert (again.class_names, again.in_channels) == (("cat", "dog"), 4)
+    assert header_of(tmp_path / "again.safetensors")["validation"] == "{}"
+    assert_same(again.load().state_dict(), network.state_dict())
+    with pytest.raises(ArgumentError, match="is a network of resnet18_cifar10, not of resnet34"):
+        convert_checkpoint(pets, tmp_path / "other.pth", name="resnet34_cifar10")
+    assert not (tmp_path / "other.pth").exists()

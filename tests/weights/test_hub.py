@@ -13,7 +13,15 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from resnet_zoo import create_model, get_entry, open_network, push_to_hub
+from resnet_zoo import (
+    convert_checkpoint,
+    create_model,
+    get_entry,
+    measure_speed,
+    open_network,
+    push_to_hub,
+    verify,
+)
 from resnet_zoo.catalog.records import Preprocess
 from resnet_zoo.errors import (
     ArgumentError,
@@ -155,6 +163,21 @@ def test_a_repository_keeps_its_classes_channels_and_names(ask: Ask, server: Hub
     assert found["class_names"] == tuple("abcdefg")
     assert found["revision"] == server.repositories[THEIRS].main
     assert torch.equal(ask(logits, f"hf-hub:{THEIRS}", {}), seven_classes()(images(1)))
+
+
+def commands(address: str, folder: str) -> list[str]:
+    """Give a repository to what takes a row, and return what shows that it was taken."""
+    (report,) = verify(address)
+    written = convert_checkpoint(address, f"{folder}/net.safetensors")
+    again = open_network(written.target)
+    (speed,) = measure_speed(address, batch_sizes=[1], seconds=0.01, device="cpu").speeds
+    statuses = {check.status for check in report.checks if check.name not in ("top1", "top5")}
+    return [report.name, *statuses, written.source, *again.class_names[:1], speed.name]
+
+
+def test_a_repository_is_taken_where_a_row_is(ask: Ask, tmp_path: Path) -> None:
+    address = f"hf-hub:{OURS}"
+    assert ask(commands, address, str(tmp_path)) == [address, "passed", address, "airplane", address]
 
 
 def test_other_classes_and_channels_can_be_asked_for(ask: Ask) -> None:

@@ -15,7 +15,8 @@ from resnet_zoo.catalog.manifest import get_entry, manifest_path
 from resnet_zoo.weights.checkpoint import load_checkpoint
 from resnet_zoo.weights.convert import convert_checkpoint
 from resnet_zoo.weights.key_layouts import LAYOUTS
-from resnet_zoo.weights.loading import LoadedWeights, open_weights
+from resnet_zoo.weights.loading import open_weights
+from resnet_zoo.weights.opened import LoadedWeights
 from resnet_zoo.weights.provenance import chain_of, tensors_sha256
 from resnet_zoo.zoo import create_model
 from tests.private_zoo import NAME, TAG, sha256, state_dict, upstream_checkpoint, upstream_name, write_manifest
