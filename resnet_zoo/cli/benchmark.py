@@ -16,7 +16,8 @@ from resnet_zoo.cli.shell import device_option, examples, format_option, with_op
     epilog=examples(
         "benchmark resnet50 --fast",
         "benchmark resnet18 resnet50 --batch-size 1,32 --dtype float32,bfloat16 --fast --compile --format csv",
-    )
+    ),
+    short_help="Measure how fast rows are on this machine.",
 )
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option(

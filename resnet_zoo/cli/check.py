@@ -111,7 +111,8 @@ def _check_run_options(names: Sequence[str], others: Mapping[str, object]) -> No
     epilog=examples(
         "evaluate resnet18_cifar10 --data cifar10/ --weights resnet18_cifar10.safetensors",
         "evaluate resnet50 --data imagenet/ --fast --format json",
-    )
+    ),
+    short_help="Measure the accuracy of a row on its test images.",
 )
 @click.argument("name")
 @click.option("--data", type=click.Path(), metavar="DIR", required=True, help="The test images.")

@@ -13,6 +13,7 @@ from resnet_zoo.cli.shell import (
     batch_size_option,
     device_option,
     echo_skipped,
+    example,
     examples,
     fast_option,
     format_option,
@@ -28,7 +29,9 @@ from resnet_zoo.cli.shell import (
         "embed resnet50 photos/ -o photos.npy --fast",
         "embed tuned.safetensors photos/ more/ cat.jpg -o photos.parquet",
     )
-    + "\n  torchrun --nproc-per-node 2 -m resnet_zoo embed resnet50 photos/ -o photos.safetensors"
+    + "\n"
+    + example("torchrun --nproc-per-node 2 -m resnet_zoo embed resnet50 photos/ -o photos.safetensors"),
+    short_help="Write a vector per image: the pooled features.",
 )
 @click.argument("name")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")

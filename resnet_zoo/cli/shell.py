@@ -14,7 +14,7 @@ import textwrap
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
@@ -40,7 +40,7 @@ class Failure(click.ClickException):
 
 
 class _Sentences(click.Command):
-    """Turns our errors into sentences and exit codes. The command has a ``--debug`` option."""
+    """Turns our errors into sentences and exit codes."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run as a program; see the class."""
@@ -77,7 +77,7 @@ class _Sentences(click.Command):
             raise
         except Exception as error:
             what = " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST_REASON]
-            next_step = "Report the traceback." if ctx.params["debug"] else "Run it with --debug for the traceback."
+            next_step = "Report the traceback." if is_debugging(ctx) else "Run it with --debug for the traceback."
             raise _failure(ctx, error, f"Unexpected error, a bug ({what}). {next_step}", UNFORESEEN) from error
 
 
@@ -85,19 +85,25 @@ class ZooCommand(_Sentences):
     """A command that is a program of its own."""
 
 
-class ZooGroup(_Sentences, click.Group):
-    """A group that suggests commands for misspelt ones."""
+class CommandGroup(click.Group):
+    """A group that suggests commands for misspelt ones, and takes ``ls`` for ``list``."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command; see the class."""
+        if args[:1] == ["ls"]:
+            args = ["list", *args[1:]]
         is_unknown = args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None
         if is_unknown and not ctx.resilient_parsing:  # a shell that completes a line has no use for a sentence
             close = difflib.get_close_matches(args[0], self.list_commands(ctx), n=2)
             hint = f" Did you mean {' or '.join(close)}?" if close else ""
             raise click.UsageError(f"There is no command {args[0]!r}.{hint}", ctx)
         return super().resolve_command(ctx, args)
+
+
+class ZooGroup(_Sentences, CommandGroup):
+    """The group of all commands."""
 
 
 def sentence_of(error: Exception) -> str:
@@ -112,7 +118,7 @@ def sentence_of(error: Exception) -> str:
 
 def _failure(ctx: click.Context, error: Exception, sentence: str, code: int) -> Failure:
     """Return an error as a sentence, after its traceback if that is wanted."""
-    if ctx.params["debug"]:
+    if is_debugging(ctx):
         click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
     return Failure(sentence, code)
 
@@ -154,6 +160,17 @@ def batch_size_option(default: int) -> Callable[[Any], Any]:
     )
 
 
+def workers_option(default: str) -> Callable[[Any], Any]:
+    """Return the ``--num-workers`` option, which says how many there are by default."""
+    return click.option(
+        "--num-workers",
+        "-j",
+        type=click.IntRange(min=0),
+        metavar="N",
+        help=f"Processes that decode images.  [default: {default}]",
+    )
+
+
 def echo_skipped(error: ZooError) -> None:
     """Report on stderr that an image was left out, and why."""
     click.echo(f"Skipped: {error}", err=True)
@@ -161,18 +178,120 @@ def echo_skipped(error: ZooError) -> None:
 
 def examples(*lines: str) -> str:
     """Return an epilog of example commands; long ones go on in a second line, as a shell takes them."""
-    return "\b\nExamples:\n" + "\n".join(map(_folded, lines))
+    return "\b\nExamples:\n" + "\n".join(example(f"resnet-zoo {line}") for line in lines)
 
 
-def _folded(line: str) -> str:
+def example(command: str) -> str:
     """Return an example command in lines that fit a terminal of 80 columns with click's own indentation."""
     wrapper = textwrap.TextWrapper(74, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
-    kept = re.sub(r" (--?[\w-]+) (?!-)", " \\1\0", f"resnet-zoo {line}")  # an option stays beside its value
+    kept = re.sub(r" (--?[\w-]+) (?!-)", " \\1\0", command)  # an option stays beside its value
     return textwrap.indent(" \\\n".join(wrapper.wrap(kept)), "  ").replace("\0", " ")
 
 
-debug_option = click.option(
-    "--debug", is_flag=True, envvar="RESNET_ZOO_DEBUG", show_envvar=True, help="Show tracebacks."
+_DEBUG = f"{__name__}.debug"
+"""Under this key the contexts of a command line, which share it, remember ``--debug``."""
+
+
+def is_debugging(ctx: click.Context) -> bool:
+    """Tell whether tracebacks are wanted."""
+    return bool(ctx.meta.get(_DEBUG))
+
+
+def _remember_debug(ctx: click.Context, _option: click.Parameter, debug: bool) -> None:
+    if debug:
+        ctx.meta[_DEBUG] = True
+
+
+def _set_variable(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    """Return a callback that puts what was given where the package looks for it."""
+
+    def put(_ctx: click.Context, _option: click.Parameter, given: str | bool | None) -> None:
+        if given:
+            os.environ[name] = "1" if given is True else str(given)
+
+    return put
+
+
+def with_common_options(command: click.Command, *, hidden: bool = False) -> click.Command:
+    """Let a command take the options that hold for every command; those below it take them too.
+
+    Args:
+        command: The command; options that it has already stay as they are.
+        hidden: Show them in a line below the help, instead of among the options.
+    """
+    taken = {option for parameter in command.params for option in parameter.opts}
+    options = [option for option in _common_options(hidden=hidden) if option.opts[0] not in taken]
+    command.params += options
+    if hidden and options:
+        *others, last = (option.opts[0] for option in options)
+        command.epilog = f"{command.epilog}\n\nAlso {', '.join(others)} and {last}: see `resnet-zoo -h`."
+    for inner in command.commands.values() if isinstance(command, click.Group) else ():
+        with_common_options(inner, hidden=True)
+    return command
+
+
+def _common_options(*, hidden: bool = False) -> list[click.Option]:
+    how: dict[str, Any] = {"expose_value": False, "hidden": hidden}
+    return [
+        click.Option(
+            ["--debug"],
+            is_flag=True,
+            envvar="RESNET_ZOO_DEBUG",
+            show_envvar=True,
+            help="Show tracebacks.",
+            callback=_remember_debug,
+            **how,
+        ),
+        click.Option(
+            ["--offline"],
+            is_flag=True,
+            help="Never use the network.  [env: RESNET_ZOO_OFFLINE, HF_HUB_OFFLINE]",
+            callback=_set_variable("RESNET_ZOO_OFFLINE"),
+            **how,
+        ),
+        click.Option(
+            ["--mirror"],
+            metavar="URL|DIR",
+            help="Look for weights here first.  [env: RESNET_ZOO_MIRROR]",
+            callback=_set_variable("RESNET_ZOO_MIRROR"),
+            **how,
+        ),
+        click.Option(
+            ["--manifest"],
+            metavar="FILE",
+            help="Manifest of a private zoo.  [env: RESNET_ZOO_MANIFEST]",
+            callback=_set_variable("RESNET_ZOO_MANIFEST"),
+            **how,
+        ),
+    ]
+
+
+class RenamedOption(click.Option):
+    """An option that also goes by its earlier names, which neither help nor completion show."""
+
+    def __init__(self, *args: Any, earlier: Sequence[str], **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.earlier = list(earlier)
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        """Tell the parser all names; see the class."""
+        names = self.opts
+        self.opts = [*names, *self.earlier]
+        try:
+            super().add_to_parser(parser, ctx)
+        finally:
+            self.opts = names
+
+
+HELP: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+"""How a program shows its help; for ``context_settings``."""
+
+manifest_option = click.option(
+    "--manifest",
+    metavar="FILE",
+    help="The manifest to write.  [default: the one in use]",
+    callback=_set_variable("RESNET_ZOO_MANIFEST"),
+    expose_value=False,
 )
 weights_option = click.option(
     "--weights", metavar="TAG|PATH", help="A weight set of the row, or a .safetensors or .pth file."
@@ -253,12 +372,7 @@ fast_option = click.option(
 )
 data_options = (
     batch_size_option(64),
-    click.option(
-        "--num-workers",
-        "-j",
-        type=click.IntRange(min=0),
-        help="Processes that decode images.  [default: none on a CPU, else one per core, at most 8]",
-    ),
+    workers_option("none on a CPU, else one per core, at most 8"),
     click.option("--skip-bad", is_flag=True, help="Count and report unreadable images instead of stopping."),
     click.option("--partial", is_flag=True, help="Accept a folder with missing classes."),
 )

@@ -13,7 +13,7 @@ from resnet_zoo.base.shown import LONGEST_SENTENCE, shown
 from resnet_zoo.catalog.listing import DATASET_TITLES
 from resnet_zoo.catalog.manifest import get_entry, list_models
 from resnet_zoo.cli.output import echo_cache, echo_json, echo_record
-from resnet_zoo.cli.shell import examples, format_option, sentence_of
+from resnet_zoo.cli.shell import CommandGroup, examples, format_option, is_debugging, sentence_of
 from resnet_zoo.errors import NOT_CHECKED, WRONG, ZooError
 from resnet_zoo.weights.cache import cache_path
 from resnet_zoo.weights.cache_contents import (
@@ -68,8 +68,9 @@ def convert(
 
 @click.command(
     epilog=examples(
-        "download resnet50", "download --all --dataset cifar10", "--mirror https://mirror/zoo download resnet50"
-    )
+        "download resnet50", "download --all --dataset cifar10", "download resnet50 --mirror https://mirror/zoo"
+    ),
+    short_help="Fetch weights into the cache, to load them offline later.",
 )
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--all", "every", is_flag=True, help="All rows of the zoo.")
@@ -113,7 +114,7 @@ def download(
                 opened = open_weights(entry, chosen, progress=progress)
                 records.append({"model": entry.name, "weights": chosen, **asdict(chain_of(opened))})
             except (ZooError, OSError) as error:
-                if ctx.find_root().params["debug"]:
+                if is_debugging(ctx):
                     raise
                 exit_codes.append(getattr(error, "exit_code", NOT_CHECKED))
                 title = f"{entry.name}/{chosen}" if all_sets else entry.name
@@ -126,7 +127,9 @@ def download(
     ctx.exit(WRONG if WRONG in exit_codes else max(exit_codes))
 
 
-@click.group(epilog=examples("cache ls", "cache verify", "cache rm resnet50", "cache export mirror/"))
+@click.group(
+    cls=CommandGroup, epilog=examples("cache list", "cache verify", "cache rm resnet50", "cache export mirror/")
+)
 def cache() -> None:
     """Manage the weights on this machine."""
 
@@ -137,9 +140,9 @@ def cache_dir() -> None:
     click.echo(str(cache_path()))
 
 
-@cache.command("ls", epilog=examples("cache ls", "cache ls --format json"))
+@cache.command("list", epilog=examples("cache list", "cache list --format json"))
 @format_option("table", "json")
-def cache_ls(form: str) -> None:
+def cache_list(form: str) -> None:
     """List the weights in the cache: row and tag, size in bytes, sha256."""
     files = list_cache()
     if form == "json":
@@ -169,7 +172,11 @@ def cache_verify(ctx: click.Context, form: str) -> None:
     ctx.exit(WRONG if damaged else 0)
 
 
-@cache.command("rm", epilog=examples("cache rm resnet50", "cache rm resnet18_cifar10/openmmlab", "cache rm --all"))
+@cache.command(
+    "rm",
+    epilog=examples("cache rm resnet50", "cache rm resnet18_cifar10/openmmlab", "cache rm --all"),
+    short_help="Remove weights from the cache.",
+)
 @click.argument("names_and_tags", nargs=-1, metavar="[NAME[/TAG]]...")
 @click.option("--all", "every", is_flag=True, help="All weights in the cache.")
 def cache_rm(names_and_tags: tuple[str, ...], every: bool) -> None:
@@ -179,14 +186,18 @@ def cache_rm(names_and_tags: tuple[str, ...], every: bool) -> None:
     click.echo(f"{remove_files(list_cache() if every else select_files(names_and_tags))} bytes freed")
 
 
-@cache.command("prune", epilog=examples("cache prune"))
+@cache.command(
+    "prune", epilog=examples("cache prune"), short_help="Remove what is unfinished, damaged or no longer used."
+)
 def cache_prune() -> None:
     """Remove unfinished transfers, damaged files put aside, and weights that no row uses any more."""
     click.echo(f"{prune()} bytes freed")
 
 
 @cache.command(
-    "export", epilog=examples("cache export /media/stick/zoo", "--mirror /media/stick/zoo download resnet50")
+    "export",
+    epilog=examples("cache export /media/stick/zoo", "download resnet50 --mirror /media/stick/zoo"),
+    short_help="Copy the weights into a folder that works as a mirror.",
 )
 @click.argument("target", type=click.Path(), metavar="DIR")
 @click.pass_context
