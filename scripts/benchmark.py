@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 from benchmarks.timing import Options
 
-from resnet_zoo.cli.shell import HELP
+from resnet_zoo.cli.options import HELP
 
 PARTS = ("startup", "load", "preprocess", "reader", "evaluate", "infer", "embed", "train")
 

@@ -9,7 +9,7 @@ import click
 from resnet_zoo.catalog.manifest import format_manifest, manifest_path, read_manifest
 from resnet_zoo.catalog.records import to_json
 from resnet_zoo.checks.rows import count_exact
-from resnet_zoo.cli.shell import HELP
+from resnet_zoo.cli.options import HELP
 from resnet_zoo.network.building import build_on_meta
 
 

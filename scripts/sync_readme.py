@@ -8,7 +8,7 @@ import click
 
 from resnet_zoo.catalog.listing import as_markdown, measured_as_markdown
 from resnet_zoo.catalog.manifest import current_manifest
-from resnet_zoo.cli.shell import HELP
+from resnet_zoo.cli.options import HELP
 
 README = Path(__file__).parent.parent / "README.md"
 

@@ -8,6 +8,7 @@ import click
 
 from resnet_zoo.base.progress import progress_bar
 from resnet_zoo.catalog.manifest import get_entry
+from resnet_zoo.cli.options import RenamedOption
 from resnet_zoo.cli.output import echo_benchmark, echo_json
 from resnet_zoo.cli.shell import device_option, examples, format_option, with_options
 
@@ -15,7 +16,7 @@ from resnet_zoo.cli.shell import device_option, examples, format_option, with_op
 @click.command(
     epilog=examples(
         "benchmark resnet50 --fast",
-        "benchmark resnet18 resnet50 --batch-size 1,32 --dtype float32,bfloat16 --fast --compile --format csv",
+        "benchmark resnet18 resnet50 --batch-size 1,32 --precision float32,bfloat16 --fast --compile --format csv",
     ),
     short_help="Measure how fast rows are on this machine.",
 )
@@ -29,9 +30,11 @@ from resnet_zoo.cli.shell import device_option, examples, format_option, with_op
     help="Images per forward pass.",
 )
 @click.option(
-    "--dtype",
+    "--precision",
     "dtypes",
-    metavar="DTYPE,...",
+    cls=RenamedOption,
+    earlier=["--dtype"],
+    metavar="PRECISION,...",
     default="float32",
     show_default=True,
     help="float32, and bfloat16 or float16 where the device supports them natively.",
@@ -52,8 +55,8 @@ def benchmark(
 ) -> None:
     """Measure images per second and latency of the named rows, or of all fifteen.
 
-    Matrix peak is the speed of a large matrix product of the same dtype on this device; Share is the network's part of
-    it. The networks have random values, which take as long as real weights.
+    Matrix peak is the speed of a large matrix product of the same precision on this device; Share is the network's part
+    of it. The networks have random values, which take as long as real weights.
     """
     for name in names:
         get_entry(name)

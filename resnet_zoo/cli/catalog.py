@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 
 import click
 
-from resnet_zoo.base.progress import download_bar
+from resnet_zoo.base.progress import download_bar, tell
 from resnet_zoo.catalog.listing import DATASET_TITLES, as_csv, as_markdown, describe, facts, select
 from resnet_zoo.catalog.manifest import get_entry, list_models
 from resnet_zoo.catalog.recipes import RECIPES
@@ -63,13 +63,11 @@ def list_command(
         raise click.UsageError("--weights and --local go with --format table or json.")
     entries = select(map(get_entry, list_models(pattern, dataset=dataset)), where, sort)
     if not entries:
-        click.echo("No row matches; `resnet-zoo list` shows all.", err=True)
+        tell("No row matches; `resnet-zoo list` shows all.")
     if every_set or local:
         sets = [found for found in weight_facts(entries) if found.is_here or not local]
         if local and not sets:
-            click.echo(
-                "No weights of these rows are on this machine; `resnet-zoo download NAME` fetches them.", err=True
-            )
+            tell("No weights of these rows are on this machine; `resnet-zoo download NAME` fetches them.")
         echo_json([asdict(found) for found in sets]) if form == "json" else echo_weight_sets(sets)
     elif quiet:
         click.echo("".join(f"{entry.name}\n" for entry in entries), nl=False)

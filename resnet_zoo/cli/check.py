@@ -8,11 +8,12 @@ from typing import Any
 
 import click
 
-from resnet_zoo.base.progress import progress_bar
+from resnet_zoo.base.progress import progress_bar, tell
 from resnet_zoo.base.shown import shown
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.records import used_with
 from resnet_zoo.checks.report import RUN_CHECKS, exit_code, reports_as_json, reports_as_junit
+from resnet_zoo.cli.options import RenamedOption
 from resnet_zoo.cli.output import echo_evaluation, echo_json, echo_reports
 from resnet_zoo.cli.shell import (
     data_options,
@@ -36,7 +37,14 @@ from resnet_zoo.cli.shell import (
 )
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--data", type=click.Path(), metavar="DIR", help="Test images, to measure top-1 and top-5 too.")
-@click.option("--download", is_flag=True, help="Fetch weights that are not in the cache.")
+@click.option(
+    "--download-weights",
+    "download",
+    cls=RenamedOption,
+    earlier=["--download"],
+    is_flag=True,
+    help="Fetch weights that are not on this machine.",
+)
 @click.option("--run", type=click.Path(), metavar="DIR", help="Check this run folder instead of rows.")
 @with_options(weights_option, size_option, device_option, *data_options, format_option("table", "json", "junit"))
 @click.pass_context
@@ -72,7 +80,7 @@ def verify(
         others = {
             "--weights": weights,
             "--size": size,
-            "--download": download,
+            "--download-weights": download,
             "--skip-bad": skip_bad,
             "--partial": partial,
         }
@@ -116,7 +124,14 @@ def _check_run_options(names: Sequence[str], others: Mapping[str, object]) -> No
 )
 @click.argument("name")
 @click.option("--data", type=click.Path(), metavar="DIR", required=True, help="The test images.")
-@click.option("--download", is_flag=True, help="CIFAR: fetch the official archive into DIR if it is missing.")
+@click.option(
+    "--download-data",
+    "download",
+    cls=RenamedOption,
+    earlier=["--download"],
+    is_flag=True,
+    help="CIFAR: fetch the official archive into DIR if it is missing.",
+)
 @click.option(
     "--precision",
     type=click.Choice(["float32", "bfloat16"]),
@@ -166,7 +181,7 @@ def evaluate(
             progress=lambda done, total: progress(name, done, total),
         )
     for reason in result.skipped:
-        click.echo(f"Skipped: {shown(reason)}", err=True)
+        tell(f"Skipped: {shown(reason)}")
     if form == "json":
         echo_json({**asdict(result), "top1": result.top1, "top5": result.top5})
     else:

@@ -25,7 +25,8 @@ from resnet_zoo.cli import (
     weights,
 )
 from resnet_zoo.cli.completion import with_completion
-from resnet_zoo.cli.shell import HELP, ZooGroup, examples, with_common_options
+from resnet_zoo.cli.options import HELP, with_common_options
+from resnet_zoo.cli.shell import ZooGroup, examples
 
 AFTER_THE_OPTIONS = """
 

@@ -8,18 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from resnet_zoo.base.progress import download_bar, progress_bar
+from resnet_zoo.base.progress import download_bar, progress_bar, tell
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.checks.report import exit_code
+from resnet_zoo.cli.options import HELP, manifest_option, with_common_options
 from resnet_zoo.cli.output import echo_record, echo_reports, echo_table, new_table
 from resnet_zoo.cli.shell import (
-    HELP,
+    Failure,
     ZooCommand,
     batch_size_option,
     device_option,
     examples,
-    manifest_option,
-    with_common_options,
     with_options,
 )
 from resnet_zoo.errors import NOT_CHECKED, ZooError
@@ -35,7 +34,7 @@ def _manifest_unchanged() -> Iterator[None]:
     try:
         yield
     except (ZooError, OSError):
-        click.echo("The manifest is unchanged.", err=True)
+        tell("The manifest is unchanged.")
         raise
 
 
@@ -81,7 +80,7 @@ def accept(ctx: click.Context, folder: str, data: str, device: str, batch_size: 
     echo_reports([done.report])
     if done.weights is None or done.weights.file is None or done.weights.measured is None:
         way = " --allow-worse accepts it nevertheless." if {*done.missed} <= {*PUBLISHED_CHECKS} else ""
-        click.echo(f"Not accepted ({', '.join(done.missed)}). The manifest is unchanged.{way}", err=True)
+        tell(f"Not accepted ({', '.join(done.missed)}). The manifest is unchanged.{way}")
         ctx.exit(exit_code([done.report], asked=REQUIRED_CHECKS))
     measured, file = done.weights.measured, done.weights.file
     record = {
@@ -161,18 +160,17 @@ def _echo_publication(result: Publication, *, dry_run: bool) -> None:
 
 def _echo_pins(result: Pinning, *, dry_run: bool) -> None:
     if not result.sets:
-        click.echo(
-            "Error: None of these checkpoints is in the cache. `resnet-zoo download NAME --all-sets` fetches them.",
-            err=True,
+        raise Failure(
+            "None of these checkpoints is in the cache. `resnet-zoo download NAME --all-sets` fetches them.",
+            NOT_CHECKED,
         )
-        raise click.exceptions.Exit(NOT_CHECKED)
     table = new_table("Model", "Weights", ">Bytes", "sha256", "Manifest")
     for found in result.sets:
         change = "new" if found.is_new else "unchanged"
         table.add_row(found.name, found.tag, f"{found.size_bytes}", found.sha256[:16], change)
     echo_table(table)
     for name in result.not_fetched:
-        click.echo(f"Not fetched: {name}", err=True)
+        tell(f"Not fetched: {name}")
     would = "would be " if dry_run else ""
     click.echo(f"{result.manifest}: {would + 'updated' if result.manifest_changed else 'unchanged'}")
 

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from resnet_zoo.catalog.manifest import get_entry
-from resnet_zoo.cli.shell import HELP, ZooCommand, device_option, example, examples, with_common_options, workers_option
+from resnet_zoo.cli.options import HELP, with_common_options
+from resnet_zoo.cli.shell import ZooCommand, device_option, example, examples, workers_option
 
 
 @click.command(

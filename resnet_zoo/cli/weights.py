@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
-from resnet_zoo.base.progress import download_bar
+from resnet_zoo.base.progress import download_bar, tell
 from resnet_zoo.base.shown import LONGEST_SENTENCE, shown
 from resnet_zoo.catalog.listing import DATASET_TITLES
 from resnet_zoo.catalog.manifest import get_entry, list_models
-from resnet_zoo.cli.output import echo_cache, echo_json, echo_record
+from resnet_zoo.cli.output import echo_cache, echo_json, echo_prose, echo_record, readable
 from resnet_zoo.cli.shell import CommandGroup, examples, format_option, is_debugging, sentence_of
 from resnet_zoo.errors import NOT_CHECKED, WRONG, ZooError
 from resnet_zoo.weights.cache import cache_path
@@ -63,7 +63,7 @@ def convert(
     if form == "json":
         echo_json(conversion)
     else:
-        echo_record(conversion)
+        echo_record(readable(conversion))
 
 
 @click.command(
@@ -118,12 +118,12 @@ def download(
                     raise
                 exit_codes.append(getattr(error, "exit_code", NOT_CHECKED))
                 title = f"{entry.name}/{chosen}" if all_sets else entry.name
-                click.echo(f"Error: {title}: {shown(sentence_of(error), LONGEST_SENTENCE)}", err=True)
+                tell(f"Error: {title}: {shown(sentence_of(error), LONGEST_SENTENCE)}")
     if form == "json":
         echo_json(records)
     else:
         for record in records:
-            echo_record(record)
+            echo_record(readable(record))
     ctx.exit(WRONG if WRONG in exit_codes else max(exit_codes))
 
 
@@ -149,6 +149,8 @@ def cache_list(form: str) -> None:
         echo_json([asdict(file) for file in files])
     else:
         echo_cache(files)
+        if not files:
+            tell("The cache is empty; `resnet-zoo download NAME` fetches weights into it.")
 
 
 @cache.command("verify", epilog=examples("cache verify", "cache verify --format json"))
@@ -166,7 +168,7 @@ def cache_verify(ctx: click.Context, form: str) -> None:
     else:
         click.echo(f"{len(files)} checked, {len(damaged)} damaged")
         for file in damaged:
-            click.echo(
+            echo_prose(
                 f"DAMAGED {file.sha256} ({', '.join(file.weights) or 'unknown'}); the next load fetches it again"
             )
     ctx.exit(WRONG if damaged else 0)
@@ -183,7 +185,7 @@ def cache_rm(names_and_tags: tuple[str, ...], every: bool) -> None:
     """Remove weights from the cache: all of a row (NAME), or one weight set of it (NAME/TAG)."""
     if every == bool(names_and_tags):
         raise click.UsageError("Name the rows to remove, or pass --all.")
-    click.echo(f"{remove_files(list_cache() if every else select_files(names_and_tags))} bytes freed")
+    click.echo(f"{remove_files(list_cache() if every else select_files(names_and_tags)):,} bytes freed")
 
 
 @cache.command(
@@ -191,7 +193,7 @@ def cache_rm(names_and_tags: tuple[str, ...], every: bool) -> None:
 )
 def cache_prune() -> None:
     """Remove unfinished transfers, damaged files put aside, and weights that no row uses any more."""
-    click.echo(f"{prune()} bytes freed")
+    click.echo(f"{prune():,} bytes freed")
 
 
 @cache.command(
@@ -211,5 +213,5 @@ def cache_export(ctx: click.Context, target: str) -> None:
     for path in written:
         click.echo(str(path))
     for name in left_out:
-        click.echo(f"Left out: {name} has no published safetensors file to name it by.", err=True)
+        tell(f"Left out: {name} has no published safetensors file to name it by.")
     ctx.exit(NOT_CHECKED if left_out else 0)

@@ -9,9 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import click
-
-from resnet_zoo.base.progress import is_terminal
+from resnet_zoo.base.progress import folded, is_terminal, tell
 from resnet_zoo.base.shown import LONGEST_SENTENCE, shown
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.runs.records import LogEpoch, LogLine, LogStep
@@ -24,7 +22,7 @@ class Console:
     def __init__(self, bar: Any = None, held_out: str = "test") -> None:
         self.bar, self.held_out = bar, held_out
         self.newest: Pace | None = None
-        self.task = bar.add_task("training", pace="") if bar else None
+        self.task = bar.add_task("training", total=None, pace="") if bar else None
 
     def watch(self, progress: Pace) -> None:
         """Move the bar."""
@@ -63,9 +61,10 @@ class Console:
         """Write a sentence, above the bar if there is one."""
         sentence = shown(sentence, LONGEST_SENTENCE)
         if self.bar:
+            sentence = folded(sentence, self.bar.console.width)
             self.bar.console.print(sentence, highlight=False, markup=False, soft_wrap=True)
         else:
-            click.echo(sentence, err=True)
+            tell(sentence)
 
 
 @contextlib.contextmanager

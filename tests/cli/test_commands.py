@@ -33,7 +33,8 @@ from resnet_zoo.catalog.classes import class_folders, class_names
 from resnet_zoo.catalog.recipes import RECIPES
 from resnet_zoo.catalog.records import to_json
 from resnet_zoo.cli.main import main
-from resnet_zoo.cli.shell import ZooCommand, with_common_options
+from resnet_zoo.cli.options import with_common_options
+from resnet_zoo.cli.shell import ZooCommand
 from resnet_zoo.errors import DatasetError
 from tests.conftest import ENTRIES, NAMES, random_network, smooth_image
 

@@ -13,14 +13,11 @@ from typing import Any
 
 import pytest
 
-from resnet_zoo.cli.output import (
-    as_json,
-    echo_cache,
-    echo_json,
+from resnet_zoo.cli.output import as_json, echo_cache, echo_json, echo_record
+from resnet_zoo.cli.predictions import (
     echo_predictions,
     echo_predictions_as_csv,
     echo_predictions_as_lines,
-    echo_record,
     write_predictions,
 )
 from resnet_zoo.inference.prediction import ClassScore, Prediction
