@@ -8,11 +8,12 @@ from dataclasses import asdict, replace
 import click
 
 from resnet_zoo.base.progress import download_bar, tell
-from resnet_zoo.catalog.listing import DATASET_TITLES, as_csv, as_markdown, describe, facts, select
+from resnet_zoo.catalog.listing import DATASET_TITLES, as_csv, as_markdown, facts, select
 from resnet_zoo.catalog.manifest import get_entry, list_models
 from resnet_zoo.catalog.recipes import RECIPES
 from resnet_zoo.catalog.records import Entry, is_tag, to_json, used_with
-from resnet_zoo.cli.output import echo_entries, echo_json, echo_record, echo_weight_sets
+from resnet_zoo.cli.output import echo_entries, echo_json, echo_record, echo_weight_sets, readable
+from resnet_zoo.cli.row import echo_row
 from resnet_zoo.cli.shell import examples, format_option, weights_option, with_options
 from resnet_zoo.weights.cache_contents import facts_of_weights, weight_facts
 
@@ -115,11 +116,11 @@ def show(name: str, chain: bool, weights: str | None, form: str) -> None:
         with download_bar() as progress:
             opened = open_weights(entry, weights or entry.default_weights, progress=progress)
         links = asdict(chain_of(opened))
-        echo_json(links) if form == "json" else echo_record(links)
+        echo_json(links) if form == "json" else echo_record(readable(links))
     elif form == "json":
         echo_json({**to_json(entry), "training": asdict(RECIPES[entry.recipe])})
     else:
-        echo_record(describe(entry, {found.weights: found.place for found in weight_facts([entry])}))
+        echo_row(entry)
 
 
 @click.command(epilog=examples("env", "env --format json"))
