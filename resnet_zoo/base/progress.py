@@ -82,6 +82,16 @@ def tell(sentence: str) -> None:
     click.echo(folded(sentence, terminal_width(sys.stderr)), err=True)
 
 
+_NUMBERS_WIDTH = 42
+"""Characters that stand behind the title of a bar, with a bar of eight."""
+
+
+def _shortened(title: str, longest: int) -> str:
+    """Return a title that fits in the line of its bar: of a longer one, its two ends."""
+    half = (longest - 1) // 2
+    return title if len(title) <= longest else f"{title[:half]}…{title[-half:]}"
+
+
 @contextlib.contextmanager
 def _bars(*columns: str) -> Iterator[TitledProgress]:
     if not is_terminal(sys.stderr):
@@ -89,15 +99,18 @@ def _bars(*columns: str) -> Iterator[TitledProgress]:
         return
     from rich import progress
     from rich.console import Console
+    from rich.table import Column
 
+    console = Console(stderr=True)
+    longest = max(_NUMBERS_WIDTH // 2, console.width - _NUMBERS_WIDTH)
     drawn = [progress.TextColumn("{task.description}", markup=False), progress.BarColumn()]  # a title may be a path
-    drawn += [getattr(progress, column)() for column in columns]
-    with progress.Progress(*drawn, console=Console(stderr=True), transient=True) as bars:
+    drawn += [getattr(progress, column)(table_column=Column(no_wrap=True)) for column in columns]
+    with progress.Progress(*drawn, console=console, transient=True) as bars:
         tasks: dict[str, progress.TaskID] = {}
 
         def draw(title: str, done: int, total: int) -> None:
             if title not in tasks:
-                tasks[title] = bars.add_task(shown(title), total=None)
+                tasks[title] = bars.add_task(_shortened(shown(title), longest), total=None)
             bars.update(tasks[title], completed=done, total=total or None)
 
         yield draw

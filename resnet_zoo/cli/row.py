@@ -9,6 +9,7 @@ from resnet_zoo.catalog.listing import DATASET_TITLES, measured_on
 from resnet_zoo.catalog.records import Entry, Measured, PageOrigin, Preprocess, RunOrigin, UpstreamOrigin
 from resnet_zoo.cli.output import aligned, echo_prose, echo_record, echo_table, new_table
 from resnet_zoo.weights.cache_contents import WeightFacts, weight_facts
+from resnet_zoo.weights.places import FULL_SHA256_DIGITS
 
 _PLACES = {
     "ships": "ships with this checkout",
@@ -118,11 +119,8 @@ def _origin_record(origin: UpstreamOrigin | PageOrigin | RunOrigin) -> dict[str,
     if isinstance(origin, RunOrigin):
         return {"from": f"recipe {origin.recipe}, run {origin.run}"}
     known, witness = origin.sha256_prefix, origin.witness
-    whole = len(known) == 64
-    record = {
-        "from": origin.shown_url,
-        "source sha256": known if whole else f"begins {known}: {4 * len(known)}-bit pin",
-    }
+    digits = known if len(known) == FULL_SHA256_DIGITS else f"begins {known}: {4 * len(known)}-bit pin"
+    record = {"from": origin.shown_url, "source sha256": digits}
     if witness is not None:
         size = f"{witness.size_bytes:,} bytes; " if witness.size_bytes else ""
         record["seen"] = f"{size}{witness.source}, {witness.date}"

@@ -98,6 +98,40 @@ def test_ls_is_list(given: tuple[str, ...], meant: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("command", "needed", "name", "earlier", "value"),
+    [
+        ("verify", [], "--download-weights", "--download", []),
+        ("evaluate", ["x", "--data", "d"], "--download-data", "--download", []),
+        ("benchmark", [], "--precision", "--dtype", ["bfloat16"]),
+        ("embed", ["x", "p", "-o", "o.npy"], "--num-workers", "--num-threads", ["3"]),
+    ],
+)
+def test_an_option_goes_by_its_earlier_name_too_and_shows_only_the_new_one(
+    command: str, needed: list[str], name: str, earlier: str, value: list[str]
+) -> None:
+    lines = ([name, *value], [earlier, *value], [])
+    new, old, neither = (main.commands[command].make_context(command, [*needed, *line]).params for line in lines)
+    assert new == old != neither
+    assert re.search(rf"{name}(?![\w-])", run(command, "-h").stdout)
+    assert not re.search(rf"{earlier}(?![\w-])", run(command, "-h").stdout)
+
+
+@pytest.mark.parametrize(
+    "arguments", [("show", "reznet50"), ("list", "--format", "yaml"), ("convert", "a", "b", "--layuot", "x")]
+)
+def test_an_error_on_a_terminal_ends_its_lines_between_words(
+    arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(*arguments).stderr.rpartition("Error: ")[2]
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr("resnet_zoo.base.progress.is_terminal", lambda stream: True)
+    lines = run(*arguments).stderr.rpartition("Error: ")[2].splitlines()
+    assert " ".join(lines) == whole.rstrip("\n")
+    assert len("Error: ") + len(lines[0]) <= 60
+    assert all(len(line) <= 60 for line in lines)
+
+
+@pytest.mark.parametrize(
     "arguments", [("accept", "nowhere", "--data", "x"), ("publish", "--pin-only"), ("publish", "--repo", "a/b")]
 )
 def test_the_manifest_of_an_installed_package_is_not_written(arguments: tuple[str, ...], tmp_path: Path) -> None:
