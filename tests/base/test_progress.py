@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import re
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -24,11 +26,12 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+def terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """Make standard error a terminal of this width; not in a fixture, after which pytest puts its own in place."""
     stream = Terminal()
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", str(width))
     return stream
 
 
@@ -48,35 +51,32 @@ def test_folded_text_keeps_its_lines_and_leaves_room_for_what_stands_before_it()
 
 
 def test_a_sentence_is_one_line_in_a_pipe_and_folded_on_a_terminal(
-    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "60")
+    stream = terminal(60, monkeypatch)
     tell(SENTENCE)
-    assert terminal.getvalue() == f"{folded(SENTENCE, 60)}\n"
-    assert terminal.getvalue().count("\n") > 1
+    assert stream.getvalue() == f"{folded(SENTENCE, 60)}\n"
+    assert stream.getvalue().count("\n") > 1
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     tell(SENTENCE)
     assert sys.stderr.getvalue() == f"{SENTENCE}\n"  # type: ignore[attr-defined]
 
 
-def test_what_is_no_terminal_has_no_width(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "61")
-    assert [terminal_width(stream) for stream in (io.StringIO(), None, object())] == [None] * 3
-    assert terminal_width(terminal) == 61
+def test_what_is_no_terminal_has_no_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = terminal(61, monkeypatch)
+    assert [terminal_width(other) for other in (io.StringIO(), None, object())] == [None] * 3
+    assert terminal_width(stream) == 61
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
 @pytest.mark.parametrize("title", ["a.pth", "resnet50_8xb32_in1k_20210831-ea4938fc.pth", f"{SHA256}.safetensors"])
 @pytest.mark.parametrize("bar", [progress_bar, download_bar])
-def test_a_bar_is_one_line(
-    bar: object, title: str, width: int, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", str(width))
-    assert callable(bar)
+def test_a_bar_is_one_line(bar: Callable[[], Any], title: str, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = terminal(width, monkeypatch)
     with bar() as draw:
         draw(title, 0, 0)
         draw(title, 12_345_678, 123_456_789)
-    text = re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue())  # the colours; what moves the cursor begins a line
+    text = re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue())  # the colours; what moves the cursor begins a line
     drawn = [line for line in re.split(r"\x1b\[[0-9;?]*[a-zA-Z]|[\r\n]", text) if line.strip()]
     assert all(line.startswith(title[:8]) for line in drawn)  # none goes on in a second line
     assert all(len(line) <= width for line in drawn)

@@ -21,6 +21,7 @@ from PIL import Image
 from resnet_zoo import embed_files
 from resnet_zoo.catalog.manifest import PACKAGE, manifest_path
 from resnet_zoo.cli.main import main
+from resnet_zoo.cli.options import HELP
 from resnet_zoo.cli.shell import Failure, going_on_later, sentence_of
 from tests.conftest import smooth_image
 
@@ -110,7 +111,9 @@ def test_an_option_goes_by_its_earlier_name_too_and_shows_only_the_new_one(
     command: str, needed: list[str], name: str, earlier: str, value: list[str]
 ) -> None:
     lines = ([name, *value], [earlier, *value], [])
-    new, old, neither = (main.commands[command].make_context(command, [*needed, *line]).params for line in lines)
+    new, old, neither = (
+        main.commands[command].make_context(command, [*needed, *line], **HELP).params for line in lines
+    )
     assert new == old != neither
     assert re.search(rf"{name}(?![\w-])", run(command, "-h").stdout)
     assert not re.search(rf"{earlier}(?![\w-])", run(command, "-h").stdout)
