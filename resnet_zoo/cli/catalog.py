@@ -133,5 +133,6 @@ def env(form: str) -> None:
     if form == "json":
         echo_json(found)
     else:
-        flat = {f"{group} {key}": value for group, values in found.items() for key, value in values.items()}
+        flat = {f"{group} {key}": value or "none" for group, values in found.items() for key, value in values.items()}
+        flat |= {key: {True: "yes", "none": "no"}[flat[key]] for key in ("devices mps", "cache exists")}
         echo_record(flat)

@@ -65,7 +65,7 @@ def _manifest_unchanged() -> Iterator[None]:
 @click.option("--default", is_flag=True, help="Make it the row's default weight set.")
 @with_options(manifest_option, batch_size_option(64), device_option)
 @click.pass_context
-def accept(ctx: click.Context, folder: str, data: str, device: str, batch_size: int, **options: Any) -> None:
+def accept(ctx: click.Context, /, folder: str, data: str, device: str, batch_size: int, **options: Any) -> None:
     """Verify the run in FOLDER, and make its weights a weight set of the manifest, with the run's small files.
 
     The numbers in the manifest are measured with the very file that is written. A run that does not verify changes

@@ -57,9 +57,10 @@ def test_a_sentence_is_one_line_in_a_pipe_and_folded_on_a_terminal(
     tell(SENTENCE)
     assert stream.getvalue() == f"{folded(SENTENCE, 60)}\n"
     assert stream.getvalue().count("\n") > 1
-    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    pipe = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", pipe)
     tell(SENTENCE)
-    assert sys.stderr.getvalue() == f"{SENTENCE}\n"  # type: ignore[attr-defined]
+    assert pipe.getvalue() == f"{SENTENCE}\n"
 
 
 def test_what_is_no_terminal_has_no_width(monkeypatch: pytest.MonkeyPatch) -> None:

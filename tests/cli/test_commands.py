@@ -973,8 +973,9 @@ def test_env_as_a_table_has_everything_that_its_json_has() -> None:
     for group, facts in found.items():
         for key, value in facts.items():
             line = next(line for line in out.splitlines() if line.split()[:2] == [group, key])
-            shown = ", ".join(value) if isinstance(value, list) else str(value)
-            assert line.strip().split(maxsplit=2)[2:] == ([shown] if shown else [])
+            words = {True: "yes", False: "no"}[value] if isinstance(value, bool) else value or "none"
+            shown = ", ".join(words) if isinstance(words, list) else str(words)
+            assert line.split(maxsplit=2)[2] == shown
 
 
 # --- pipes, terminals, signals ------------------------------------------------------------------------------------

@@ -110,7 +110,7 @@ def test_ls_is_list(given: tuple[str, ...], meant: tuple[str, ...]) -> None:
 def test_an_option_goes_by_its_earlier_name_too_and_shows_only_the_new_one(
     command: str, needed: list[str], name: str, earlier: str, value: list[str]
 ) -> None:
-    lines = ([name, *value], [earlier, *value], [])
+    lines: list[list[str]] = [[name, *value], [earlier, *value], []]
     new, old, neither = (
         main.commands[command].make_context(command, [*needed, *line], **HELP).params for line in lines
     )
