@@ -13,10 +13,12 @@ from pathlib import Path
 import click
 from benchmarks.timing import Options
 
+from resnet_zoo.cli.options import HELP
+
 PARTS = ("startup", "load", "preprocess", "reader", "evaluate", "infer", "embed", "train")
 
 
-@click.command(help=__doc__)
+@click.command(help=__doc__, context_settings=HELP)
 @click.argument("parts", nargs=-1, type=click.Choice(PARTS))
 @click.option("--images", type=click.Path(exists=True, file_okay=False), help="ImageNet JPEG files: <wnid>/*.JPEG.")
 @click.option("--cifar10", type=click.Path(exists=True, file_okay=False), help="CIFAR-10: archive or class folders.")

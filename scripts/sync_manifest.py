@@ -9,10 +9,11 @@ import click
 from resnet_zoo.catalog.manifest import format_manifest, manifest_path, read_manifest
 from resnet_zoo.catalog.records import to_json
 from resnet_zoo.checks.rows import count_exact
+from resnet_zoo.cli.options import HELP
 from resnet_zoo.network.building import build_on_meta
 
 
-@click.command(help=__doc__)
+@click.command(help=__doc__, context_settings=HELP)
 @click.option("--check", is_flag=True, help="Change nothing; exit 1 if the manifest would change.")
 def main(check: bool) -> None:
     path = manifest_path()

@@ -8,6 +8,7 @@ import click
 
 from resnet_zoo.catalog.listing import as_markdown, measured_as_markdown
 from resnet_zoo.catalog.manifest import current_manifest
+from resnet_zoo.cli.options import HELP
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -15,7 +16,7 @@ TABLES = {"table": as_markdown, "measured": measured_as_markdown}
 """What stands between ``<!-- KEY: begin -->`` and ``<!-- KEY: end -->``."""
 
 
-@click.command(help=__doc__)
+@click.command(help=__doc__, context_settings=HELP)
 @click.option("--check", is_flag=True, help="Change nothing; exit 1 if the README would change.")
 def main(check: bool) -> None:
     before = README.read_text(encoding="utf-8")

@@ -1,10 +1,13 @@
-"""Progress bars on stderr, drawn only if that is a terminal. rich is imported when it is needed."""
+"""Progress bars and sentences on stderr, made for a terminal if it is one. rich is imported when it is needed."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
@@ -43,6 +46,52 @@ def is_terminal(stream: object) -> bool:
         return False
 
 
+def terminal_width(stream: object) -> int | None:
+    """Return how many characters a line of a standard stream holds; ``None`` if it is not a terminal."""
+    if not is_terminal(stream):
+        return None
+    with contextlib.suppress(AttributeError, OSError):  # an object of a notebook has no number
+        if "COLUMNS" not in os.environ and (width := os.get_terminal_size(stream.fileno()).columns):  # type: ignore[attr-defined]
+            return width
+    return shutil.get_terminal_size().columns
+
+
+def folded(text: str, width: int | None, *, begin: str = "") -> str:
+    """Return text in lines of a width that end between words; a longer word, a path or a hash, stays whole.
+
+    Args:
+        text: Each of its lines is folded.
+        width: Characters in a line; ``None`` changes nothing.
+        begin: What stands before the text in its first line, and is not returned.
+    """
+    if width is None:
+        return text
+    wrapper = textwrap.TextWrapper(max(1, width), break_long_words=False, break_on_hyphens=False)
+    wrapper.initial_indent = begin
+    lines = []
+    for line in text.split("\n"):
+        lines += wrapper.wrap(line) or [""]
+        wrapper.initial_indent = ""
+    return "\n".join(lines).removeprefix(begin)
+
+
+def tell(sentence: str) -> None:
+    """Write a sentence to stderr, on a terminal as `folded`."""
+    import click
+
+    click.echo(folded(sentence, terminal_width(sys.stderr)), err=True)
+
+
+_NUMBERS_WIDTH = 42
+"""Characters that stand behind the title of a bar, with a bar of eight."""
+
+
+def _shortened(title: str, longest: int) -> str:
+    """Return a title that fits in the line of its bar: of a longer one, its two ends."""
+    half = (longest - 1) // 2
+    return title if len(title) <= longest else f"{title[:half]}…{title[-half:]}"
+
+
 @contextlib.contextmanager
 def _bars(*columns: str) -> Iterator[TitledProgress]:
     if not is_terminal(sys.stderr):
@@ -50,15 +99,18 @@ def _bars(*columns: str) -> Iterator[TitledProgress]:
         return
     from rich import progress
     from rich.console import Console
+    from rich.table import Column
 
+    console = Console(stderr=True)
+    longest = max(_NUMBERS_WIDTH // 2, console.width - _NUMBERS_WIDTH)
     drawn = [progress.TextColumn("{task.description}", markup=False), progress.BarColumn()]  # a title may be a path
-    drawn += [getattr(progress, column)() for column in columns]
-    with progress.Progress(*drawn, console=Console(stderr=True), transient=True) as bars:
+    drawn += [getattr(progress, column)(table_column=Column(no_wrap=True)) for column in columns]
+    with progress.Progress(*drawn, console=console, transient=True) as bars:
         tasks: dict[str, progress.TaskID] = {}
 
         def draw(title: str, done: int, total: int) -> None:
             if title not in tasks:
-                tasks[title] = bars.add_task(shown(title))
+                tasks[title] = bars.add_task(_shortened(shown(title), longest), total=None)
             bars.update(tasks[title], completed=done, total=total or None)
 
         yield draw

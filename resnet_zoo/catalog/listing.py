@@ -7,15 +7,12 @@ import io
 import math
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from resnet_zoo.catalog.classes import class_names, limits_of, listed
 from resnet_zoo.catalog.datasets import official_accuracy
 from resnet_zoo.catalog.manifest import current_manifest
-from resnet_zoo.catalog.recipes import RECIPES
-from resnet_zoo.catalog.records import Entry, Measured, PageOrigin, Preprocess, RunOrigin, UpstreamOrigin
+from resnet_zoo.catalog.records import Entry, Measured, RunOrigin, UpstreamOrigin
 from resnet_zoo.errors import ArgumentError
 
 Facts = dict[str, Any]
@@ -57,86 +54,6 @@ def facts(entry: Entry) -> Facts:
         "weights": list(entry.weights),
         "default_weights": entry.default_weights,
     }
-
-
-def describe(entry: Entry, places: Mapping[str, str]) -> dict[str, str]:
-    """Return what a person wants to know about a row, by title.
-
-    Args:
-        entry: The row.
-        places: Where each of its weight sets is: ``ships``, ``here``, ``no address``, or the host it is fetched from.
-    """
-    rules, published, exact = entry.preprocess, entry.published, entry.exact
-    names = class_names(entry.classes)
-    lines = {
-        "name": entry.name,
-        "aliases": ", ".join(entry.aliases) or "-",
-        "architecture": f"{entry.architecture}, {entry.stem} stem",
-        "data set": f"{DATASET_TITLES[entry.dataset]}, {entry.num_classes} classes",
-        "classes": listed(names),
-        "limits": limits_of(names, entry.input_size[-1], resizes=rules.resize_backend is not None),
-        "input": "x".join(map(str, entry.input_size)),
-        "resize and crop": _resize(rules),
-        "mean, std (RGB, 0..255)": f"{list(rules.mean)}, {list(rules.std)}",
-        "parameters": f"{exact.params:,} (published {published.params_m} M)",
-        "FLOPs": f"{exact.flops:,} (published {published.flops_g} G); {exact.flops_with_head:,} with the head",
-        "MACs (conv and linear)": f"{exact.macs:,}",
-        "top-1, top-5 (%)": f"{published.top1}, {published.top5} (published; `resnet-zoo verify` measures)",
-        "source": f"{published.label} in {published.source}",
-        "config": published.config_url,
-        "log": published.log_url,
-        "recipe": ", ".join(f"{key} {value}" for key, value in asdict(RECIPES[entry.recipe]).items()),
-    }
-    for tag, weights in entry.weights.items():
-        title = f"weights {tag}{' (default)' if tag == entry.default_weights else ''}"
-        lines[title] = _PLACES.get(places[tag], f"to be fetched from {places[tag]}")
-        if weights.file is not None:
-            lines[f"{tag}: file"] = f"{weights.file.path}, sha256 {weights.file.sha256}"
-        lines[f"{tag}: from"] = _describe_origin(weights.origin)
-        for own in weights.published:
-            size = own.preprocess.crop
-            lines[f"{tag}: at {size} px"] = (
-                f"top-1 {own.top1}%, top-5 {own.top5}%, {_resize(own.preprocess)}; {own.source}"
-            )
-        lines[f"{tag}: licence"] = weights.license
-        lines[f"{tag}: measured"] = _describe_measured(entry, weights.measured)
-    return lines
-
-
-_PLACES = {
-    "ships": "ships with this checkout",
-    "here": "on this machine",
-    "no address": "not on this machine, and the manifest has no address for it",
-}
-
-
-def _resize(rules: Preprocess) -> str:
-    if rules.resize_backend is None:
-        return "none: images are used at their own size"
-    name = {"cv2": "cv2 bilinear", "pillow": "Pillow bilinear", "pillow_bicubic": "Pillow bicubic"}[
-        rules.resize_backend
-    ]
-    return f"short edge {rules.short_edge} ({name}), centre crop {rules.crop}"
-
-
-def _describe_measured(entry: Entry, measured: Measured | None) -> str:
-    if measured is None:
-        return "not checked"
-    accuracy = f"top-1 {measured.top1:.2f}%, top-5 {measured.top5:.2f}% on {measured_on(entry, measured)}"
-    torch = f", torch {measured.versions['torch']}" if "torch" in measured.versions else ""
-    return f"{accuracy}; {measured.date}, {measured.device}{torch}"
-
-
-def _describe_origin(origin: UpstreamOrigin | PageOrigin | RunOrigin) -> str:
-    if isinstance(origin, PageOrigin):
-        return origin.page
-    if isinstance(origin, UpstreamOrigin):
-        known, witness = origin.sha256_prefix, origin.witness
-        hashed = f"sha256 {known}" if len(known) == 64 else f"sha256 begins {known}: {4 * len(known)}-bit pin"
-        size = f", {witness.size_bytes} bytes" if witness and witness.size_bytes else ""
-        seen = f"{size}; {witness.source}, {witness.date}" if witness else ""
-        return f"{origin.shown_url} ({hashed}{seen})"
-    return f"recipe {origin.recipe}, run {origin.run}"
 
 
 def select(entries: Iterable[Entry], where: Iterable[str] = (), sort: str | None = None) -> list[Entry]:

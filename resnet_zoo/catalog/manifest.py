@@ -52,6 +52,21 @@ def manifest_path() -> Path:
     return packaged if packaged.exists() else PACKAGE.parent / MANIFEST_NAME
 
 
+def writable_manifest_path() -> Path:
+    """Return the manifest in use, to be written.
+
+    Raises:
+        ArgumentError: It is that of an installed package, which its next update would replace.
+    """
+    path = manifest_path()
+    if path == PACKAGE / MANIFEST_NAME:
+        raise ArgumentError(
+            f"{path} belongs to the installed package, whose next update would replace it. Copy that file, and pass "
+            "the copy (--manifest zoo.json); or run this in a checkout, installed with pip install -e."
+        )
+    return path
+
+
 def read_manifest(path: Path) -> Manifest:
     """Read and check a manifest file.
 

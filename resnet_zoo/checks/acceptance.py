@@ -21,7 +21,7 @@ import torch
 
 from resnet_zoo.base.files import write_atomically
 from resnet_zoo.base.progress import TitledProgress, under_title
-from resnet_zoo.catalog.manifest import get_entry, manifest_path, replace_manifest
+from resnet_zoo.catalog.manifest import get_entry, manifest_path, replace_manifest, writable_manifest_path
 from resnet_zoo.catalog.records import Entry, Measured, RunOrigin, UpstreamOrigin, WeightSet, WeightsFile, to_json
 from resnet_zoo.catalog.rules import TAG_FORM
 from resnet_zoo.checks.accuracy import measured_of
@@ -105,12 +105,12 @@ def accept_run(
     Raises:
         ArgumentError: The tag is not a tag, or the tag of published weights or (without ``replace``) of weights that
             are there; the new weights are worse than those they would replace; ``weights_dir`` is outside of the
-            manifest's folder; or the manifest was changed meanwhile.
+            manifest's folder; or the manifest is an installed package's, or was changed meanwhile.
         RunError, UnknownModelError, DatasetError: As `verify_run`.
         ManifestError: The manifest is broken.
         OSError: A file cannot be written.
     """
-    manifest = manifest_path()
+    manifest = writable_manifest_path()
     before = manifest.read_bytes()
     target_dir = manifest.parent / "weights" if weights_dir is None else Path(weights_dir).absolute()
     base = _relative_to_manifest(target_dir)

@@ -8,7 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from resnet_zoo.base.files import is_reachable_file
-from resnet_zoo.catalog.manifest import manifest_path, parse_manifest, read_manifest, replace_manifest
+from resnet_zoo.catalog.manifest import (
+    manifest_path,
+    parse_manifest,
+    read_manifest,
+    replace_manifest,
+    writable_manifest_path,
+)
 from resnet_zoo.catalog.records import Entry, Manifest, UpstreamOrigin, Witness, to_json
 from resnet_zoo.errors import ArgumentError, IntegrityError
 from resnet_zoo.weights.cache import Pin, object_path
@@ -66,11 +72,11 @@ def pin_fetched(names: Sequence[str], *, dry_run: bool = False) -> Pinning:
         UnknownModelError: No row has this name.
         IntegrityError, CheckpointError: A file or record of the cache is damaged, or they contradict each other.
         ManifestError: The manifest is broken.
-        ArgumentError: The manifest was changed meanwhile; or a file came from a mirror, and only a part of its hash was
-            known.
+        ArgumentError: The manifest is an installed package's, or was changed meanwhile; or a file came from a mirror,
+            and only a part of its hash was known.
         OSError: The manifest cannot be written.
     """
-    path = manifest_path()
+    path = manifest_path() if dry_run else writable_manifest_path()
     manifest, before = read_manifest(path), path.read_bytes()
     content, sets, not_fetched = json.loads(before), [], []
     rows = {row["name"]: row for row in content["models"]}

@@ -15,7 +15,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from resnet_zoo.base.progress import TitledProgress
-from resnet_zoo.catalog.manifest import manifest_path, parse_manifest, read_manifest, replace_manifest
+from resnet_zoo.catalog.manifest import (
+    manifest_path,
+    parse_manifest,
+    read_manifest,
+    replace_manifest,
+    writable_manifest_path,
+)
 from resnet_zoo.catalog.records import (
     Entry,
     Measured,
@@ -105,7 +111,7 @@ def publish(
 
     Raises:
         ArgumentError: ``repository`` has another form, ``data`` has no folder of a data set, the Hub's address is not
-            https, or the manifest was changed meanwhile.
+            https, or the manifest is an installed package's, or was changed meanwhile.
         UnknownModelError: No row has this name.
         WeightsUnavailableError, DownloadError, IntegrityError, UnsafeCheckpointError, CheckpointError,
             WeightsMismatchError: Weights are unavailable, or are not what they should be.
@@ -116,7 +122,7 @@ def publish(
     """
     check_repository_name(repository)
     folders = _data_folders(data)
-    path = manifest_path()
+    path = manifest_path() if dry_run else writable_manifest_path()
     manifest = read_manifest(path)
     before = path.read_bytes()
     wanted = [(entry, tag) for entry in chosen_rows(manifest, names) for tag in _tags_with_source(entry)]

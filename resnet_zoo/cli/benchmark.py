@@ -8,6 +8,7 @@ import click
 
 from resnet_zoo.base.progress import progress_bar
 from resnet_zoo.catalog.names import check_name
+from resnet_zoo.cli.options import RenamedOption
 from resnet_zoo.cli.output import echo_benchmark, echo_json
 from resnet_zoo.cli.shell import device_option, examples, format_option, with_options
 
@@ -15,8 +16,9 @@ from resnet_zoo.cli.shell import device_option, examples, format_option, with_op
 @click.command(
     epilog=examples(
         "benchmark resnet50 --fast",
-        "benchmark resnet18 resnet50 --batch-size 1,32 --dtype float32,bfloat16 --fast --compile --format csv",
-    )
+        "benchmark resnet18 resnet50 --batch-size 1,32 --precision float32,bfloat16 --fast --compile --format csv",
+    ),
+    short_help="Measure how fast rows are on this machine.",
 )
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option(
@@ -28,9 +30,11 @@ from resnet_zoo.cli.shell import device_option, examples, format_option, with_op
     help="Images per forward pass.",
 )
 @click.option(
-    "--dtype",
+    "--precision",
     "dtypes",
-    metavar="DTYPE,...",
+    cls=RenamedOption,
+    earlier=["--dtype"],
+    metavar="PRECISION,...",
     default="float32",
     show_default=True,
     help="float32, and bfloat16 or float16 where the device supports them natively.",
@@ -53,8 +57,8 @@ def benchmark(
 
     NAME is a row, hf-hub:owner/name, or the path of a network file.
 
-    Matrix peak is the speed of a large matrix product of the same dtype on this device; Share is the network's part of
-    it. The networks have random values, which take as long as real weights.
+    Matrix peak is the speed of a large matrix product of the same precision on this device; Share is the network's part
+    of it. The networks have random values, which take as long as real weights.
     """
     for name in names:
         check_name(name)

@@ -7,14 +7,15 @@ from dataclasses import asdict, replace
 
 import click
 
-from resnet_zoo.base.progress import download_bar
-from resnet_zoo.catalog.listing import DATASET_TITLES, as_csv, as_markdown, describe, facts, select
+from resnet_zoo.base.progress import download_bar, tell
+from resnet_zoo.catalog.listing import DATASET_TITLES, as_csv, as_markdown, facts, select
 from resnet_zoo.catalog.manifest import get_entry, list_models
 from resnet_zoo.catalog.names import check_name
 from resnet_zoo.catalog.recipes import RECIPES
 from resnet_zoo.catalog.records import Entry, is_tag, to_json, used_with
 from resnet_zoo.cli.networks import describe_network, facts_of_network
-from resnet_zoo.cli.output import echo_entries, echo_json, echo_record, echo_weight_sets
+from resnet_zoo.cli.output import echo_entries, echo_json, echo_record, echo_weight_sets, readable
+from resnet_zoo.cli.row import echo_row
 from resnet_zoo.cli.shell import examples, format_option, weights_option, with_options
 from resnet_zoo.weights.cache_contents import facts_of_weights, weight_facts
 
@@ -65,13 +66,11 @@ def list_command(
         raise click.UsageError("--weights and --local go with --format table or json.")
     entries = select(map(get_entry, list_models(pattern, dataset=dataset)), where, sort)
     if not entries:
-        click.echo("No row matches; `resnet-zoo list` shows all.", err=True)
+        tell("No row matches; `resnet-zoo list` shows all.")
     if every_set or local:
         sets = [found for found in weight_facts(entries) if found.is_here or not local]
         if local and not sets:
-            click.echo(
-                "No weights of these rows are on this machine; `resnet-zoo download NAME` fetches them.", err=True
-            )
+            tell("No weights of these rows are on this machine; `resnet-zoo download NAME` fetches them.")
         echo_json([asdict(found) for found in sets]) if form == "json" else echo_weight_sets(sets)
     elif quiet:
         click.echo("".join(f"{entry.name}\n" for entry in entries), nl=False)
@@ -124,11 +123,11 @@ def show(name: str, chain: bool, weights: str | None, form: str) -> None:
         with download_bar() as progress:
             opened = open_weights(entry, weights or entry.default_weights, progress=progress)
         links = asdict(chain_of(opened))
-        echo_json(links) if form == "json" else echo_record(links)
+        echo_json(links) if form == "json" else echo_record(readable(links))
     elif form == "json":
         echo_json({**to_json(entry), "training": asdict(RECIPES[entry.recipe])})
     else:
-        echo_record(describe(entry, {found.weights: found.place for found in weight_facts([entry])}))
+        echo_row(entry)
 
 
 def _show_network(name: str, *, chain: bool, form: str) -> None:
@@ -155,5 +154,6 @@ def env(form: str) -> None:
     if form == "json":
         echo_json(found)
     else:
-        flat = {f"{group} {key}": value for group, values in found.items() for key, value in values.items()}
+        flat = {f"{group} {key}": value or "none" for group, values in found.items() for key, value in values.items()}
+        flat |= {key: {True: "yes", "none": "no"}[flat[key]] for key in ("devices mps", "cache exists")}
         echo_record(flat)

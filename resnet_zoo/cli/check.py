@@ -7,11 +7,12 @@ from typing import Any
 
 import click
 
-from resnet_zoo.base.progress import progress_bar
+from resnet_zoo.base.progress import progress_bar, tell
 from resnet_zoo.base.shown import shown
 from resnet_zoo.catalog.names import check_name
 from resnet_zoo.checks.report import RUN_CHECKS, exit_code, reports_as_json, reports_as_junit
 from resnet_zoo.cli.networks import echo_classes, evaluation_as_json
+from resnet_zoo.cli.options import RenamedOption
 from resnet_zoo.cli.output import echo_evaluation, echo_json, echo_reports
 from resnet_zoo.cli.shell import (
     data_options,
@@ -36,7 +37,14 @@ from resnet_zoo.cli.shell import (
 )
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--data", type=click.Path(), metavar="DIR", help="Test images, to measure top-1 and top-5 too.")
-@click.option("--download", is_flag=True, help="Fetch weights that are not in the cache.")
+@click.option(
+    "--download-weights",
+    "download",
+    cls=RenamedOption,
+    earlier=["--download"],
+    is_flag=True,
+    help="Fetch weights that are not on this machine.",
+)
 @click.option("--run", type=click.Path(), metavar="DIR", help="Check this run folder instead of rows.")
 @with_options(weights_option, size_option, device_option, *data_options, format_option("table", "json", "junit"))
 @click.pass_context
@@ -75,7 +83,7 @@ def verify(
         others = {
             "--weights": weights,
             "--size": size,
-            "--download": download,
+            "--download-weights": download,
             "--skip-bad": skip_bad,
             "--partial": partial,
         }
@@ -115,11 +123,19 @@ def _check_run_options(names: Sequence[str], others: Mapping[str, object]) -> No
         "evaluate resnet18_cifar10 --data cifar10/ --weights resnet18_cifar10.safetensors",
         "evaluate resnet50 --data imagenet/ --fast --format json",
         "evaluate pets.safetensors --data pets/ --confusion pets.png",
-    )
+    ),
+    short_help="Measure the accuracy of a network on test images.",
 )
 @click.argument("name")
 @click.option("--data", type=click.Path(), metavar="DIR", required=True, help="The test images.")
-@click.option("--download", is_flag=True, help="CIFAR: fetch the official archive into DIR if it is missing.")
+@click.option(
+    "--download-data",
+    "download",
+    cls=RenamedOption,
+    earlier=["--download"],
+    is_flag=True,
+    help="CIFAR: fetch the official archive into DIR if it is missing.",
+)
 @click.option(
     "--precision",
     type=click.Choice(["float32", "bfloat16"]),
@@ -184,7 +200,7 @@ def evaluate(
             progress=lambda done, total: progress(name, done, total),
         )
     for reason in result.skipped:
-        click.echo(f"Skipped: {shown(reason)}", err=True)
+        tell(f"Skipped: {shown(reason)}")
     if confusion is not None:
         write_confusion(result.confusion, [found.name for found in result.classes], confusion)
     if form == "json":

@@ -10,7 +10,7 @@ import click
 from click.shell_completion import CompletionItem, get_completion_class
 from click.types import StringParamType
 
-from resnet_zoo.catalog.manifest import current_manifest, get_entry, use_manifest
+from resnet_zoo.catalog.manifest import current_manifest, get_entry
 from resnet_zoo.cli.shell import examples
 from resnet_zoo.errors import UnknownModelError, ZooError
 
@@ -31,7 +31,7 @@ class _Completed(StringParamType):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002  # click's form
         """Return what the text may become; nothing where the manifest is broken, which a prompt cannot report."""
-        with contextlib.suppress(ZooError), use_manifest(ctx.find_root().params.get("manifest")):
+        with contextlib.suppress(ZooError):
             return self.complete(ctx, incomplete)
         return []
 

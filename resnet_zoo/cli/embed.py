@@ -8,11 +8,13 @@ import click
 
 from resnet_zoo.base.progress import progress_bar
 from resnet_zoo.catalog.names import check_name
-from resnet_zoo.cli.output import echo_json, echo_record
+from resnet_zoo.cli.options import RenamedOption
+from resnet_zoo.cli.output import echo_json, echo_record, readable
 from resnet_zoo.cli.shell import (
     batch_size_option,
     device_option,
     echo_skipped,
+    example,
     examples,
     fast_option,
     format_option,
@@ -28,13 +30,24 @@ from resnet_zoo.cli.shell import (
         "embed resnet50 photos/ -o photos.npy --fast",
         "embed tuned.safetensors photos/ more/ cat.jpg -o photos.parquet",
     )
-    + "\n  torchrun --nproc-per-node 2 -m resnet_zoo embed resnet50 photos/ -o photos.safetensors"
+    + "\n"
+    + example("torchrun --nproc-per-node 2 -m resnet_zoo embed resnet50 photos/ -o photos.safetensors"),
+    short_help="Write a vector per image: the pooled features.",
 )
 @click.argument("name")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @click.option("-o", "--output", required=True, metavar="OUT", help="The .npy, .safetensors or .parquet file to write.")
 @batch_size_option(16)
-@click.option("--num-threads", "-j", type=click.IntRange(min=1), help="Number of threads.  [default: one per core]")
+@click.option(
+    "--num-workers",
+    "-j",
+    "num_threads",
+    cls=RenamedOption,
+    earlier=["--num-threads"],
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Threads that read images, and on a CPU compute.  [default: one per core]",
+)
 @click.option("--force", is_flag=True, help="Replace OUT, or an unfinished run that began differently.")
 @with_options(weights_option, size_option, device_option, fast_option, format_option("table", "json"))
 def embed(
@@ -79,4 +92,4 @@ def embed(
     if form == "json":
         echo_json(asdict(written))
     else:
-        echo_record(asdict(written))
+        echo_record(readable(asdict(written)))

@@ -72,7 +72,8 @@ _tuning_options = (
         "finetune resnet50 --data flowers/ -o flowers.safetensors",
         "finetune resnet18_cifar10 --data photos/ -o pets.safetensors --classes cat,dog --val-share 0.2",
         "predict flowers.safetensors tulip.jpg",
-    )
+    ),
+    short_help="Train a network on the classes of a folder.",
 )
 @click.argument("name")
 @click.option(

@@ -6,14 +6,27 @@ nobody foresaw.
 
 from __future__ import annotations
 
-import os
-
 import click
 
 from resnet_zoo import __version__
-from resnet_zoo.cli import benchmark, catalog, check, completion, embed, export, finetune, predict, runs, site, weights
+from resnet_zoo.cli import (
+    benchmark,
+    catalog,
+    check,
+    completion,
+    embed,
+    export,
+    finetune,
+    predict,
+    publish,
+    reproduce,
+    runs,
+    site,
+    weights,
+)
 from resnet_zoo.cli.completion import with_completion
-from resnet_zoo.cli.shell import ZooGroup, debug_option, examples
+from resnet_zoo.cli.options import HELP, with_common_options
+from resnet_zoo.cli.shell import ZooGroup, examples
 
 AFTER_THE_OPTIONS = """
 
@@ -45,7 +58,7 @@ Data goes to standard output, everything else to standard error.
 
 @click.group(
     cls=ZooGroup,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings=HELP,
     epilog=examples(
         "list --dataset cifar10",
         "verify",
@@ -55,32 +68,22 @@ Data goes to standard output, everything else to standard error.
     + AFTER_THE_OPTIONS,
 )
 @click.version_option(__version__, "-V", "--version", prog_name="resnet-zoo")
-@debug_option
-@click.option("--offline", is_flag=True, help="Never use the network.  [env: RESNET_ZOO_OFFLINE, HF_HUB_OFFLINE]")
-@click.option("--mirror", metavar="URL|DIR", help="Look for weights here first.  [env: RESNET_ZOO_MIRROR]")
-@click.option("--manifest", metavar="FILE", help="Manifest of a private zoo.  [env: RESNET_ZOO_MANIFEST]")
-def main(debug: bool, offline: bool, mirror: str | None, manifest: str | None) -> None:  # noqa: ARG001  # ZooGroup reads debug
+def main() -> None:
     """Fifteen residual networks whose every number can be checked."""
-    given = {
-        "RESNET_ZOO_OFFLINE": "1" if offline else None,
-        "RESNET_ZOO_MIRROR": mirror,
-        "RESNET_ZOO_MANIFEST": manifest,
-    }
-    os.environ.update({name: value for name, value in given.items() if value is not None})
 
 
 COMMANDS = (
     *(catalog.list_command, catalog.show, catalog.env),
     *(check.verify, check.evaluate),
     *(predict.predict, embed.embed, finetune.finetune, export.export, benchmark.benchmark),
-    *(runs.diff_log, site.site),
+    *(reproduce.reproduce, runs.diff_log, publish.accept, publish.publish, site.site),
     *(weights.download, weights.convert, weights.cache),
     completion.completion,
 )
 
 for command in COMMANDS:
     main.add_command(command)
-with_completion(main)
+with_completion(with_common_options(main))
 
 
 if __name__ == "__main__":

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import codecs
-import csv
-import io
-import itertools
 import json
 import math
-import shutil
 import sys
-import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from resnet_zoo.base.files import write_atomically
-from resnet_zoo.base.progress import is_terminal
+from resnet_zoo.base.progress import folded, tell, terminal_width
 from resnet_zoo.base.shown import LONGEST_SENTENCE, printable, shown, shown_address
 from resnet_zoo.catalog.datasets import official_accuracy
 from resnet_zoo.catalog.listing import DATASET_TITLES, PRINTED
@@ -31,7 +23,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from resnet_zoo.inference.evaluation import Evaluation
-    from resnet_zoo.inference.prediction import Prediction
     from resnet_zoo.inference.speed import Benchmark
     from resnet_zoo.weights.cache_contents import CachedFile, WeightFacts
 
@@ -76,19 +67,70 @@ def new_table(*headers: str) -> Table:
     return table
 
 
-def echo_table(table: Table) -> None:
-    """Write a table to stdout: colours and the terminal's width on a terminal; neither, and no padding, in a pipe."""
+def echo_table(table: Table, *, narrow: Sequence[str] = ()) -> None:
+    """Write a table to stdout: colours and the terminal's width on a terminal; neither, and no padding, in a pipe.
+
+    Args:
+        table: The table.
+        narrow: Headers of what a terminal goes without that is too narrow for all, in this order. One that is too
+            narrow even for the rest gets a record for each row, so that no word is broken.
+    """
     from rich.console import Console
 
     console = Console(highlight=False, emoji=False)
     if not console.is_terminal:
         console = Console(highlight=False, emoji=False, width=10_000, no_color=True)
+    wide = console.options.update(width=10_000)
+    for header in (*narrow, None):
+        if console.measure(table, options=wide).maximum <= console.width:
+            break
+        if header is None:
+            _echo_rows(table)
+            return
+        table = _without(table, header)
     with console.capture() as captured:
         console.print(table)
     text = captured.get()
     if not console.is_terminal:
         text = "\n".join(line.rstrip(" ") for line in text.split("\n"))
     click.echo(text, nl=False)  # not by rich itself, which ends with 1 when a pipe is closed
+
+
+def _without(table: Table, header: str) -> Table:
+    """Return a table without the columns of a header."""
+    kept = [column for column in table.columns if column.header != header]
+    smaller = new_table(*(f">{column.header}" if column.justify == "right" else str(column.header) for column in kept))
+    for cells in zip(*(column.cells for column in kept), strict=True):
+        smaller.add_row(*cells)
+    return smaller
+
+
+def _echo_rows(table: Table) -> None:
+    """Write each row of a table as a record."""
+    from rich.text import Text
+
+    headers = [str(column.header) for column in table.columns]
+    for number, cells in enumerate(zip(*(column.cells for column in table.columns), strict=True)):
+        texts = (cell.plain if isinstance(cell, Text) else Text.from_markup(str(cell)).plain for cell in cells)
+        click.echo("\n" * (number > 0), nl=False)
+        echo_record(dict(zip(headers, texts, strict=True)))
+
+
+def aligned(numbers: Sequence[str]) -> list[str]:
+    """Return numbers with spaces behind them, so that in a column that ends on the right their points are in line."""
+    decimals = [len(number.partition(".")[2]) for number in numbers]
+    return [f"{number}{' ' * (max(decimals) - own)}" for number, own in zip(numbers, decimals, strict=True)]
+
+
+def readable(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record's fields for a person: words for names and for what is not there, and units."""
+    found = {}
+    for name, value in fields.items():
+        words = name.removeprefix("num_").removesuffix("_bytes").replace("_per_s", "/s").replace("_", " ")
+        if name.endswith("_bytes"):
+            value = f"{value:,} bytes"
+        found[words] = {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
+    return {name: "-" if value in (None, "") else value for name, value in found.items()}
 
 
 def echo_record(record: Mapping[str, Any]) -> None:
@@ -98,7 +140,7 @@ def echo_record(record: Mapping[str, Any]) -> None:
         for key, value in record.items()
     }
     indent = 2 + max(map(len, texts), default=0)
-    width = shutil.get_terminal_size().columns if is_terminal(sys.stdout) else None
+    width = terminal_width(sys.stdout)
     for key, text in texts.items():
         click.echo("\n".join(_folded_record(key, text, indent, width)).rstrip(" "))
 
@@ -107,150 +149,49 @@ def _folded_record(key: str, text: str, indent: int, width: int | None) -> list[
     """Return a key and its value in lines of a terminal's width; a word that is longer than that is not broken."""
     if width is None:
         return [f"{key:{indent}}{text}"]
-    lines = _fold(text, width - indent)
+    lines = folded(text, width - indent).split("\n")
     if max(map(len, lines)) <= width - indent:
         first, *others = lines
         return [f"{key:{indent}}{first}", *(" " * indent + line for line in others)]
-    return [key, *(f"  {line}" for line in _fold(text, width - 2))]  # what then is too long is the terminal's to wrap
+    lines = folded(text, width - 2).split("\n")
+    return [key, *(f"  {line}" for line in lines)]  # what then is too long is the terminal's to wrap
 
 
-def _fold(text: str, width: int) -> list[str]:
-    wrapper = textwrap.TextWrapper(max(1, width), break_long_words=False, break_on_hyphens=False)
-    return wrapper.wrap(text) or [""]
+def echo_prose(text: str, *, begin: str = "") -> None:
+    """Write sentences to stdout, on a terminal in lines that end between words."""
+    click.echo(f"{begin}{folded(text, terminal_width(sys.stdout), begin=begin)}")
 
 
 def echo_entries(entries: Sequence[Entry], places: Mapping[str, str]) -> None:
     """Write rows as the published table, each with the place of its default weights."""
     table = new_table("Model", "Data set", ">Params (M)", ">FLOPs (G)", ">Top-1", ">Top-5", "Weights")
-    for entry in entries:
-        printed = (getattr(entry.published, key) for key in PRINTED)
+    printed = [aligned([getattr(entry.published, key) for entry in entries]) for key in PRINTED]
+    for entry, *numbers in zip(entries, *printed, strict=True):
         place = places[entry.name]
         mark = place if place in ("ships", "here", "no address") else "to fetch"
-        table.add_row(entry.name, DATASET_TITLES[entry.dataset], *printed, mark)
-    echo_table(table)
+        table.add_row(entry.name, DATASET_TITLES[entry.dataset], *numbers, mark)
+    echo_table(table, narrow=("Data set", "Top-5", "FLOPs (G)"))
+    if entries and terminal_width(sys.stdout):
+        tell("Numbers as their source printed them (so 21.8, not 21.80); top-1 and top-5 in percent.")
 
 
 def echo_weight_sets(sets: Sequence[WeightFacts]) -> None:
     """Write weight sets as a table, a line each; the default one of each row has a star."""
     table = new_table("Model", "Weights", ">Top-1", ">px", ">Bits", "Where")
-    for found in sets:
-        mark = "*" if found.is_default else ""
-        usual = found.tested[0] if found.tested else None
-        accuracy = (usual.top1, str(usual.size)) if usual else ("-", "-")
-        table.add_row(found.model, f"{found.weights}{mark}", *accuracy, str(found.pin_bits), shown(found.place))
-    echo_table(table)
-
-
-def echo_predictions(predictions: Sequence[Prediction]) -> None:
-    """Write predictions as a table, a line per class."""
-    from rich.text import Text  # a path or a class may hold what markup would take for a tag
-
-    table = new_table("Image", ">Probability", ">Label", "Class")
-    for prediction in predictions:
-        for rank, found in enumerate(prediction.classes):
-            title = "" if rank else shown(prediction.image, LONGEST_SENTENCE)
-            table.add_row(Text(title), f"{found.probability:.4f}", str(found.label), Text(shown(found.name)))
-        if not prediction.classes:
-            table.add_row(Text(shown(prediction.image, LONGEST_SENTENCE)), "-", "-", "none reaches the threshold")
-    echo_table(table)
-
-
-def echo_predictions_as_lines(predictions: Iterable[Prediction]) -> None:
-    """Write each prediction as JSON on a line of its own, as soon as it is there."""
-    for prediction in predictions:
-        click.echo(as_json(asdict(prediction)))
-
-
-def echo_predictions_as_csv(predictions: Iterable[Prediction]) -> None:
-    """Write predictions as CSV, a line per class, each as soon as it is there.
-
-    A spreadsheet would compute text that begins like a formula: such a path is written with ``./`` before it, which
-    leads to the same file, and such a name of a class with an apostrophe.
-    """
-    _echo_csv(_CSV_HEADER)
-    for prediction in predictions:
-        for values in _csv_rows(prediction):
-            _echo_csv(values)
-
-
-def _csv_rows(prediction: Prediction) -> Iterator[tuple[object, ...]]:
-    """Yield a prediction's lines of CSV: one per class, or one with empty fields."""
-    image = f"./{prediction.image}" if prediction.image.startswith(_FORMULA) else prediction.image
-    for rank, found in enumerate(prediction.classes, start=1):
-        name = f"'{found.name}" if found.name.startswith(_FORMULA) else found.name
-        yield image, rank, found.label, name, found.probability
-    if not prediction.classes:
-        yield image, "", "", "", ""
-
-
-def write_predictions(predictions: Iterable[Prediction], target: Path, form: str) -> int:
-    """Write predictions to a file, which is moved into place when it is complete, and return their number.
-
-    Args:
-        predictions: Any number of them; only JSON holds all in memory.
-        target: The file; an existing one is replaced.
-        form: ``csv``, ``jsonl`` or ``json``.
-
-    Raises:
-        OSError: It cannot be written.
-    """
-    counted = itertools.count()
-
-    def each() -> Iterator[Prediction]:
-        for prediction in predictions:
-            next(counted)
-            yield prediction
-
-    def write(part: Path) -> None:
-        with part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:  # every byte of a name
-            if form == "csv":
-                file.write(f"{_csv_line(_CSV_HEADER)}\n")
-                file.writelines(f"{_csv_line(values)}\n" for prediction in each() for values in _csv_rows(prediction))
-            elif form == "jsonl":
-                file.writelines(f"{json.dumps(asdict(prediction), allow_nan=False)}\n" for prediction in each())
-            else:
-                file.write(json.dumps([asdict(prediction) for prediction in each()], indent=2, allow_nan=False) + "\n")
-
-    write_atomically(target, write)
-    return next(counted)
-
-
-_CSV_HEADER = ("image", "rank", "label", "name", "probability")
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""How text begins that spreadsheets take for a formula (OWASP, CSV injection)."""
-
-
-def _echo_csv(values: Sequence[object]) -> None:
-    """Write a line of CSV; on a terminal without codes that it would obey, in a pipe with every byte of a name."""
-    if is_terminal(sys.stdout):
-        values = [printable(value) if isinstance(value, str) else value for value in values]
-    click.echo(_csv_line(values), color=True)  # color: or click takes codes out of names
-
-
-def _csv_line(values: Sequence[object]) -> str:
-    """Return a line of CSV without its end."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\r\n").writerow(values)  # the writer quotes what is in a line's end: \r, too
-    return text.getvalue().removesuffix("\r\n")
+    usual = [found.tested[0] if found.tested else None for found in sets]
+    accuracies = aligned([tested.top1 if tested else "-" for tested in usual])
+    for found, tested, top1 in zip(sets, usual, accuracies, strict=True):
+        tag, size = f"{found.weights}{'*' if found.is_default else ''}", str(tested.size) if tested else "-"
+        table.add_row(found.model, tag, top1, size, str(found.pin_bits), shown(found.place))
+    echo_table(table, narrow=("Bits", "px", "Model") if len({found.model for found in sets}) == 1 else ("Bits", "px"))
 
 
 def echo_cache(files: Sequence[CachedFile]) -> None:
-    """Write the files of the cache as a table; on a terminal that is too narrow for it, as a record each."""
-    headers = ("Weights", "Bytes", "Modified", "Checked by", "sha256")
-    table = new_table(*(f">{header}" if header == "Bytes" else header for header in headers))
-    rows = [
-        (", ".join(file.weights) or "(no row)", f"{file.size_bytes}", file.modified, file.pin or "-", file.sha256)
-        for file in files
-    ]
-    widest = sum(2 + max(map(len, column)) for column in zip(headers, *rows, strict=True))
-    if rows and is_terminal(sys.stdout) and shutil.get_terminal_size().columns < widest:
-        for number, row in enumerate(rows):
-            click.echo("\n" * (number > 0), nl=False)
-            echo_record(dict(zip(headers, row, strict=True)))
-        return
-    for row in rows:
-        table.add_row(*row)
+    """Write the files of the cache as a table."""
+    table = new_table("Weights", ">Bytes", "Modified", "Checked by", "sha256")
+    for file in files:
+        owners = ", ".join(file.weights) or "(no row)"
+        table.add_row(owners, f"{file.size_bytes:,}", file.modified, file.pin or "-", file.sha256)
     echo_table(table)
 
 
@@ -263,10 +204,10 @@ def echo_reports(reports: Sequence[Report]) -> None:
 
     On a narrow terminal the short form: equal numbers once, a dash for what was not checked.
     """
-    short = is_terminal(sys.stdout) and shutil.get_terminal_size().columns < _WIDE_COLUMNS
+    short = (terminal_width(sys.stdout) or _WIDE_COLUMNS) < _WIDE_COLUMNS
     has_run = any(report.has(RUN_CHECKS[0]) for report in reports)
     run_column = ["Run"] if has_run else []
-    table = new_table("Model", *run_column, "Net", "Params (M)", "FLOPs (G)", "Weights", "Top-1 (%)", "Top-5 (%)")
+    table = new_table("Model", *run_column, "Net", ">Params (M)", ">FLOPs (G)", "Weights", ">Top-1 (%)", ">Top-5 (%)")
     for report in reports:
         network = [report.check(name) for name in ("manifest", "architecture", "macs")]
         table.add_row(
@@ -279,10 +220,10 @@ def echo_reports(reports: Sequence[Report]) -> None:
             _numbers(report.check("top1"), short=short),
             _numbers(report.check("top5"), short=short),
         )
-    echo_table(table)
+    echo_table(table, narrow=("Top-5 (%)", "FLOPs (G)"))
     statuses = count_statuses(reports)
     if short:
-        click.echo("✓ equal to the published value, - not checked")
+        click.echo(f"✓ equal to the {'recorded or ' if has_run else ''}published value, - not checked")
     rows = "row" if len(reports) == 1 else "rows"
     click.echo(
         f"{len(reports)} {rows}: " + ", ".join(f"{statuses[s]} {s}" for s in ("passed", "failed", "not checked"))
@@ -291,25 +232,27 @@ def echo_reports(reports: Sequence[Report]) -> None:
         for check in report.checks:
             if check.status == "failed":
                 sentence = "; ".join(filter(None, (check.numbers, check.detail)))
-                click.echo(f"FAILED {report.name} {check.name}: {shown(sentence, LONGEST_SENTENCE)}")
+                echo_prose(f"FAILED {report.name} {check.name}: {shown(sentence, LONGEST_SENTENCE)}")
     if len(reports) == 1:
         _echo_details(reports[0])
     elif statuses["not checked"]:
-        click.echo("Not checked: `resnet-zoo verify NAME` says why for a row; --format json for all.", err=True)
+        tell("Not checked: `resnet-zoo verify NAME` says why for a row; --format json for all.")
 
 
 def _echo_details(report: Report) -> None:
     """Write what the accuracies were measured on, and why checks were not made."""
     for check in report.checks:
         if check.name in ("top1", "top5") and check.status == "passed":
-            click.echo(f"{check.name}: {shown(check.detail, LONGEST_SENTENCE)}")
+            echo_prose(f"{check.name}: {shown(check.detail, LONGEST_SENTENCE)}")
     for reason in sorted({check.detail for check in report.checks if check.status == "not checked"}):
-        click.echo(f"Not checked: {shown(reason, LONGEST_SENTENCE)}", err=True)
+        tell(f"Not checked: {shown(reason, LONGEST_SENTENCE)}")
 
 
 def _numbers(check: Check, others: Sequence[Check] = (), *, short: bool) -> str:
     """Return ``published = measured`` of a check (``recorded = measured``), with the mark of the worst of all."""
     mark = _mark([check, *others], short=short)
+    if short and check.recorded is not None and check.recorded == check.measured:
+        return f"{check.recorded} {mark}"
     if check.recorded is not None:  # of the same weights on the same images; the published number is of others
         sign = "=" if check.recorded == check.measured else "/"
         published = "" if check.published is None else f" (published {check.published})"
@@ -359,16 +302,16 @@ def echo_evaluation(result: Evaluation) -> None:
 def echo_benchmark(benchmark: Benchmark) -> None:
     """Write measured speeds as a table, a line each."""
     table = new_table(
-        *("Model", "Mode", "dtype", ">Batch", ">Images/s", ">Median (ms)", ">p95 (ms)"),
+        *("Model", "Mode", "Precision", ">Batch", ">Images/s", ">Median (ms)", ">p95 (ms)"),
         *(">TFLOP/s", ">Matrix peak", ">Share (%)"),
     )
     for speed in benchmark.speeds:
         times = (f"{value:.1f}" for value in (speed.images_per_s, speed.latency_ms, speed.latency_p95_ms))
         share = (f"{speed.tflops:.3f}", f"{speed.peak_tflops:.3f}", f"{100 * speed.peak_share:.1f}")
         table.add_row(speed.name, speed.mode, speed.dtype, str(speed.batch_size), *times, *share)
-    echo_table(table)
+    echo_table(table, narrow=("Matrix peak", "TFLOP/s", "p95 (ms)", "Share (%)"))
     torch = benchmark.versions["torch"]
-    click.echo(f"{benchmark.device}, torch {torch}", err=True)
+    tell(f"{benchmark.device}, torch {torch}")
 
 
 def _accuracy(measured: float, correct: int, interval: tuple[float, float], published: str | None) -> str:

@@ -14,11 +14,13 @@ import click
 from click.core import ParameterSource
 
 from resnet_zoo.base.files import check_target
-from resnet_zoo.base.progress import is_terminal
+from resnet_zoo.base.progress import is_terminal, tell
 from resnet_zoo.base.shown import shown
 from resnet_zoo.catalog.names import check_name
 from resnet_zoo.cli.output import (
     echo_json,
+)
+from resnet_zoo.cli.predictions import (
     echo_predictions,
     echo_predictions_as_csv,
     echo_predictions_as_lines,
@@ -113,7 +115,7 @@ def predict(
         _echo(_some(predictions), form)
         return
     num_images = write_predictions(_some(predictions), Path(output), form)
-    click.echo(f"Wrote {num_images} {'prediction' if num_images == 1 else 'predictions'} to {output}", err=True)
+    tell(f"Wrote {num_images} {'prediction' if num_images == 1 else 'predictions'} to {output}")
 
 
 def _form_of(path: Path, form: str) -> str:

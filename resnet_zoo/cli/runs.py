@@ -46,7 +46,7 @@ def diff_log(run: str, other: str, plot: str | None, force: bool, form: str) -> 
     if form == "json":
         echo_json(asdict(comparison))
         return
-    echo_table(_epochs_table(comparison))
+    echo_table(_epochs_table(comparison), narrow=("LR RUN", "LR OTHER", "±", "Loss RUN", "Loss OTHER"))
     click.echo()
     echo_record(_summary(comparison))
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import click
 
+from resnet_zoo.base.progress import folded, tell, terminal_width
 from resnet_zoo.base.shown import LONGEST_SENTENCE, shown
 from resnet_zoo.errors import NOT_CHECKED, UNFORESEEN, ZooError
 
@@ -38,9 +39,13 @@ class Failure(click.ClickException):
         super().__init__(shown(message, LONGEST_SENTENCE, keep="\n"))
         self.exit_code: int = code  # type: ignore[misc]  # click declares it for the class only
 
+    def show(self, file: Any = None) -> None:  # noqa: ARG002  # click's form
+        """Write it to stderr."""
+        tell(f"Error: {self.format_message()}")
+
 
 class _Sentences(click.Command):
-    """Turns our errors into sentences and exit codes. The command has a ``--debug`` option."""
+    """Turns our errors into sentences and exit codes."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run as a program; see the class."""
@@ -73,11 +78,16 @@ class _Sentences(click.Command):
                 _discard_stdout()
                 ctx.exit(SIGPIPE_EXIT)
             raise _failure(ctx, error, sentence_of(error), NOT_CHECKED) from error
+        except click.UsageError as error:
+            sentence, width = error.format_message(), terminal_width(sys.stderr)
+            if width is None or "\n" in sentence:  # a help
+                raise
+            raise click.UsageError(folded(sentence, width, begin="Error: "), error.ctx) from error
         except (click.ClickException, click.Abort, click.exceptions.Exit):
             raise
         except Exception as error:
             what = " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST_REASON]
-            next_step = "Report the traceback." if ctx.params["debug"] else "Run it with --debug for the traceback."
+            next_step = "Report the traceback." if is_debugging(ctx) else "Run it with --debug for the traceback."
             raise _failure(ctx, error, f"Unexpected error, a bug ({what}). {next_step}", UNFORESEEN) from error
 
 
@@ -85,19 +95,25 @@ class ZooCommand(_Sentences):
     """A command that is a program of its own."""
 
 
-class ZooGroup(_Sentences, click.Group):
-    """A group that suggests commands for misspelt ones."""
+class CommandGroup(click.Group):
+    """A group that suggests commands for misspelt ones, and takes ``ls`` for ``list``."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command; see the class."""
+        if args[:1] == ["ls"]:
+            args = ["list", *args[1:]]
         is_unknown = args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None
         if is_unknown and not ctx.resilient_parsing:  # a shell that completes a line has no use for a sentence
             close = difflib.get_close_matches(args[0], self.list_commands(ctx), n=2)
             hint = f" Did you mean {' or '.join(close)}?" if close else ""
             raise click.UsageError(f"There is no command {args[0]!r}.{hint}", ctx)
         return super().resolve_command(ctx, args)
+
+
+class ZooGroup(_Sentences, CommandGroup):
+    """The group of all commands."""
 
 
 def sentence_of(error: Exception) -> str:
@@ -112,7 +128,7 @@ def sentence_of(error: Exception) -> str:
 
 def _failure(ctx: click.Context, error: Exception, sentence: str, code: int) -> Failure:
     """Return an error as a sentence, after its traceback if that is wanted."""
-    if ctx.params["debug"]:
+    if is_debugging(ctx):
         click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
     return Failure(sentence, code)
 
@@ -154,26 +170,43 @@ def batch_size_option(default: int) -> Callable[[Any], Any]:
     )
 
 
+def workers_option(default: str) -> Callable[[Any], Any]:
+    """Return the ``--num-workers`` option, which says how many there are by default."""
+    return click.option(
+        "--num-workers",
+        "-j",
+        type=click.IntRange(min=0),
+        metavar="N",
+        help=f"Processes that decode images.  [default: {default}]",
+    )
+
+
 def echo_skipped(error: ZooError) -> None:
     """Report on stderr that an image was left out, and why."""
-    click.echo(f"Skipped: {error}", err=True)
+    tell(f"Skipped: {error}")
 
 
 def examples(*lines: str) -> str:
     """Return an epilog of example commands; long ones go on in a second line, as a shell takes them."""
-    return "\b\nExamples:\n" + "\n".join(map(_folded, lines))
+    return "\b\nExamples:\n" + "\n".join(example(f"resnet-zoo {line}") for line in lines)
 
 
-def _folded(line: str) -> str:
+def example(command: str) -> str:
     """Return an example command in lines that fit a terminal of 80 columns with click's own indentation."""
     wrapper = textwrap.TextWrapper(74, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
-    kept = re.sub(r" (--?[\w-]+) (?!-)", " \\1\0", f"resnet-zoo {line}")  # an option stays beside its value
+    kept = re.sub(r" (--?[\w-]+) (?!-)", " \\1\0", command)  # an option stays beside its value
     return textwrap.indent(" \\\n".join(wrapper.wrap(kept)), "  ").replace("\0", " ")
 
 
-debug_option = click.option(
-    "--debug", is_flag=True, envvar="RESNET_ZOO_DEBUG", show_envvar=True, help="Show tracebacks."
-)
+DEBUG = f"{__name__}.debug"
+"""Under this key the contexts of a command line, which share it, remember ``--debug``."""
+
+
+def is_debugging(ctx: click.Context) -> bool:
+    """Tell whether tracebacks are wanted."""
+    return bool(ctx.meta.get(DEBUG))
+
+
 weights_option = click.option(
     "--weights", metavar="TAG|PATH", help="A weight set of the row, or a .safetensors or .pth file."
 )
@@ -253,12 +286,7 @@ fast_option = click.option(
 )
 data_options = (
     batch_size_option(64),
-    click.option(
-        "--num-workers",
-        "-j",
-        type=click.IntRange(min=0),
-        help="Processes that decode images.  [default: none on a CPU, else one per core, at most 8]",
-    ),
+    workers_option("none on a CPU, else one per core, at most 8"),
     click.option("--skip-bad", is_flag=True, help="Count and report unreadable images instead of stopping."),
     click.option("--partial", is_flag=True, help="Accept a folder with missing classes."),
 )

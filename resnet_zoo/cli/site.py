@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from resnet_zoo.base.progress import tell
 from resnet_zoo.base.shown import LONGEST_SENTENCE, shown
 from resnet_zoo.cli.shell import examples
 
@@ -30,7 +31,7 @@ def site(out: str, runs: str | None, report: str | None, benchmark: str | None, 
 
     made = build_site(out, runs=runs, report=report, benchmark=benchmark, force=force)
     for reason in made.left_out:
-        click.echo(f"Left out: {shown(reason, LONGEST_SENTENCE)}", err=True)
+        tell(f"Left out: {shown(reason, LONGEST_SENTENCE)}")
     click.echo(
         f"{made.num_pages} pages, {made.size_bytes:,} bytes: {click.format_filename(made.folder / 'index.html')}"
     )

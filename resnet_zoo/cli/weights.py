@@ -8,13 +8,13 @@ from typing import Any
 
 import click
 
-from resnet_zoo.base.progress import download_bar
+from resnet_zoo.base.progress import download_bar, tell
 from resnet_zoo.base.shown import LONGEST_SENTENCE, shown
 from resnet_zoo.catalog.listing import DATASET_TITLES
 from resnet_zoo.catalog.manifest import list_models
 from resnet_zoo.catalog.names import row_named
-from resnet_zoo.cli.output import echo_cache, echo_json, echo_record
-from resnet_zoo.cli.shell import examples, format_option, sentence_of
+from resnet_zoo.cli.output import echo_cache, echo_json, echo_prose, echo_record, readable
+from resnet_zoo.cli.shell import CommandGroup, examples, format_option, is_debugging, sentence_of
 from resnet_zoo.errors import NOT_CHECKED, WRONG, ZooError
 from resnet_zoo.weights.cache import cache_path
 from resnet_zoo.weights.cache_contents import (
@@ -66,13 +66,14 @@ def convert(
     if form == "json":
         echo_json(conversion)
     else:
-        echo_record(conversion)
+        echo_record(readable(conversion))
 
 
 @click.command(
     epilog=examples(
-        "download resnet50", "download --all --dataset cifar10", "--mirror https://mirror/zoo download resnet50"
-    )
+        "download resnet50", "download --all --dataset cifar10", "download resnet50 --mirror https://mirror/zoo"
+    ),
+    short_help="Fetch weights into the cache, to load them offline later.",
 )
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--all", "every", is_flag=True, help="All rows of the zoo.")
@@ -116,20 +117,22 @@ def download(
                 opened = open_weights(entry, chosen, progress=progress)
                 records.append({"model": entry.name, "weights": chosen, **asdict(chain_of(opened))})
             except (ZooError, OSError) as error:
-                if ctx.find_root().params["debug"]:
+                if is_debugging(ctx):
                     raise
                 exit_codes.append(getattr(error, "exit_code", NOT_CHECKED))
                 title = f"{entry.name}/{chosen}" if all_sets else entry.name
-                click.echo(f"Error: {title}: {shown(sentence_of(error), LONGEST_SENTENCE)}", err=True)
+                tell(f"Error: {title}: {shown(sentence_of(error), LONGEST_SENTENCE)}")
     if form == "json":
         echo_json(records)
     else:
         for record in records:
-            echo_record(record)
+            echo_record(readable(record))
     ctx.exit(WRONG if WRONG in exit_codes else max(exit_codes))
 
 
-@click.group(epilog=examples("cache ls", "cache verify", "cache rm resnet50", "cache export mirror/"))
+@click.group(
+    cls=CommandGroup, epilog=examples("cache list", "cache verify", "cache rm resnet50", "cache export mirror/")
+)
 def cache() -> None:
     """Manage the weights on this machine."""
 
@@ -140,15 +143,17 @@ def cache_dir() -> None:
     click.echo(str(cache_path()))
 
 
-@cache.command("ls", epilog=examples("cache ls", "cache ls --format json"))
+@cache.command("list", epilog=examples("cache list", "cache list --format json"))
 @format_option("table", "json")
-def cache_ls(form: str) -> None:
+def cache_list(form: str) -> None:
     """List the weights in the cache: row and tag, size in bytes, sha256."""
     files = list_cache()
     if form == "json":
         echo_json([asdict(file) for file in files])
     else:
         echo_cache(files)
+        if not files:
+            tell("The cache is empty; `resnet-zoo download NAME` fetches weights into it.")
 
 
 @cache.command("verify", epilog=examples("cache verify", "cache verify --format json"))
@@ -166,30 +171,38 @@ def cache_verify(ctx: click.Context, form: str) -> None:
     else:
         click.echo(f"{len(files)} checked, {len(damaged)} damaged")
         for file in damaged:
-            click.echo(
+            echo_prose(
                 f"DAMAGED {file.sha256} ({', '.join(file.weights) or 'unknown'}); the next load fetches it again"
             )
     ctx.exit(WRONG if damaged else 0)
 
 
-@cache.command("rm", epilog=examples("cache rm resnet50", "cache rm resnet18_cifar10/openmmlab", "cache rm --all"))
+@cache.command(
+    "rm",
+    epilog=examples("cache rm resnet50", "cache rm resnet18_cifar10/openmmlab", "cache rm --all"),
+    short_help="Remove weights from the cache.",
+)
 @click.argument("names_and_tags", nargs=-1, metavar="[NAME[/TAG]]...")
 @click.option("--all", "every", is_flag=True, help="All weights in the cache.")
 def cache_rm(names_and_tags: tuple[str, ...], every: bool) -> None:
     """Remove weights from the cache: all of a row (NAME), or one weight set of it (NAME/TAG)."""
     if every == bool(names_and_tags):
         raise click.UsageError("Name the rows to remove, or pass --all.")
-    click.echo(f"{remove_files(list_cache() if every else select_files(names_and_tags))} bytes freed")
-
-
-@cache.command("prune", epilog=examples("cache prune"))
-def cache_prune() -> None:
-    """Remove unfinished transfers, damaged files put aside, and weights that no row uses any more."""
-    click.echo(f"{prune()} bytes freed")
+    click.echo(f"{remove_files(list_cache() if every else select_files(names_and_tags)):,} bytes freed")
 
 
 @cache.command(
-    "export", epilog=examples("cache export /media/stick/zoo", "--mirror /media/stick/zoo download resnet50")
+    "prune", epilog=examples("cache prune"), short_help="Remove what is unfinished, damaged or no longer used."
+)
+def cache_prune() -> None:
+    """Remove unfinished transfers, damaged files put aside, and weights that no row uses any more."""
+    click.echo(f"{prune():,} bytes freed")
+
+
+@cache.command(
+    "export",
+    epilog=examples("cache export /media/stick/zoo", "download resnet50 --mirror /media/stick/zoo"),
+    short_help="Copy the weights into a folder that works as a mirror.",
 )
 @click.argument("target", type=click.Path(), metavar="DIR")
 @click.pass_context
@@ -203,5 +216,5 @@ def cache_export(ctx: click.Context, target: str) -> None:
     for path in written:
         click.echo(str(path))
     for name in left_out:
-        click.echo(f"Left out: {name} has no published safetensors file to name it by.", err=True)
+        tell(f"Left out: {name} has no published safetensors file to name it by.")
     ctx.exit(NOT_CHECKED if left_out else 0)

@@ -13,10 +13,10 @@ from resnet_zoo.base.files import write_atomically
 from resnet_zoo.base.strict_json import WrongValueError, decode, parse
 from resnet_zoo.errors import TrainingError
 from resnet_zoo.network.resnet import ResNet
-from resnet_zoo.weights.checkpoint import read_safetensors
 from resnet_zoo.weights.convert import safetensors_bytes
 from resnet_zoo.weights.network_header import TENSORS
 from resnet_zoo.weights.provenance import tensors_sha256
+from resnet_zoo.weights.safetensors_files import read_safetensors
 
 FILE_NAME = "best.safetensors"
 

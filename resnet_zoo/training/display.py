@@ -9,13 +9,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import click
-
-from resnet_zoo.base.progress import is_terminal
+from resnet_zoo.base.progress import folded, is_terminal, tell
 from resnet_zoo.base.shown import LONGEST_SENTENCE, shown
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.runs.records import LogEpoch, LogLine, LogStep
 from resnet_zoo.training.loop import Pace
+
+_BAR_WIDTH = 9
+"""Characters of the shortest bar, and of the space beside it."""
 
 
 class Console:
@@ -24,18 +25,25 @@ class Console:
     def __init__(self, bar: Any = None, held_out: str = "test") -> None:
         self.bar, self.held_out = bar, held_out
         self.newest: Pace | None = None
-        self.task = bar.add_task("training", pace="") if bar else None
+        self.task = bar.add_task("training", total=None, pace="") if bar else None
 
     def watch(self, progress: Pace) -> None:
         """Move the bar."""
         self.newest = progress
         if self.bar:
+            epoch, left = f"epoch {progress.epoch + 1}/{progress.epochs}", f"{_clock(progress.seconds_left)} left"
+            loss, speed = f", loss {progress.loss:.4f}", f"{progress.images_per_s:.0f} images/s, "
+            room = self.bar.console.width - len(f" {progress.steps}/{progress.steps} ") - _BAR_WIDTH
+            for part in ("", speed, loss):  # what a narrow terminal goes without, in this order
+                loss, speed = (text if text != part else "" for text in (loss, speed))
+                if len(f"{epoch}{loss}{speed}{left}") <= room:
+                    break
             self.bar.update(
                 self.task,
-                description=f"epoch {progress.epoch + 1}/{progress.epochs}, loss {progress.loss:.4f}",
+                description=f"{epoch}{loss}",
                 completed=progress.step,
                 total=progress.steps,
-                pace=f"{progress.images_per_s:.0f} images/s, {_clock(progress.seconds_left)} left",
+                pace=f"{speed}{left}",
             )
 
     def on_line(self, line: LogLine) -> None:
@@ -63,9 +71,10 @@ class Console:
         """Write a sentence, above the bar if there is one."""
         sentence = shown(sentence, LONGEST_SENTENCE)
         if self.bar:
+            sentence = folded(sentence, self.bar.console.width)
             self.bar.console.print(sentence, highlight=False, markup=False, soft_wrap=True)
         else:
-            click.echo(sentence, err=True)
+            tell(sentence)
 
 
 @contextlib.contextmanager
@@ -84,11 +93,12 @@ def console(*, quiet: bool = False, held_out: str = "test") -> Iterator[Console]
         return
     from rich import progress
     from rich.console import Console as RichConsole
+    from rich.table import Column
 
     columns = [
         progress.TextColumn("{task.description}"),
         progress.BarColumn(),
-        progress.MofNCompleteColumn(),
+        progress.MofNCompleteColumn(table_column=Column(no_wrap=True)),
         progress.TextColumn("{task.fields[pace]}"),
     ]
     with progress.Progress(*columns, console=RichConsole(stderr=True), transient=True) as bar:

@@ -334,7 +334,8 @@ class Trainer:
 
 def _command() -> tuple[str, ...]:
     """Return the program and its arguments; of an absolute path, which says nothing elsewhere, the last part."""
-    return tuple(Path(argument).name if Path(argument).is_absolute() else argument for argument in sys.argv)
+    program, *arguments = (Path(part).name if Path(part).is_absolute() else part for part in sys.argv)
+    return "resnet-zoo" if program == "__main__.py" else program, *arguments  # python -m resnet_zoo
 
 
 def _verdict(result: ResultFile, entry: Entry) -> str:

@@ -14,7 +14,6 @@ from resnet_zoo.catalog.listing import (
     PRINTED,
     as_csv,
     as_markdown,
-    describe,
     facts,
     measured_as_markdown,
     select,
@@ -45,17 +44,6 @@ def test_facts_are_plain_json_and_printed_digits_are_numbers(entry: Entry) -> No
 def test_every_weight_set_is_listed_and_the_default_one_named(entry: Entry) -> None:
     assert facts(entry)["weights"] == list(entry.weights)
     assert facts(entry)["default_weights"] == entry.default_weights
-
-
-def test_a_row_is_described_with_the_place_of_each_weight_set() -> None:
-    entry = get_entry("resnet18_cifar10")
-    lines = describe(entry, {"openmmlab": "download.openmmlab.com", "retrained": "ships"})
-    assert lines["weights openmmlab"] == "to be fetched from download.openmmlab.com"
-    assert lines["weights retrained (default)"] == "ships with this checkout"
-    file = entry.weights["retrained"].file
-    assert file is not None
-    assert lines["retrained: file"] == f"{file.path}, sha256 {file.sha256}"
-    assert "no address" in describe(entry, {"openmmlab": "x", "retrained": "no address"})["weights retrained (default)"]
 
 
 def test_every_data_set_has_a_title() -> None:
@@ -190,18 +178,6 @@ def test_published_numbers_are_text_and_numbers() -> None:
     assert published.numbers == Numbers(top1=73.62, top5=91.59, params_m=21.8, flops_g=3.68)
     best = max(ENTRIES, key=lambda entry: entry.published.numbers.top1)
     assert best.name == "resnet152_cifar10"
-
-
-@pytest.mark.parametrize(
-    ("name", "known", "shrinks"), [("resnet18_cifar10", "frog", True), ("resnet50", "tench", False)]
-)
-def test_a_row_is_described_with_its_classes_and_limits(name: str, known: str, shrinks: bool) -> None:
-    entry = get_entry(name)
-    lines = describe(entry, dict.fromkeys(entry.weights, "here"))
-    assert known in lines["classes"]
-    assert f"one of its {entry.num_classes:,} classes" in lines["limits"]
-    assert ("shrunk to 32x32 pixels" in lines["limits"]) == shrinks
-    assert not any("{" in text for text in lines.values())
 
 
 def test_only_what_was_measured_stands_in_the_table_of_measurements() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import runpy
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -28,8 +27,6 @@ from resnet_zoo.weights.checkpoint import load_checkpoint
 from resnet_zoo.weights.convert import safetensors_bytes
 from tests.private_zoo import state_dict
 from tests.run_folders import NAME, ROOT, MadeRun, header
-
-ACCEPT = runpy.run_path(str(ROOT / "scripts" / "accept_run.py"))["main"]
 
 
 def new_checkout(folder: Path) -> Path:
@@ -287,7 +284,7 @@ def test_a_missed_published_number_is_accepted_if_that_is_said_and_nothing_else_
     checks = (*(check for check in report.checks if check.name != name), Check(name, status, "95.19", "94.32"))
     monkeypatch.setattr("resnet_zoo.checks.acceptance.verify_run", lambda *_, **__: replace(report, checks=checks))
     options = ["--allow-worse"] if allow_worse else []
-    result = CliRunner().invoke(ACCEPT, [str(good_run.folder), "--data", str(good_run.data), *options])
+    result = zoo("accept", good_run.folder, "--data", good_run.data, *options)
     is_accepted = allow_worse and not stays
     assert result.exit_code == (0 if is_accepted else 1 if status == "failed" else 3), result.output
     assert ("retrained" in manifest.read_text()) == is_accepted
@@ -319,25 +316,21 @@ def test_a_manifest_changed_meanwhile_is_kept_and_no_file_is_left(good_run: Made
     assert files_in(manifest.parent) == [manifest.name]
 
 
-def script(*arguments: object) -> Result:
-    return CliRunner().invoke(ACCEPT, [*map(str, arguments)])
-
-
-def test_the_script_says_what_it_did(good_run: MadeRun, manifest: Path) -> None:
+def test_the_command_says_what_it_did(good_run: MadeRun, manifest: Path) -> None:
     shipped = manifest.parent / "shipped"
-    done = script(good_run.folder, "--data", good_run.data, "--device", "cpu", "--weights-dir", shipped)
+    done = zoo("accept", good_run.folder, "--data", good_run.data, "--device", "cpu", "--weights-dir", shipped)
     assert done.exit_code == 0, done.output
     assert f"{NAME}, weights 'retrained'" in done.stdout
     assert json.loads(manifest.read_text())["base_urls"] == ["shipped"]
 
 
-def test_the_script_ends_with_the_documented_codes(made_run: MadeRun, manifest: Path, tmp_path: Path) -> None:
-    missing = script(tmp_path / "missing", "--data", made_run.data)
+def test_the_command_ends_with_the_documented_codes(made_run: MadeRun, manifest: Path, tmp_path: Path) -> None:
+    missing = zoo("accept", tmp_path / "missing", "--data", made_run.data)
     assert (missing.exit_code, "The manifest is unchanged." in missing.stderr) == (3, True)
-    assert script(made_run.folder).exit_code == 2
+    assert zoo("accept", made_run.folder).exit_code == 2
     made_run.weights.unlink()
-    assert script(made_run.folder, "--data", made_run.data).exit_code == 3
+    assert zoo("accept", made_run.folder, "--data", made_run.data).exit_code == 3
     made_run.change("result.json", seed=1)
-    refused = script(made_run.folder, "--data", made_run.data)
+    refused = zoo("accept", made_run.folder, "--data", made_run.data)
     assert refused.exit_code == 1
     assert "Not accepted (result, weights, top1, top5)" in refused.stderr

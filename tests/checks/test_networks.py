@@ -19,8 +19,8 @@ from resnet_zoo.images.class_tree import read_class_tree
 from resnet_zoo.images.identity import images_sha256
 from resnet_zoo.inference.evaluation import images_for
 from resnet_zoo.network.resnet import ResNet
-from resnet_zoo.weights.checkpoint import read_safetensors
 from resnet_zoo.weights.convert import safetensors_bytes
+from resnet_zoo.weights.safetensors_files import read_safetensors
 from tests.conftest import PETS, random_network
 
 ROW = "resnet18_cifar10"

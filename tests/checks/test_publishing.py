@@ -8,7 +8,6 @@ import http.server
 import io
 import json
 import os
-import runpy
 import shutil
 import subprocess
 import sys
@@ -26,13 +25,13 @@ from PIL import Image
 from resnet_zoo import create_model
 from resnet_zoo.catalog.classes import class_names
 from resnet_zoo.catalog.manifest import MANIFEST_NAME, format_manifest, manifest_path, read_manifest, use_manifest
+from resnet_zoo.cli.main import main
 from resnet_zoo.weights.key_layouts import from_ours, renamed
 from resnet_zoo.weights.loading import open_weights
 from resnet_zoo.weights.provenance import tensors_sha256
 from tests.conftest import NAMES, randomise, smooth_image
 from tests.hub_server import HubServer, in_new_process
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "publish_weights.py"
 ROW, OTHER = "resnet18_cifar10", "resnet18_in1k"
 REPOSITORY = "someone/resnets"
 
@@ -109,9 +108,8 @@ class Run:
     stderr: str
 
 
-def run_script(arguments: list[str | Path]) -> Run:
-    main = runpy.run_path(str(SCRIPT))["main"]
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+def run_publish(arguments: list[str | Path]) -> Run:
+    result = CliRunner().invoke(main, ["publish", *map(str, arguments)])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return Run(result.exit_code, result.stdout, result.stderr)
@@ -125,7 +123,7 @@ class Machine:
 
     def publish(self, zoo: Zoo, *arguments: str) -> Run:
         return in_new_process(
-            self.variables, run_script, [*arguments, "--repo", REPOSITORY, "--manifest", zoo.manifest]
+            self.variables, run_publish, [*arguments, "--repo", REPOSITORY, "--manifest", zoo.manifest]
         )
 
 
@@ -193,7 +191,7 @@ def test_hashes_and_files_are_published_and_load_elsewhere(zoo: Zoo, server: Hub
         assert fact in card
 
     before, stamp = zoo.manifest.read_bytes(), zoo.manifest.stat().st_mtime_ns
-    command = [sys.executable, str(SCRIPT), "--repo", REPOSITORY, "--manifest", str(zoo.manifest)]
+    command = [sys.executable, "-m", "resnet_zoo", "publish", "--repo", REPOSITORY, "--manifest", str(zoo.manifest)]
     environment = {**os.environ, **here.variables}
     again = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=100)
     assert (again.returncode, again.stderr) == (0, "")
@@ -345,9 +343,9 @@ def test_what_was_fetched_is_pinned_whole_with_size_date_and_witness_and_nothing
     in_new_process(here.variables, fetch_weights, zoo.manifest, ROW)
     before = zoo.manifest.read_bytes()
     arguments: list[str | Path] = ["--pin-only", "--manifest", zoo.manifest]
-    dry = in_new_process(here.variables, run_script, [*arguments, "--dry-run"])
+    dry = in_new_process(here.variables, run_publish, [*arguments, "--dry-run"])
     assert (dry.returncode, "would be updated" in dry.stdout, zoo.manifest.read_bytes()) == (0, True, before)
-    done = in_new_process(here.variables, run_script, arguments)
+    done = in_new_process(here.variables, run_publish, arguments)
     assert done.returncode == 0, done.stderr
     assert f"Not fetched: {OTHER}/openmmlab" in done.stderr
     (path,) = upstream[1].glob(f"{ROW}-*.pth")
@@ -359,7 +357,7 @@ def test_what_was_fetched_is_pinned_whole_with_size_date_and_witness_and_nothing
     assert (zoo.row(ROW)["file"], zoo.row(OTHER)["origin"]["witness"]) == (None, None)
     assert server.requests == []
     stamp = zoo.manifest.stat().st_mtime_ns
-    again = in_new_process(here.variables, run_script, arguments)
+    again = in_new_process(here.variables, run_publish, arguments)
     assert (again.returncode, "unchanged" in again.stdout, zoo.manifest.stat().st_mtime_ns) == (0, True, stamp)
     _, _, pin = in_new_process(here.variables, loaded, zoo.manifest, [ROW])[ROW]
     assert pin == "sha256"  # no longer 32 bits
@@ -372,7 +370,7 @@ def test_a_cache_that_contradicts_itself_pins_nothing(zoo: Zoo, server: HubServe
     said = json.loads(record.read_text())
     record.write_text(json.dumps(said | {"sha256": said["sha256"][:8] + "0" * 56}))
     before = zoo.manifest.read_bytes()
-    done = in_new_process(here.variables, run_script, ["--pin-only", "--manifest", zoo.manifest])
+    done = in_new_process(here.variables, run_publish, ["--pin-only", "--manifest", zoo.manifest])
     assert (done.returncode, zoo.sources[ROW] in done.stderr) == (1, True), done.stderr
     assert zoo.manifest.read_bytes() == before
 
@@ -383,7 +381,7 @@ def test_what_came_from_a_mirror_is_not_pinned_by_eight_digits(
     here = machine(server, tmp_path / "here")
     in_new_process({**here.variables, "RESNET_ZOO_MIRROR": str(upstream[1])}, fetch_weights, zoo.manifest, ROW)
     before = zoo.manifest.read_bytes()
-    done = in_new_process(here.variables, run_script, ["--pin-only", "--manifest", zoo.manifest])
+    done = in_new_process(here.variables, run_publish, ["--pin-only", "--manifest", zoo.manifest])
     assert (done.returncode, "only the 8 digits in its name vouch for" in done.stderr) == (2, True), done.stderr
     assert zoo.manifest.read_bytes() == before
 
@@ -402,6 +400,6 @@ def test_what_cannot_be_pinned_is_a_sentence(
 ) -> None:
     before = zoo.manifest.read_bytes()
     here = machine(server, tmp_path / "here")
-    done = in_new_process(here.variables, run_script, [*arguments, "--manifest", zoo.manifest])
+    done = in_new_process(here.variables, run_publish, [*arguments, "--manifest", zoo.manifest])
     assert (done.returncode, words in done.stderr) == (code, True), done.stderr
     assert zoo.manifest.read_bytes() == before

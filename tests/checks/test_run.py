@@ -408,7 +408,7 @@ def test_the_command_ends_with_3_for_what_cannot_be_checked(made_run: MadeRun, t
         (["resnet34_cifar10"], f"is a run of {NAME}"),
         ([NAME, "resnet50"], "at most one name"),
         (["--weights", "openmmlab"], "leave out --weights"),
-        (["--download", "--partial"], "leave out --download and --partial"),
+        (["--download", "--partial"], "leave out --download-weights and --partial"),
         (["reznet"], "There is no model"),
     ],
 )

@@ -33,14 +33,15 @@ from resnet_zoo.catalog.classes import class_folders, class_names
 from resnet_zoo.catalog.recipes import RECIPES
 from resnet_zoo.catalog.records import to_json
 from resnet_zoo.cli.main import main
-from resnet_zoo.cli.shell import ZooCommand, debug_option
+from resnet_zoo.cli.options import with_common_options
+from resnet_zoo.cli.shell import ZooCommand
 from resnet_zoo.errors import DatasetError
 from tests.conftest import ENTRIES, NAMES, random_network, smooth_image
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = [
     *("list", "show", "verify", "evaluate", "predict", "embed", "finetune", "export", "benchmark"),
-    *("diff-log", "site", "convert", "download", "cache", "env", "completion"),
+    *("reproduce", "diff-log", "accept", "publish", "site", "convert", "download", "cache", "env", "completion"),
 ]
 ROW = "resnet18_cifar10"
 ANSI = "\x1b["
@@ -210,6 +211,7 @@ def test_show_takes_an_alias() -> None:
         ("embed", "reznet50", "x", "-o", "x.npy"),
         ("finetune", "reznet50", "--data", "x", "-o", "x.safetensors"),
         ("convert", "a.pth", "b.safetensors", "--name", "reznet50"),
+        ("reproduce", "reznet50", "--data", "x"),
     ],
     ids=lambda arguments: arguments[0],
 )
@@ -976,8 +978,9 @@ def test_env_as_a_table_has_everything_that_its_json_has() -> None:
     for group, facts in found.items():
         for key, value in facts.items():
             line = next(line for line in out.splitlines() if line.split()[:2] == [group, key])
-            shown = ", ".join(value) if isinstance(value, list) else str(value)
-            assert line.strip().split(maxsplit=2)[2:] == ([shown] if shown else [])
+            words = {True: "yes", False: "no"}[value] if isinstance(value, bool) else value or "none"
+            shown = ", ".join(words) if isinstance(words, list) else str(words)
+            assert line.split(maxsplit=2)[2] == shown
 
 
 # --- pipes, terminals, signals ------------------------------------------------------------------------------------
@@ -1085,11 +1088,10 @@ def test_a_failure_hides_its_traceback_unless_debugging() -> None:
 @pytest.mark.parametrize("debug", [False, True])
 def test_an_unforeseen_error_is_not_a_verdict(error: Exception, code: int, debug: bool) -> None:
     @click.command(cls=ZooCommand)
-    @debug_option
-    def command(debug: bool) -> None:
+    def command() -> None:
         raise error
 
-    done = CliRunner().invoke(command, ["--debug"] if debug else [])
+    done = CliRunner().invoke(with_common_options(command), ["--debug"] if debug else [])
     assert done.exit_code == code
     assert ("Traceback" in done.stderr) == (debug and code != 2)
     assert ("it with --debug" in done.stderr) == (code == 70 and not debug)
@@ -1098,8 +1100,7 @@ def test_an_unforeseen_error_is_not_a_verdict(error: Exception, code: int, debug
 
 def test_a_long_unforeseen_error_is_cut() -> None:
     @click.command(cls=ZooCommand)
-    @debug_option
-    def command(debug: bool) -> None:
+    def command() -> None:
         raise ValueError("x\n" * 10_000)
 
     assert len(CliRunner().invoke(command).stderr) < 600

@@ -13,14 +13,11 @@ from typing import Any
 
 import pytest
 
-from resnet_zoo.cli.output import (
-    as_json,
-    echo_cache,
-    echo_json,
+from resnet_zoo.cli.output import aligned, as_json, echo_cache, echo_json, echo_record, echo_table, new_table, readable
+from resnet_zoo.cli.predictions import (
     echo_predictions,
     echo_predictions_as_csv,
     echo_predictions_as_lines,
-    echo_record,
     write_predictions,
 )
 from resnet_zoo.inference.prediction import ClassScore, Prediction
@@ -132,6 +129,70 @@ def test_tables_hold_no_codes_of_others(monkeypatch: pytest.MonkeyPatch) -> None
     assert b"\\x9bcat" in data
     assert not any(code in data for code in (b"\x1b", b"\x07", "\x9b".encode()))
     assert len(data) < 30_000
+
+
+def plain(data: bytes) -> list[str]:
+    """Return lines without the terminal's codes."""
+    return [line.rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", data.decode()).split("\n")]
+
+
+def make_table() -> Any:
+    table = new_table("Model", "Data set", ">Params (M)", ">Top-1")
+    table.add_row("resnet50_fp16_in1k", "ImageNet-1k", "25.56", "[green]76.30 ✓[/green]")
+    table.add_row("resnet18_in1k", "ImageNet-1k", "21.8 ", "69.90 -")
+    return table
+
+
+@pytest.mark.parametrize(
+    ("width", "headers"),
+    [(80, "Model Data set Params (M) Top-1"), (50, "Model Params (M) Top-1"), (30, "Model Top-1")],
+)
+def test_a_narrow_terminal_goes_without_columns_and_no_word_is_broken(
+    width: int, headers: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("TERM", "xterm")
+    narrow = ("Data set", "Params (M)")
+    lines = plain(written(lambda: echo_table(make_table(), narrow=narrow), monkeypatch, kind=Terminal))
+    assert " ".join(lines[0].split()) == headers
+    assert [line.split()[0] for line in lines[2:4]] == ["resnet50_fp16_in1k", "resnet18_in1k"]
+    assert max(map(len, lines)) <= width
+
+
+def test_a_terminal_that_is_too_narrow_for_a_table_gets_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setenv("TERM", "xterm")
+    lines = plain(written(lambda: echo_table(make_table()), monkeypatch, kind=Terminal))
+    assert lines[:5] == [
+        "Model       resnet50_fp16_in1k",
+        "Data set    ImageNet-1k",
+        "Params (M)  25.56",
+        "Top-1       76.30 ✓",
+        "",
+    ]
+
+
+def test_a_pipe_gets_every_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    lines = plain(written(lambda: echo_table(make_table(), narrow=("Data set",)), monkeypatch))
+    assert lines[0].split() == ["Model", "Data", "set", "Params", "(M)", "Top-1"]
+
+
+def test_points_of_numbers_are_in_line() -> None:
+    assert aligned(["11.17", "21.8", "80.858", "-", "7"]) == ["11.17 ", "21.8  ", "80.858", "-   ", "7   "]
+    assert aligned([]) == []
+
+
+def test_fields_become_words_and_units() -> None:
+    fields = {"num_images": 3, "size_bytes": 44_730_000, "images_per_s": 8.5, "weights_key": None, "prefix": ""}
+    assert readable(fields | {"is_fast": True}) == {
+        "images": 3,
+        "size": "44,730,000 bytes",
+        "images/s": 8.5,
+        "weights key": "-",
+        "prefix": "-",
+        "is fast": "yes",
+    }
 
 
 SHA256, ADDRESS = "0123456789abcdef" * 4, f"https://host/{'folder/' * 20}file.safetensors"

@@ -62,6 +62,30 @@ def test_an_epoch_is_one_line_on_a_narrow_terminal_too(
     assert any(found.endswith("a/" * 60) for found in lines)
 
 
+@pytest.mark.parametrize(
+    ("width", "expected"),
+    [
+        (120, "epoch 100/200, loss 123.4567 # 10007/10009 123457 images/s, 2 days, 7:33:20 left"),
+        (80, "epoch 100/200, loss 123.4567 # 10007/10009 2 days, 7:33:20 left"),
+        (60, "epoch 100/200 # 10007/10009 2 days, 7:33:20 left"),
+    ],
+)
+def test_a_bar_is_one_line_on_a_narrow_terminal_too(
+    width: int, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("TERM", "xterm")
+    pace = {"epoch": 99, "epochs": 200, "step": 10007, "steps": 10009}
+    with console() as screen:
+        screen.watch(Pace(**pace, loss=123.4567, images_per_s=123456.7, seconds_left=200_000))
+        screen.bar.refresh()
+    text = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().err)  # the colours
+    lines = re.split(r"\x1b\[[0-9;?]*[a-zA-Z]|[\r\n]", text)
+    assert all(len(line) <= width for line in lines)
+    assert expected in [re.sub("[━╸╺]+", "#", line) for line in lines]
+
+
 def test_all_but_the_first_process_are_silent(capsys: pytest.CaptureFixture[str]) -> None:
     with console(quiet=True) as screen:
         screen.watch(PROGRESS)

@@ -33,7 +33,7 @@ from tests.conftest import NAMES, slow, smooth_image
 from tests.run_folders import MadeRun, copy_run
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "scripts" / "reproduce.py"
+COMMAND = ["-m", "resnet_zoo", "reproduce"]
 QUICK = {"sizes": "8", "size_milestones": "", "epochs": "1", "total_batch": "20"}
 CPU = Settings(device="cpu", evaluate_every=0)
 
@@ -311,13 +311,13 @@ def test_a_place_that_cannot_be_written_is_told_first(cifar: Path, tmp_path: Pat
         train(cifar, tmp_path / "file" / "runs")
 
 
-def script(arguments: Sequence[str], *, launcher: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, *launcher, str(SCRIPT), *arguments]
-    environment = script_environment()
+def run(arguments: Sequence[str], *, launcher: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *launcher, *COMMAND, *arguments]
+    environment = command_environment()
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600, env=environment)
 
 
-def script_environment() -> dict[str, str]:
+def command_environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
@@ -325,8 +325,8 @@ def quick_fields(**fields: str) -> list[str]:
     return [part for key, value in {**QUICK, **fields}.items() for part in ("--set", f"{key}={value}")]
 
 
-def test_the_script_prints_the_run_folder_and_talks_on_stderr(cifar: Path, tmp_path: Path) -> None:
-    done = script(
+def test_the_command_prints_the_run_folder_and_talks_on_stderr(cifar: Path, tmp_path: Path) -> None:
+    done = run(
         [
             "resnet18_cifar10",
             "--data",
@@ -342,7 +342,7 @@ def test_the_script_prints_the_run_folder_and_talks_on_stderr(cifar: Path, tmp_p
     folder = Path(done.stdout.strip())
     assert read_run(folder).result.row == "resnet18_cifar10"
     command = read_run(folder).environment.command
-    assert command[:4] == ("reproduce.py", "resnet18_cifar10", "--data", "tree")
+    assert command[:5] == ("resnet-zoo", "reproduce", "resnet18_cifar10", "--data", "tree")
     assert "epoch   1/1  8 px  loss" in done.stderr
     assert "on the official 10,000, of which 9,980 are missing here)" in done.stderr
 
@@ -356,8 +356,8 @@ def test_the_script_prints_the_run_folder_and_talks_on_stderr(cifar: Path, tmp_p
         slow(["resnet18_cifar10", "--data", ".", "--set", "epochs"], 2, "--set expects FIELD=VALUE, got 'epochs'"),
     ],
 )
-def test_the_script_ends_with_a_sentence_and_the_documented_code(arguments: list[str], code: int, words: str) -> None:
-    done = script(arguments)
+def test_the_command_ends_with_a_sentence_and_the_documented_code(arguments: list[str], code: int, words: str) -> None:
+    done = run(arguments)
     assert (done.returncode, done.stdout) == (code, "")
     assert words in done.stderr
     assert "Traceback" not in done.stderr
@@ -365,7 +365,7 @@ def test_the_script_ends_with_a_sentence_and_the_documented_code(arguments: list
 
 def torchrun(arguments: Sequence[str], count: int = 2) -> subprocess.CompletedProcess[str]:
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-    return script([*arguments, "--device", "cpu"], launcher=launcher)
+    return run([*arguments, "--device", "cpu"], launcher=launcher)
 
 
 @pytest.mark.slow
@@ -374,7 +374,7 @@ def test_two_processes_train_as_one_with_as_many_splits(cifar: Path, tmp_path: P
     common = ["resnet18_cifar10", "--data", str(cifar), "--recipe", "fast", "--evaluate-every", "1"]
     together = torchrun([*common, "--runs", str(tmp_path / "two"), *quick_fields(**fields)])
     assert together.returncode == 0, together.stderr
-    alone = script([*common, "--runs", str(tmp_path / "one"), *quick_fields(**fields, splits="2"), "--device", "cpu"])
+    alone = run([*common, "--runs", str(tmp_path / "one"), *quick_fields(**fields, splits="2"), "--device", "cpu"])
     assert alone.returncode == 0, alone.stderr
     two, one = (read_run(Path(done.stdout.split()[-1])) for done in (together, alone))
     assert two.environment.num_devices == 2
@@ -409,14 +409,14 @@ def test_killed_at_any_moment_the_same_command_ends_with_the_same_weights(
     common = ["resnet18_cifar10", "--data", str(cifar), "--recipe", "fast", "--device", "cpu", "--checkpoint-s", "0.2"]
     common += quick_fields(epochs="8", total_batch="4", lr="0.0005")
     start = time.monotonic()
-    expected = script([*common, "--runs", str(tmp_path / "whole")])
+    expected = run([*common, "--runs", str(tmp_path / "whole")])
     whole_s = time.monotonic() - start
-    command = [sys.executable, str(SCRIPT), *common, "--runs", str(tmp_path / "killed")]
+    command = [sys.executable, *COMMAND, *common, "--runs", str(tmp_path / "killed")]
     quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, **quiet, env=script_environment()) as victim:
+    with subprocess.Popen(command, **quiet, env=command_environment()) as victim:
         time.sleep(share * whole_s)
         victim.kill()
-    found = script([*common, "--runs", str(tmp_path / "killed")])
+    found = run([*common, "--runs", str(tmp_path / "killed")])
     assert found.returncode == 0, found.stderr
     results = [read_run(Path(done.stdout.strip())).result for done in (expected, found)]
     assert results[0].weights.sha256 == results[1].weights.sha256
@@ -430,9 +430,9 @@ def test_a_killed_process_is_restarted_by_torchrun_and_the_weights_are_the_same(
     expected = torchrun([*common, "--runs", str(tmp_path / "whole")])
     assert expected.returncode == 0, expected.stderr
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
-    command = [sys.executable, *launcher, str(SCRIPT), *common, "--runs", str(tmp_path / "killed")]
+    command = [sys.executable, *launcher, *COMMAND, *common, "--runs", str(tmp_path / "killed")]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=script_environment()
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=command_environment()
     ) as running:
         checkpoints = (tmp_path / "killed").glob("*/*/checkpoints/step-*")
         deadline = time.monotonic() + 300

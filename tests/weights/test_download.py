@@ -22,11 +22,12 @@ from click.testing import CliRunner, Result
 from torch import Tensor
 
 from resnet_zoo import create_model
-from resnet_zoo.catalog.listing import as_markdown, describe
+from resnet_zoo.catalog.listing import as_markdown
 from resnet_zoo.catalog.manifest import get_entry, read_manifest
 from resnet_zoo.catalog.records import UpstreamOrigin
 from resnet_zoo.checks.rows import verify
 from resnet_zoo.cli.main import main
+from resnet_zoo.cli.row import weights_record
 from resnet_zoo.errors import DownloadError, IntegrityError, ManifestError, WeightsUnavailableError
 from resnet_zoo.weights import cache
 from resnet_zoo.weights.cache_contents import list_cache, prune, weight_facts
@@ -329,8 +330,8 @@ def test_no_secret_of_an_address_is_stored_or_shown(
     assert json.loads(pin.read_text())["url"] == url
     assert [file.source for file in list_cache()] == [url]
     rows = [get_entry(NAME)]
-    described = describe(rows[0], dict.fromkeys(rows[0].weights, "here"))
-    shown = [as_markdown(rows), *described.values(), str(weight_facts(rows))]
+    described = [text for found in weight_facts(rows) for text in weights_record(rows[0], found).values()]
+    shown = [as_markdown(rows), *described, str(weight_facts(rows))]
     assert any(url in text for text in shown)
     assert not [text for text in shown if "hunter2" in text]
     stored = [path for path in own_cache.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()]
