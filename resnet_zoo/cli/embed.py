@@ -28,7 +28,7 @@ from resnet_zoo.cli.shell import (
     epilog=examples(
         "embed resnet50 photos/ -o photos.npy --fast",
         "embed tuned.safetensors photos/ more/ cat.jpg -o photos.parquet",
-        "embed resnet50 shards/*.tar s3://bucket/data/*.parquet -o all.npy",
+        "embed resnet50 shards/*.tar 's3://bucket/data/*.parquet' -o all.npy",
     )
     + "\n  torchrun --nproc-per-node 2 -m resnet_zoo embed resnet50 photos/ -o photos.safetensors"
 )

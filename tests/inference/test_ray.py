@@ -42,7 +42,7 @@ class Fragile(resnet_zoo.Embedder):
         return found
 
 MARK = os.path.abspath("killed")
-images = ray.data.read_parquet(os.path.abspath("photos.parquet"))
+images = ray.data.read_parquet(os.path.abspath("photos.parquet"), override_num_blocks=4)
 vectors = images.map_batches(
     Fragile, fn_constructor_kwargs={"name": "resnet18_cifar10", "batch_size": 16}, batch_size=20, concurrency=2
 )
