@@ -23,6 +23,7 @@ from resnet_zoo.errors import UnsafeCheckpointError as UnsafeCheckpointError
 from resnet_zoo.errors import WeightsMismatchError as WeightsMismatchError
 from resnet_zoo.errors import WeightsUnavailableError as WeightsUnavailableError
 from resnet_zoo.errors import ZooError as ZooError
+from resnet_zoo.inference.embedder import Embedder as Embedder
 from resnet_zoo.inference.embedding import embed as embed
 from resnet_zoo.inference.embedding_files import embed_files as embed_files
 from resnet_zoo.inference.evaluation import Evaluation as Evaluation

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+import tarfile
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,6 +140,23 @@ def smooth_image(height: int, width: int, seed: int = 0) -> np.ndarray:
     coarse = random.integers(0, 256, (max(2, height // 16), max(2, width // 16), 3), dtype=np.uint8)
     smooth = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)).astype(np.int16)
     return (smooth + random.integers(-20, 21, (height, width, 3))).clip(0, 255).astype(np.uint8)
+
+
+def png_bytes(seed: int, size: int = 32) -> bytes:
+    """Return an image file."""
+    buffer = io.BytesIO()
+    Image.fromarray(smooth_image(size, size, seed=seed)).save(buffer, "png")
+    return buffer.getvalue()
+
+
+def write_tar(path: Path, files: Mapping[str, bytes]) -> Path:
+    """Write a tar archive of files with these contents, in this order."""
+    with tarfile.open(path, "w") as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return path
 
 
 def make_odd(path: Path) -> Path:

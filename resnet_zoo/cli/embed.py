@@ -19,6 +19,7 @@ from resnet_zoo.cli.shell import (
     fast_option,
     format_option,
     going_on_later,
+    image_column_option,
     size_option,
     weights_option,
     with_options,
@@ -29,6 +30,7 @@ from resnet_zoo.cli.shell import (
     epilog=examples(
         "embed resnet50 photos/ -o photos.npy --fast",
         "embed tuned.safetensors photos/ more/ cat.jpg -o photos.parquet",
+        "embed resnet50 shards/*.tar 's3://bucket/data/*.parquet' -o all.npy",
     )
     + "\n"
     + example("torchrun --nproc-per-node 2 -m resnet_zoo embed resnet50 photos/ -o photos.safetensors"),
@@ -49,7 +51,9 @@ from resnet_zoo.cli.shell import (
     help="Threads that read images, and on a CPU compute.  [default: one per core]",
 )
 @click.option("--force", is_flag=True, help="Replace OUT, or an unfinished run that began differently.")
-@with_options(weights_option, size_option, device_option, fast_option, format_option("table", "json"))
+@with_options(
+    image_column_option, weights_option, size_option, device_option, fast_option, format_option("table", "json")
+)
 def embed(
     name: str,
     paths: tuple[str, ...],
@@ -57,15 +61,18 @@ def embed(
     batch_size: int,
     num_threads: int | None,
     force: bool,
+    image_column: str,
     weights: str | None,
     size: int | None,
     device: str,
     fast: bool,
     form: str,
 ) -> None:
-    """Write one vector per image of files and folders: the pooled features before the classifier.
+    """Write one vector per image: the pooled features before the classifier.
 
-    NAME is a row, hf-hub:owner/name, or the path of a network file. Unreadable images are left out and listed in
+    NAME is a row, hf-hub:owner/name, or the path of a network file. PATH is an image, a folder, a tar shard (.tar), a
+    .parquet file, or a pattern ('shard-{000..003}.tar'); s3://, https:// and other addresses need fsspec's driver.
+    Images in shards are named shard.tar/MEMBER and file.parquet#ROW. Unreadable images are left out and listed in
     OUT.bad.jsonl. The paths are in OUT.paths.json (.npy), or in OUT itself. Run the same command again to resume an
     interrupted run. Under torchrun the processes share the work.
     """
@@ -83,6 +90,7 @@ def embed(
             batch_size=batch_size,
             num_threads=num_threads,
             fast=fast,
+            image_column=image_column,
             overwrite=force,
             on_bad=echo_skipped,
             progress=lambda done, total: progress(name, done, total),

@@ -33,6 +33,7 @@ from resnet_zoo.cli.shell import (
     examples,
     fast_option,
     format_option,
+    image_column_option,
     size_option,
     weights_option,
     with_options,
@@ -61,7 +62,8 @@ _STDIN = "-"
 @click.option("-o", "--output", type=click.Path(), metavar="FILE", help="Write a .csv, .jsonl or .json file instead.")
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @click.option("--skip-bad", is_flag=True, help="Report unreadable images and continue.")
-@with_options(weights_option, size_option, device_option, fast_option, format_option("table", "jsonl", "csv", "json"))
+@with_options(image_column_option, weights_option, size_option, device_option, fast_option)
+@format_option("table", "jsonl", "csv", "json")
 def predict(
     name: str,
     images: tuple[str, ...],
@@ -71,6 +73,7 @@ def predict(
     output: str | None,
     force: bool,
     skip_bad: bool,
+    image_column: str,
     weights: str | None,
     size: int | None,
     device: str,
@@ -79,7 +82,8 @@ def predict(
 ) -> None:
     """Classify images, best classes first.
 
-    NAME is a row, hf-hub:owner/name, or the path of a network file. A FOLDER means every image below it. With -, or
+    NAME is a row, hf-hub:owner/name, or the path of a network file. A FOLDER means every image below it; tar shards
+    (.tar), .parquet files, patterns of them and addresses are read as in embed. With -, or
     without images, paths are read from standard input, one per line. jsonl and csv output is written as images are
     done, for any number of them. FILE is moved into place when it is complete.
 
@@ -92,12 +96,12 @@ def predict(
     if output is not None:
         form = _form_of(Path(output), form)
         check_target(Path(output), overwrite=force)
-    from resnet_zoo.images.folders import check_there, find_images
+    from resnet_zoo.images.listing import check_there, find_all
     from resnet_zoo.inference.prediction import stream_predictions
 
     if not skip_bad:
         check_there(path for path in images if path != _STDIN)
-    found = find_images(_paths(images or (_STDIN,)))
+    found = find_all(_paths(images or (_STDIN,)), column=image_column)
     first = next(found)  # a lack of images is reported before weights are fetched
     predictions = stream_predictions(
         name,
@@ -109,6 +113,7 @@ def predict(
         device=device,
         batch_size=batch_size,
         fast=fast,
+        image_column=image_column,
         on_bad=echo_skipped if skip_bad else None,
     )
     if output is None:

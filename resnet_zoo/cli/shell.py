@@ -218,6 +218,11 @@ device_option = click.option(
 )
 
 
+image_column_option = click.option(
+    "--image-column", metavar="NAME", default="image", show_default=True, help="Column of images in parquet files."
+)
+
+
 class _Terminated(KeyboardInterrupt):
     """SIGTERM, which then ends a command as Ctrl-C does."""
 

@@ -18,10 +18,33 @@ from torchvision.io import ImageReadMode  # also registers torch.ops.image
 
 from resnet_zoo.base.files import open_regular
 from resnet_zoo.errors import DatasetError
+from resnet_zoo.images.addresses import is_address, read_bytes
 from resnet_zoo.images.jpeg import exif_of_jpeg, size_of_jpeg
 
 Pixels = npt.NDArray[np.uint8]
-FileSource = str | os.PathLike[str] | bytes | bytearray | memoryview
+
+
+class Member:
+    """An image inside a shard.
+
+    Attributes:
+        filename: What it is called: the shard, and the image's name or place in it.
+        shard: The path or address of the shard.
+    """
+
+    filename: str
+    shard: str
+
+    def read(self) -> Pixels:
+        """Return the bytes of the image file, (n,) uint8.
+
+        Raises:
+            DatasetError: They cannot be read.
+        """
+        raise NotImplementedError
+
+
+FileSource = str | os.PathLike[str] | bytes | bytearray | memoryview | Member
 
 MAX_PIXELS = 178_956_970
 """Largest image that is decoded or resized to: twice Pillow's own warning limit, against decompression bombs."""
@@ -87,7 +110,11 @@ def read_file(path: str | os.PathLike[str], *, offset: int = 0, size: int = -1) 
 
     Raises:
         DatasetError: The file is missing, unreadable, not a regular file, too large, or holds nothing there.
+        ArgumentError: It is an address, and has no driver here.
     """
+    if is_address(path):
+        data = np.frombuffer(read_bytes(os.fspath(path), offset=offset, size=size, limit=MAX_FILE_BYTES), np.uint8)
+        return _some_bytes(data, path)
     try:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size - offset if size < 0 else size
@@ -96,21 +123,25 @@ def read_file(path: str | os.PathLike[str], *, offset: int = 0, size: int = -1) 
             data = np.fromfile(file, np.uint8, size, offset=offset)
     except (OSError, ValueError) as error:
         raise DatasetError(f"{title_of(path)} cannot be read: {getattr(error, 'strerror', error)}.") from error
+    return _some_bytes(data, path)
+
+
+def _some_bytes(data: Pixels, source: object) -> Pixels:
     if not len(data):
-        raise DatasetError(f"{title_of(path)} is empty; expected an image file.")
+        raise DatasetError(f"{title_of(source)} is empty; expected an image file.")
     return data
 
 
 def _read_bytes(image: FileSource) -> Pixels:
     if isinstance(image, (str, os.PathLike)):
         return read_file(image)
+    if isinstance(image, Member):
+        return image.read()
     if not isinstance(image, (bytes, bytearray, memoryview)):
         raise DatasetError(
             f"Expected an image: a path, bytes, a PIL image, an array or a tensor; got {type(image).__name__}."
         )
-    if not len(image):
-        raise DatasetError(f"{title_of(image)} is empty; expected an image file.")
-    return np.frombuffer(bytearray(image), np.uint8)
+    return _some_bytes(np.frombuffer(bytearray(image), np.uint8), image)
 
 
 def _decode_bytes(data: Pixels, title: str) -> Pixels:
@@ -206,7 +237,7 @@ def _orientation(exif: bytes) -> int | None:
 def title_of(image: object) -> str:
     """Return the name of an image in errors: its path, or "The image"."""
     if isinstance(image, (str, os.PathLike)):
-        return str(Path(image))
+        return os.fspath(image) if is_address(image) else str(Path(image))
     return getattr(image, "filename", "") or "The image"
 
 

@@ -44,6 +44,10 @@ class LeftOut:
         suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122
         self.add(suffix if re.fullmatch(r"\.[a-z0-9]{1,9}", suffix) else "of other names")
 
+    def shards(self) -> list[str]:
+        """Return the suffixes of shards that were counted."""
+        return [kind for kind in (".tar", ".parquet") if kind in self._kinds]
+
     def report(self, folder: str | os.PathLike[str]) -> None:
         """Log a warning if anything was left out; without a handler, Python writes it to standard error."""
         if self._kinds.total():
@@ -51,17 +55,6 @@ class LeftOut:
             more = f" and {number} more" if (number := len(self._kinds) - _SHOWN_KINDS) > 0 else ""
             names = ", ".join(sorted(IMAGE_SUFFIXES))
             _LOG.warning("%s: left out %s%s. Names of images end in %s.", folder, kinds, more, names)
-
-
-def check_there(paths: Iterable[str | os.PathLike[str]]) -> None:
-    """Refuse paths that do not exist, before anything is loaded for them.
-
-    Raises:
-        DatasetError: Names the first one.
-    """
-    for path in paths:
-        if not Path(path).exists():
-            raise DatasetError(f"{os.fspath(path)} does not exist. Check the path.")
 
 
 def find_images(paths: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
@@ -86,7 +79,10 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
         left_out.report(path)
         if is_empty:
             suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-            raise DatasetError(f"{path} is a directory that holds no images; expected files ending in {suffixes}.")
+            shards = "".join(f" Name its shards to read them: {path}/*{kind}" for kind in left_out.shards())
+            raise DatasetError(
+                f"{path} is a directory that holds no images; expected files ending in {suffixes}.{shards}"
+            )
 
 
 def _below(folder: str, above: frozenset[tuple[int, int]], left_out: LeftOut) -> Iterator[str]:

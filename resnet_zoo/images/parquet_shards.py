@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from resnet_zoo.base.files import open_regular
 from resnet_zoo.errors import ArgumentError, DatasetError
+from resnet_zoo.images.addresses import is_address, opened
 from resnet_zoo.images.decode import Pixels
 from resnet_zoo.images.sources import Labels, check_label
 
@@ -64,11 +65,11 @@ class ParquetShards:
 
 def _parquet_labels(shard: Path, classes: list[str]) -> Labels:
     """Read a shard's labels, checked; of the images only the names, if there are any."""
-    with _open(shard) as file:
+    with open_parquet(shard) as file:
         columns = file.schema_arrow.names
         if not {"image", "label"} <= set(columns):
             raise DatasetError(f"{shard} has the columns {', '.join(columns)}; expected image and label.")
-        paths = [column for column in ("image.path",) if column in _leaves(file)]
+        paths = [column for column in ("image.path",) if column in leaves(file)]
         table = file.read(["label", *paths], use_threads=False)
         labels = table["label"].to_pylist()
         names = [item["path"] or "" for item in table["image"].to_pylist()] if paths else [""] * len(labels)
@@ -80,28 +81,33 @@ def _parquet_labels(shard: Path, classes: list[str]) -> Labels:
 
 
 def _row_group_lengths(shard: Path) -> list[int]:
-    with _open(shard) as file:
+    with open_parquet(shard) as file:
         return [file.metadata.row_group(number).num_rows for number in range(file.metadata.num_row_groups)]
 
 
 @functools.lru_cache(maxsize=_CACHED_ROW_GROUPS)
 def _row_group(shard: Path, number: int) -> Any:
     """Return the encoded images of a row group: an Arrow column."""
-    with _open(shard) as file:
-        columns = ["image.bytes"] if "image.bytes" in _leaves(file) else ["image"]
+    with open_parquet(shard) as file:
+        columns = ["image.bytes"] if "image.bytes" in leaves(file) else ["image"]
         return file.read_row_group(number, columns, use_threads=False)["image"]
 
 
-def _leaves(file: Any) -> list[str]:
+def leaves(file: Any) -> list[str]:
+    """Return the columns of an open shard that hold values, those inside structs by their dotted paths."""
     return [file.schema.column(number).path for number in range(len(file.schema))]
 
 
 @contextmanager
-def _open(shard: Path) -> Iterator[Any]:
+def open_parquet(shard: str | os.PathLike[str], **options: Any) -> Iterator[Any]:
     """Open a shard with pyarrow; what goes wrong in reading it names the file.
 
+    Args:
+        shard: A path or address.
+        options: Of pyarrow.
+
     Raises:
-        ArgumentError: pyarrow is not installed.
+        ArgumentError: pyarrow is not installed, or the address has no driver here.
         DatasetError: The file cannot be read.
     """
     try:
@@ -112,9 +118,16 @@ def _open(shard: Path) -> Iterator[Any]:
             f"{shard} needs pyarrow, which is not installed: pip install 'resnet-zoo[parquet]'."
         ) from error
     try:
-        open_regular(shard).close()  # pyarrow would wait for a pipe
-        with parquet.ParquetFile(shard) as file:
-            yield file
-    except (arrow.ArrowException, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise DatasetError(f"{shard} cannot be read as parquet: {reason}. Fetch it again.") from error
+        with opened(shard) as source:  # by path, pyarrow would wait for a pipe
+            try:
+                with parquet.ParquetFile(source if is_address(shard) else shard, **options) as file:
+                    yield file
+            except arrow.ArrowException as error:
+                raise _unreadable(shard, error) from error
+    except OSError as error:
+        raise _unreadable(shard, error) from error
+
+
+def _unreadable(shard: str | os.PathLike[str], error: Exception) -> DatasetError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+    return DatasetError(f"{shard} cannot be read as parquet: {reason}. Fetch it again.")

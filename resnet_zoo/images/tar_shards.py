@@ -6,15 +6,19 @@ import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 import numpy as np
 
-from resnet_zoo.base.files import open_regular
-from resnet_zoo.errors import DatasetError
+from resnet_zoo.errors import DatasetError, ZooError
+from resnet_zoo.images.addresses import opened
 from resnet_zoo.images.decode import Pixels, read_file
 from resnet_zoo.images.folders import IMAGE_SUFFIXES, LeftOut
 from resnet_zoo.images.sources import check_label
 from resnet_zoo.images.test_sets import some
+
+_LONGEST_HEADER = 1 << 20
+"""Bytes of the longest name and PAX header that is read; tarfile would take any number."""
 
 
 class TarShards:
@@ -64,7 +68,7 @@ def _members(shard: Path, classes: list[str]) -> Iterator[tuple[str, int, int, i
     """Yield the name, offset, size and label of each image in a tar file, in its order."""
     images: dict[str, tuple[str, int, int]] = {}
     labels: dict[str, int] = {}
-    for name, offset, size in _tar_files(shard):
+    for name, offset, size in tar_files(shard):
         path = PurePosixPath(name)
         key, _, kind = path.name.partition(".")
         key = str(path.parent / key)
@@ -85,20 +89,63 @@ def _members(shard: Path, classes: list[str]) -> Iterator[tuple[str, int, int, i
         yield (*image, labels[key])
 
 
-def _tar_files(shard: Path) -> Iterator[tuple[str, int, int]]:
-    """Yield the name, offset and size of each file of a tar archive, and check that its end is there."""
+def tar_files(shard: str | os.PathLike[str], left_out: LeftOut | None = None) -> Iterator[tuple[str, int, int]]:
+    """Yield the name, offset and size of each file of a tar archive as its headers are walked, then check its end.
+
+    Names that begin with a dot are left out, and so is what is not a file: links lead nowhere from here.
+
+    Args:
+        shard: A path or address.
+        left_out: Counts what is not a file.
+
+    Raises:
+        DatasetError: It cannot be read, is not an uncompressed tar archive, is damaged or cut off.
+        ArgumentError: It is an address, and has no driver here.
+    """
     try:
-        with open_regular(shard) as file, tarfile.open(fileobj=file, mode="r:") as archive:
-            for member in archive:
-                if member.isfile() and not PurePosixPath(member.name).name.startswith("."):
+        with opened(shard) as file:
+            yield from _walk(shard, file, left_out or LeftOut())
+    except (OSError, ValueError) as error:
+        if isinstance(error, ZooError):
+            raise
+        raise _unreadable(shard, getattr(error, "strerror", error)) from error
+
+
+def _walk(shard: str | os.PathLike[str], file: BinaryIO, left_out: LeftOut) -> Iterator[tuple[str, int, int]]:
+    try:
+        with tarfile.open(fileobj=_Headers(file), mode="r:") as archive:
+            while member := archive.next():
+                archive.members.clear()  # which would hold every header
+                if member.size < 0:  # with which some versions of tarfile go back, in a circle
+                    raise tarfile.ReadError(f"a member of {member.size} bytes")
+                if not member.isreg() or member.issparse():
+                    left_out.add("folders" if member.isdir() else "links and other special members")
+                elif not PurePosixPath(member.name).name.startswith("."):
                     yield member.name, member.offset_data, member.size
             end = archive.offset
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise DatasetError(f"{shard} cannot be read as a tar archive: {error}. Fetch or pack it again.") from error
+    except (tarfile.TarError, EOFError) as error:
+        raise _unreadable(shard, error) from error
     # To tarfile, a file that is cut off or damaged between two members looks complete.
-    mark = np.fromfile(shard, np.uint8, tarfile.BLOCKSIZE, offset=end)
-    if len(mark) < tarfile.BLOCKSIZE or mark.any():
+    file.seek(end)
+    mark = file.read(tarfile.BLOCKSIZE)
+    if len(mark) < tarfile.BLOCKSIZE or any(mark):
         raise DatasetError(f"{shard} is truncated or damaged after {end} bytes. Fetch or pack it again.")
+
+
+class _Headers:
+    """A file that a tar archive's headers are read from: what claims to be longer than any name is refused."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.seek, self.tell = file, file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= _LONGEST_HEADER:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        return self._file.read(size)
+
+
+def _unreadable(shard: str | os.PathLike[str], reason: object) -> DatasetError:
+    return DatasetError(f"{shard} cannot be read as a tar archive: {reason}. Fetch or pack it again, uncompressed.")
 
 
 def _text_label(data: Pixels, title: str) -> int:

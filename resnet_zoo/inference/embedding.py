@@ -2,7 +2,9 @@
 
 On a CPU every thread takes whole batches, from the file to the vectors, and computes them on one core. That keeps all
 cores busy without waiting for each other; and a batch then always gives the same bits, however many cores, processes
-and machines share the work (with several cores per batch, torch splits some sums by their number).
+and machines share the work (with several cores per batch, torch splits some sums by their number). In float32 the last
+bits also depend on how many images a batch has, though not on which, nor on their order: a batch that lacks some is
+filled up.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, islice
 
 import numpy as np
 import torch
@@ -20,6 +23,7 @@ from torch import Tensor, nn
 from resnet_zoo.base.devices import exact_float32, fast_dtype, resolve_device
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.images.batches import ImageBatch, OnBad, batched, map_in_order, num_cores, read_batch
+from resnet_zoo.images.listing import IMAGE_COLUMN, find_all, with_bytes
 from resnet_zoo.images.transform import ImageSource, Transform, each_image
 from resnet_zoo.inference.finite import check_finite
 from resnet_zoo.inference.optimization import optimize_for_inference
@@ -44,7 +48,7 @@ class Pooled(nn.Module):
 
 
 @dataclass(frozen=True)
-class Embedder:
+class Pipeline:
     """A network ready to turn batches of images into vectors.
 
     Attributes:
@@ -53,6 +57,7 @@ class Embedder:
         device: Where it computes.
         channels: C.
         precision: What it computes with, for records.
+        batch_size: Images per forward pass; a batch with fewer is filled up.
         num_threads: Threads that read images, and on a CPU compute.
     """
 
@@ -61,10 +66,11 @@ class Embedder:
     device: torch.device
     channels: int
     precision: str
+    batch_size: int
     num_threads: int
 
     @classmethod
-    def of(cls, network: Network, device: torch.device, *, fast: bool, num_threads: int) -> Embedder:
+    def of(cls, network: Network, device: torch.device, *, fast: bool, batch_size: int, num_threads: int) -> Pipeline:
         """Load a network's weights and make it ready."""
         transform, model = network.transform, network.load()
         transform.notice = network.notice
@@ -76,7 +82,7 @@ class Embedder:
             if optimized.engine:
                 optimized.engine = optimized.engine.for_callers(num_threads)
             pooled, precision = optimized, optimized.precision
-        return cls(pooled, transform, device, channels, precision, num_threads)
+        return cls(pooled, transform, device, channels, precision, batch_size, num_threads)
 
     def batches(self, batches: Iterable[Sequence[ImageSource]]) -> Iterator[tuple[ImageBatch, Rows]]:
         """Yield each batch of images as it was read, with its vectors (N, C), in order."""
@@ -97,7 +103,9 @@ class Embedder:
             return np.empty((0, self.channels), np.float32)
         with torch.inference_mode(), exact_float32(self.device):
             x = self.transform.normalise(batch.pixels.to(self.device))
-            found: Tensor = self.model(x)
+            if missing := max(0, self.batch_size - len(x)):
+                x = torch.cat([x, x.new_zeros(missing, *x.shape[1:])])
+            found: Tensor = self.model(x)[: len(batch.titles)]
             check_finite(found, self.model, x)
             rows: Rows = found.float().cpu().numpy()
         return rows
@@ -122,6 +130,7 @@ def embed(
     device: torch.device | str = "auto",
     batch_size: int = 16,
     fast: bool = False,
+    image_column: str = IMAGE_COLUMN,
     on_bad: OnBad | None = None,
 ) -> Rows:
     """Return one vector per image, in memory; `embed_files` handles any number of files.
@@ -129,12 +138,14 @@ def embed(
     Args:
         name: A row or alias, ``hf-hub:owner/name``, or the path of a network file; see `open_network`.
         images: One image or several: paths, bytes of image files, PIL images, (H, W, 3) uint8 RGB arrays or (3, H, W)
-            uint8 tensors; several also as an array of paths, or as one array (N, H, W, 3) or tensor (N, 3, H, W).
+            uint8 tensors; several also as an array of paths, or as one array (N, H, W, 3) or tensor (N, 3, H, W). A
+            path may also be a folder, a shard or an address, as in `embed_files`.
         weights: A tag or path, as in `create_model`; ``None`` means the row's default weights.
         size: Height and width of the inputs, one that the weight set was tested at; ``None`` means its usual one.
         device: ``auto`` (CUDA, MPS, then CPU) or a torch device.
         batch_size: Images per forward pass.
         fast: Use `optimize_for_inference`, with bfloat16 where the device multiplies it.
+        image_column: The column of parquet files with the images, as in `embed_files`.
         on_bad: Called with the error of each unreadable image, which is then left out, instead of raising it.
 
     Returns:
@@ -143,7 +154,7 @@ def embed(
     Raises:
         UnknownModelError, UnknownWeightsError, WeightsUnavailableError, WeightsMismatchError, DownloadError,
             IntegrityError, UnsafeCheckpointError, CheckpointError: As `open_network`.
-        DatasetError: An image is missing or unreadable.
+        DatasetError: An image is missing or unreadable; or a folder or shard, as in `embed_files`.
         NonFiniteOutputError: A vector is infinite or NaN, as from damaged weights.
         ArgumentError: The weights were not tested at ``size``, the network does not take RGB images, the batch size is
             not positive, or the device is not available.
@@ -155,9 +166,11 @@ def embed(
     if batch_size < 1:
         raise ArgumentError(f"Expected a positive batch size, got {batch_size}.")
     network, target = open_network(name, weights=weights, size=size), resolve_device(device)
-    embedder = Embedder.of(network, target, fast=fast, num_threads=num_cores())
-    rows = [np.empty((0, embedder.channels), np.float32)]
-    for batch, vectors in embedder.batches(batched(each_image(images), batch_size)):
+    found = with_bytes(find_all(each_image(images), column=image_column))
+    first = [*islice(found, batch_size)]
+    pipeline = Pipeline.of(network, target, fast=fast, batch_size=len(first), num_threads=num_cores())
+    rows = [np.empty((0, pipeline.channels), np.float32)]
+    for batch, vectors in pipeline.batches(batched(chain(first, found), batch_size)):
         batch.report_bad(on_bad)
         rows.append(vectors)
     return np.concatenate(rows)

@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import torch
@@ -17,9 +16,9 @@ from resnet_zoo.base.files import check_target, write_atomically
 from resnet_zoo.base.processes import Processes
 from resnet_zoo.base.progress import Progress
 from resnet_zoo.errors import ArgumentError, DatasetError
-from resnet_zoo.images.batches import OnBad, num_cores
-from resnet_zoo.images.folders import check_there, find_images
-from resnet_zoo.inference.embedding import LAYER, Embedder
+from resnet_zoo.images.batches import OnBad, batched, num_cores
+from resnet_zoo.images.listing import IMAGE_COLUMN, check_there, find_all, with_bytes
+from resnet_zoo.inference.embedding import LAYER, Pipeline
 from resnet_zoo.inference.unfinished import PartialRun, RowLog, Rows, RunFacts, hold_run
 from resnet_zoo.inference.vector_formats import (
     Contents,
@@ -73,20 +72,24 @@ def embed_files(
     batch_size: int = 16,
     num_threads: int | None = None,
     fast: bool = False,
+    image_column: str = IMAGE_COLUMN,
     overwrite: bool = False,
     on_bad: OnBad | None = None,
     progress: Progress | None = None,
 ) -> EmbeddingFile | None:
     """Write one vector per image to a file; memory does not grow with the number of images.
 
-    Folders are searched as in `find_images`, and the vectors are in that order. Images that cannot be read are left
-    out and listed in ``<output>.bad.jsonl``. Finished batches are kept in ``<output>.partial`` until the file is
-    complete: the same call continues after the last complete batch. Under torchrun the processes share the batches
-    (all machines must see the same folder), and the file is byte for byte the one that a single process would write.
+    Folders are searched as in `find_images`, and the vectors are in that order. Tar shards and parquet files are read
+    in place: an image in them is called ``shard.tar/<member>`` or ``file.parquet#<row>``, with rows from 0 on. Images
+    that cannot be read are left out and listed in ``<output>.bad.jsonl``. Finished batches are kept in
+    ``<output>.partial`` until the file is complete: the same call continues after the last complete batch. Under
+    torchrun the processes share the batches (all machines must see the same files), and the file is byte for byte the
+    one that a single process would write. A vector does not depend on the images in its batch.
 
     Args:
         name: A row or alias, ``hf-hub:owner/name``, or the path of a network file; see `open_network`.
-        paths: Image files and folders.
+        paths: Image files, folders, tar shards (``.tar``) and ``.parquet`` files, or patterns of them
+            (``shard-{000..003}.tar``, ``data/*.parquet``); local, or any address that fsspec has a driver for.
         output: The file to write: ``.npy``, ``.safetensors`` or ``.parquet``, see
             `resnet_zoo.inference.vector_formats`.
         weights: A tag or path, as in `create_model`; ``None`` means the row's default weights.
@@ -96,6 +99,7 @@ def embed_files(
         num_threads: Threads that read images, and on a CPU compute; ``None`` means one per core, shared by the
             processes.
         fast: Use `optimize_for_inference`, with bfloat16 where the device multiplies it.
+        image_column: The column of parquet files with the images: bytes, or structs with ``bytes``.
         overwrite: Replace a file that exists, and an unfinished run of another kind.
         on_bad: Called with the error of each unreadable image.
         progress: Called with (images done, images in all) of this process after every batch.
@@ -106,12 +110,12 @@ def embed_files(
     Raises:
         UnknownModelError, UnknownWeightsError, WeightsUnavailableError, WeightsMismatchError, DownloadError,
             IntegrityError, UnsafeCheckpointError, CheckpointError: As `open_network`.
-        DatasetError: A path does not exist, a folder holds no images, no image can be read, or another process of the
-            run stopped.
+        DatasetError: A path does not exist, a folder or shard holds no images, a shard is damaged or lacks the column,
+            no image can be read, or another process of the run stopped.
         NonFiniteOutputError: A vector is infinite or NaN, as from damaged weights.
         ArgumentError: The weights were not tested at ``size``, the network does not take RGB images, the output has
             another suffix or exists, an unfinished run is of another kind, a number is not positive, the device is
-            not available, or pyarrow is missing.
+            not available, or pyarrow or the driver of an address is missing.
         OSError: The output cannot be written.
 
     Example:
@@ -129,14 +133,14 @@ def embed_files(
     with processes.connected(), hold_run(output, processes.rank) as run:
         network = open_network(name, weights=weights, size=size)
         threads = num_threads or max(1, num_cores() // processes.local_size)
-        embedder = Embedder.of(network, target, fast=fast, num_threads=threads)
+        pipeline = Pipeline.of(network, target, fast=fast, batch_size=batch_size, num_threads=threads)
         if not processes.is_first:
-            embedder.transform.notice = None
-        mine = _facts_of(network, embedder, batch_size, processes)
-        processes.first(lambda: run.begin(mine, find_images(given), restart=overwrite))
+            pipeline.transform.notice = None
+        mine = _facts_of(network, pipeline, processes)
+        processes.first(lambda: run.begin(mine, find_all(given, column=image_column), restart=overwrite))
         facts = run.join(mine)
         log = _open_log(run, facts, processes.rank, header)
-        work = _make_rows(run, log, embedder, on_bad, progress)
+        work = _make_rows(run, log, pipeline, on_bad, progress)
         processes.wait()
         written = processes.first(lambda: _finish(run, log, header, *work))
         return written if processes.is_first else None
@@ -151,7 +155,7 @@ def _check_numbers(batch_size: int, num_threads: int | None) -> None:
 def _check_paths(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
     given = [os.fspath(path) for path in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
     if not given:
-        raise DatasetError("No images: pass image files or folders.")
+        raise DatasetError("No images: pass image files, folders or shards.")
     check_there(given)
     return given
 
@@ -164,17 +168,17 @@ def _device_of(device: torch.device | str, processes: Processes) -> torch.device
     return found
 
 
-def _facts_of(network: Network, embedder: Embedder, batch_size: int, processes: Processes) -> RunFacts:
+def _facts_of(network: Network, pipeline: Pipeline, processes: Processes) -> RunFacts:
     """Return what the vectors depend on; the images are still to be listed."""
     return RunFacts(
         model=network.entry.name,
         weights_sha256=network.weights.checkpoint.sha256,
-        transform=str(embedder.transform),
+        transform=str(pipeline.transform),
         layer=LAYER,
-        channels=embedder.channels,
-        precision=embedder.precision,
-        device=embedder.device.type,
-        batch_size=batch_size,
+        channels=pipeline.channels,
+        precision=pipeline.precision,
+        device=pipeline.device.type,
+        batch_size=pipeline.batch_size,
         num_processes=processes.num_devices,
         num_images=0,
         images_sha256="",
@@ -204,7 +208,7 @@ def _open_log(run: PartialRun, facts: RunFacts, rank: int, header: Header | None
 
 
 def _make_rows(
-    run: PartialRun, log: RowLog, embedder: Embedder, on_bad: OnBad | None, progress: Progress | None
+    run: PartialRun, log: RowLog, pipeline: Pipeline, on_bad: OnBad | None, progress: Progress | None
 ) -> tuple[int, float]:
     """Compute the batches of this process that are not done yet; return images done before, and images per second."""
     start, facts, share = time.perf_counter(), log.facts, log.share
@@ -212,9 +216,9 @@ def _make_rows(
     log.resume()
     first = min(share.start + log.num_batches, share.stop)
     done = resumed = facts.num_images_in(share.start, first)
-    todo = islice(run.batches(facts.batch_size), first, share.stop)
+    todo = with_bytes(run.images(first * facts.batch_size, share.stop * facts.batch_size))
     with log:
-        for batch, rows in embedder.batches(todo):
+        for batch, rows in pipeline.batches(batched(todo, facts.batch_size)):
             log.append(rows, {str(at): str(error) for at, error in batch.bad.items()})
             for error in batch.bad.values():
                 if on_bad:
@@ -267,7 +271,7 @@ def _write_lists(run: PartialRun, log: RowLog, paths_json: Path, bad_jsonl: Path
     """Write the paths of the vectors as a JSON list, and a JSON object per image without one; return their number."""
     num_bad, separator = 0, "[\n"
     with paths_json.open("w", encoding="ascii") as paths, bad_jsonl.open("w", encoding="ascii") as others:
-        for images, (_, line) in zip(run.batches(log.facts.batch_size), log.lines(), strict=True):
+        for images, (_, line) in zip(run.names(log.facts.batch_size), log.lines(), strict=True):
             for image in line.readable(images):
                 paths.write(separator + json.dumps(image))
                 separator = ",\n"
@@ -280,7 +284,7 @@ def _write_lists(run: PartialRun, log: RowLog, paths_json: Path, bad_jsonl: Path
 
 def _named_rows(run: PartialRun, log: RowLog) -> Iterator[tuple[list[str], Rows]]:
     """Yield the readable images of each batch and their rows (N, C)."""
-    for images, (_, line, rows) in zip(run.batches(log.facts.batch_size), log.batches(), strict=True):
+    for images, (_, line, rows) in zip(run.names(log.facts.batch_size), log.batches(), strict=True):
         yield line.readable(images), rows
 
 

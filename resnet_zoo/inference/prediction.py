@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from resnet_zoo.base.devices import borrowed, exact_float32, fast_dtype, resolve_device
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.images.batches import ImageBatch, OnBad, batched, map_in_order, num_cores, read_batch
+from resnet_zoo.images.listing import IMAGE_COLUMN, find_all, with_bytes
 from resnet_zoo.images.transform import ImageSource, each_image
 from resnet_zoo.inference.finite import check_finite
 from resnet_zoo.inference.optimization import OptimizedModel, optimize_for_inference
@@ -48,6 +49,7 @@ def predict(
     device: torch.device | str = "auto",
     batch_size: int = 16,
     fast: bool = False,
+    image_column: str = IMAGE_COLUMN,
     on_bad: OnBad | None = None,
 ) -> list[Prediction]:
     """Classify images with a network and its own preprocessing.
@@ -57,7 +59,8 @@ def predict(
     Args:
         name: A row or alias, ``hf-hub:owner/name``, or the path of a network file; see `open_network`.
         images: One image or several: paths, bytes of image files, PIL images, (H, W, 3) uint8 RGB arrays or (3, H, W)
-            uint8 tensors; several also as an array of paths, or as one array (N, H, W, 3) or tensor (N, 3, H, W).
+            uint8 tensors; several also as an array of paths, or as one array (N, H, W, 3) or tensor (N, 3, H, W). A
+            path may also be a folder, a shard or an address, as in `embed_files`.
         weights: A tag or path, as in `create_model`; ``None`` means the row's default weights.
         size: Height and width of the inputs, one that the weight set was tested at; ``None`` means its usual one.
         model: A network to use instead of loading ``weights``, in eval mode and on the device; it is left as it was,
@@ -67,6 +70,7 @@ def predict(
         device: ``auto`` (CUDA, MPS, then CPU) or a torch device.
         batch_size: Images per forward pass.
         fast: Use `optimize_for_inference`, with bfloat16 where the device multiplies it.
+        image_column: The column of parquet files with the images, as in `embed_files`.
         on_bad: Called with the error of each unreadable image, which is then left out, instead of raising it.
 
     Returns:
@@ -75,7 +79,7 @@ def predict(
     Raises:
         UnknownModelError, UnknownWeightsError, WeightsUnavailableError, WeightsMismatchError, DownloadError,
             IntegrityError, UnsafeCheckpointError, CheckpointError: As `open_network`.
-        DatasetError: An image is missing or unreadable.
+        DatasetError: An image is missing or unreadable; or a folder or shard, as in `embed_files`.
         NonFiniteOutputError: An output is infinite or NaN, as from damaged weights.
         ArgumentError: The weights were not tested at ``size``, ``top_k`` is not between 1 and the number of classes,
             ``threshold`` is not from 0 to 1, the batch size is not positive, the network does not take RGB images,
@@ -98,6 +102,7 @@ def predict(
             device=device,
             batch_size=batch_size,
             fast=fast,
+            image_column=image_column,
             on_bad=on_bad,
         )
     )
@@ -115,6 +120,7 @@ def stream_predictions(
     device: torch.device | str = "auto",
     batch_size: int = 16,
     fast: bool = False,
+    image_column: str = IMAGE_COLUMN,
     on_bad: OnBad | None = None,
 ) -> Iterator[Prediction]:
     """Classify any number of images one by one, holding only a few batches in memory.
@@ -122,7 +128,7 @@ def stream_predictions(
     The arguments are checked and the network is loaded by the call; images are read as predictions are taken.
 
     Args:
-        name, weights, size, model, top_k, threshold, device, batch_size, fast, on_bad: As in `predict`.
+        name, weights, size, model, top_k, threshold, device, batch_size, fast, image_column, on_bad: As in `predict`.
         images: An iterable of images, of the kinds that `predict` takes.
 
     Yields:
@@ -153,9 +159,8 @@ def stream_predictions(
     if fast and not isinstance(model, OptimizedModel):
         with borrowed(model):
             model = optimize_for_inference(model.to(device), dtype=fast_dtype(device))
-    batches = map_in_order(
-        partial(read_batch, transform=transform), batched(images, batch_size), num_threads=num_cores()
-    )
+    found = batched(with_bytes(find_all(images, column=image_column)), batch_size)
+    batches = map_in_order(partial(read_batch, transform=transform), found, num_threads=num_cores())
     return _predictions(network, model, device, batches, top_k, threshold, on_bad)
 
 

@@ -2,7 +2,8 @@
 
 Beside the output stands a folder ``<output>.partial``:
 
-- ``run.json``: the facts on which the rows depend, and ``images.jsonl``: the path of every image, a JSON string a line;
+- ``run.json``: the facts on which the rows depend, and ``images.jsonl``: the path of every image, a JSON string a line
+  (of one in a shard a list, with its place there);
 - ``rank<N>.rows``: the rows of one process, little-endian float32, and ``rank<N>.jsonl``: a line for every batch it has
   completed, with the number of rows, their CRC-32, and what was wrong with images that have none.
 
@@ -26,6 +27,7 @@ import shutil
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -37,7 +39,11 @@ from resnet_zoo.base.files import writing_to
 from resnet_zoo.base.strict_json import WrongValueError, decode, parse
 from resnet_zoo.base.unfinished import Facts, begin_or_go_on, changes_between, hold, read_facts
 from resnet_zoo.errors import ArgumentError, DatasetError
+from resnet_zoo.images import addresses
+from resnet_zoo.images.addresses import is_address
 from resnet_zoo.images.batches import batched
+from resnet_zoo.images.decode import Member
+from resnet_zoo.images.listing import from_json, name_of, to_json
 
 Rows = npt.NDArray[np.float32]
 
@@ -119,7 +125,7 @@ class PartialRun:
         self.output, self.folder = output, output.with_name(output.name + ".partial")
         self.images_path, self.facts_path = self.folder / "images.jsonl", self.folder / "run.json"
 
-    def begin(self, mine: RunFacts, images: Iterable[str], *, restart: bool) -> None:
+    def begin(self, mine: RunFacts, images: Iterable[str | Member], *, restart: bool) -> None:
         """List the images, and start a run, or leave one under the same facts as it is, to go on with it.
 
         Args:
@@ -171,22 +177,31 @@ class PartialRun:
             "same network, options and output."
         )
 
-    def _list_images(self, images: Iterable[str]) -> tuple[int, str]:
+    def _list_images(self, images: Iterable[str | Member]) -> tuple[int, str]:
         """Write the list of images and return their number and fingerprint."""
         digest, number = hashlib.sha256(), 0
         part = self.images_path.with_suffix(".part")
+        state_of = lru_cache(maxsize=1)(_state)  # a shard's images follow each other
         with part.open("w", encoding="ascii") as file:
-            for path in images:
-                digest.update(f"{path}\0{_state(path)}\n".encode(errors="surrogateescape"))
-                file.write(json.dumps(path) + "\n")
+            for image in images:
+                line = to_json(image)
+                if isinstance(image, Member):
+                    digest.update(f"{line}\0{state_of(image.shard)}\n".encode())
+                else:
+                    digest.update(f"{image}\0{_state(image)}\n".encode(errors="surrogateescape"))
+                file.write(line + "\n")
                 number += 1
         part.replace(self.images_path)
         return number, digest.hexdigest()
 
-    def batches(self, batch_size: int) -> Iterator[list[str]]:
-        """Yield the images of the list, batch by batch."""
+    def images(self, start: int = 0, stop: int | None = None) -> Iterator[str | Member]:
+        """Yield the images of the list from one to before another."""
         with self.images_path.open(encoding="ascii") as file:
-            yield from batched(map(json.loads, file), batch_size)
+            yield from map(from_json, islice(file, start, stop))
+
+    def names(self, batch_size: int) -> Iterator[list[str]]:
+        """Yield what the images of the list are called, batch by batch."""
+        return batched(map(name_of, self.images()), batch_size)
 
     def discard(self) -> None:
         """Let `hold_run` remove the folder."""
@@ -314,6 +329,8 @@ class RowLog:
 
 def _state(path: str) -> str:
     """Return a file's size and time of change; nothing for one that is not there, which will be a bad image."""
+    if is_address(path):
+        return addresses.state(path)
     try:
         found = os.stat(path)  # noqa: PTH116  # a Path per image would cost as much as the call
     except (OSError, ValueError):

@@ -173,7 +173,7 @@ def test_a_run_knows_its_images_and_facts(output: Path) -> None:
     assert (facts.num_images, facts.num_batches) == (5, 3)
     assert len(facts.images_sha256) == 64
     with hold_run(output) as run:
-        assert list(run.batches(2)) == [IMAGES[:2], IMAGES[2:4], IMAGES[4:]]
+        assert list(run.names(2)) == [IMAGES[:2], IMAGES[2:4], IMAGES[4:]]
 
 
 def test_the_same_run_goes_on(output: Path) -> None:
