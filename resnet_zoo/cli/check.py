@@ -20,6 +20,7 @@ from resnet_zoo.cli.shell import (
     examples,
     fast_option,
     format_option,
+    int8_options,
     size_option,
     weights_option,
     with_options,
@@ -123,7 +124,8 @@ def _check_run_options(names: Sequence[str], others: Mapping[str, object]) -> No
     show_default=True,
     help="Precision of the computation; published accuracies are for float32.",
 )
-@with_options(weights_option, size_option, device_option, fast_option, *data_options, format_option("table", "json"))
+@with_options(weights_option, size_option, device_option, fast_option, int8_options)
+@with_options(*data_options, format_option("table", "json"))
 def evaluate(
     name: str,
     data: str,
@@ -133,6 +135,7 @@ def evaluate(
     size: int | None,
     device: str,
     fast: bool,
+    calibration: str | None,
     batch_size: int,
     num_workers: int | None,
     skip_bad: bool,
@@ -157,6 +160,7 @@ def evaluate(
             device=device,
             precision=precision,
             fast=fast,
+            calibration=calibration,
             batch_size=batch_size,
             num_workers=num_workers,
             skip_bad=skip_bad,

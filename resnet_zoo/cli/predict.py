@@ -31,6 +31,7 @@ from resnet_zoo.cli.shell import (
     examples,
     fast_option,
     format_option,
+    int8_options,
     size_option,
     weights_option,
     with_options,
@@ -59,7 +60,8 @@ _STDIN = "-"
 @click.option("-o", "--output", type=click.Path(), metavar="FILE", help="Write a .csv, .jsonl or .json file instead.")
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @click.option("--skip-bad", is_flag=True, help="Report unreadable images and continue.")
-@with_options(weights_option, size_option, device_option, fast_option, format_option("table", "jsonl", "csv", "json"))
+@with_options(weights_option, size_option, device_option, fast_option, int8_options)
+@format_option("table", "jsonl", "csv", "json")
 def predict(
     name: str,
     images: tuple[str, ...],
@@ -73,6 +75,7 @@ def predict(
     size: int | None,
     device: str,
     fast: bool,
+    calibration: str | None,
     form: str,
 ) -> None:
     """Classify images, best classes first.
@@ -107,6 +110,7 @@ def predict(
         device=device,
         batch_size=batch_size,
         fast=fast,
+        calibration=calibration,
         on_bad=echo_skipped if skip_bad else None,
     )
     if output is None:

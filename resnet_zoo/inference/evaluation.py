@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from resnet_zoo.base.devices import borrowed, device_title, exact_float32, fast_dtype, resolve_device
+from resnet_zoo.base.devices import borrowed, device_title, exact_float32, resolve_device
 from resnet_zoo.base.machine import versions
 from resnet_zoo.base.progress import Progress
 from resnet_zoo.catalog.manifest import get_entry
@@ -21,8 +21,9 @@ from resnet_zoo.catalog.records import used_with
 from resnet_zoo.errors import ArgumentError, DatasetError
 from resnet_zoo.images.test_sets import Batch, batches, open_test_set
 from resnet_zoo.images.transform import Transform
+from resnet_zoo.inference.calibration import made_fast
 from resnet_zoo.inference.finite import LateCheck
-from resnet_zoo.inference.optimization import OptimizedModel, optimize_for_inference
+from resnet_zoo.inference.optimization import OptimizedModel
 from resnet_zoo.weights.loading import assign_weights, open_weights
 from resnet_zoo.weights.provenance import Chain, chain_of
 
@@ -90,6 +91,7 @@ def evaluate(
     device: torch.device | str = "auto",
     precision: Precision = "float32",
     fast: bool = False,
+    calibration: str | os.PathLike[str] | None = None,
     batch_size: int = 64,
     num_workers: int | None = None,
     skip_bad: bool = False,
@@ -113,6 +115,7 @@ def evaluate(
         device: ``auto`` (CUDA, MPS, then CPU) or a torch device.
         precision: ``float32`` (TF32 off), or ``bfloat16`` for speed.
         fast: Use `optimize_for_inference`, with bfloat16 where the device multiplies it.
+        calibration: A folder of images like those to come: compute in 8-bit integers, on a CPU with the extra ``int8``.
         batch_size: Images per forward pass.
         num_workers: Processes that decode images; ``None`` means 0 on a CPU, up to 8 beside an accelerator.
         skip_bad: Count and report unreadable images instead of raising.
@@ -126,7 +129,8 @@ def evaluate(
         DatasetError: The images are missing, incomplete or unreadable.
         NonFiniteOutputError: An output is infinite or NaN, as from damaged weights.
         ArgumentError: The weights were not tested at ``size``, the model has another number of classes, the precision
-            is unknown or given together with ``fast``, a number is out of range, or the device is not available.
+            is unknown or given together with ``fast`` or ``calibration``, a number is out of range, or the device is
+            not available.
 
     Example:
         >>> result = resnet_zoo.evaluate("resnet18_cifar10", "cifar10/")
@@ -137,7 +141,9 @@ def evaluate(
     """
     entry = get_entry(name)
     device = resolve_device(device)
-    _check_arguments(precision, batch_size, num_workers, fast=fast)
+    _check_arguments(
+        precision, batch_size, num_workers, "int8" if calibration is not None else "fast" if fast else None
+    )
     chosen = entry.chosen(weights) if weights is not None or model is None else None
     entry = used_with(entry, chosen, size=size)
     images = open_test_set(entry, data, skip_bad=skip_bad, partial=partial, download=download)
@@ -146,12 +152,10 @@ def evaluate(
         opened = open_weights(entry, entry.chosen(chosen))
         chain = chain_of(opened)
         model = assign_weights(entry, opened.checkpoint)
-    if fast and not isinstance(model, OptimizedModel):
-        with borrowed(model):
-            model = optimize_for_inference(model.to(device), dtype=fast_dtype(device))
+    transform = Transform(entry.preprocess, entry.input_size)
+    model = made_fast(model, device, transform, fast=fast, calibration=calibration)
     if num_workers is None:
         num_workers = 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
-    transform = Transform(entry.preprocess, entry.input_size)
     count = count_correct(
         model,
         batches(images, batch_size, num_workers=num_workers, pin_memory=device.type == "cuda"),
@@ -271,11 +275,11 @@ def wilson_interval(correct: int, total: int) -> tuple[float, float]:
     return max(0.0, (centre - margin) * scale), min(100.0, (centre + margin) * scale)
 
 
-def _check_arguments(precision: str, batch_size: int, num_workers: int | None, *, fast: bool) -> None:
+def _check_arguments(precision: str, batch_size: int, num_workers: int | None, mode: str | None) -> None:
     if precision not in ("float32", "bfloat16"):
         raise ArgumentError(f"Expected precision float32 or bfloat16, got {precision!r}.")
-    if fast and precision != "float32":
-        raise ArgumentError(f"fast chooses its own precision; got precision {precision} too. Leave one of them out.")
+    if mode and precision != "float32":
+        raise ArgumentError(f"{mode} chooses its own precision; got precision {precision} too. Leave one of them out.")
     if batch_size < 1:
         raise ArgumentError(f"Expected a positive batch size, got {batch_size}.")
     if num_workers is not None and num_workers < 0:

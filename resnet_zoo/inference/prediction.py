@@ -10,12 +10,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from resnet_zoo.base.devices import borrowed, exact_float32, fast_dtype, resolve_device
+from resnet_zoo.base.devices import borrowed, exact_float32, resolve_device
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.images.batches import ImageBatch, OnBad, batched, map_in_order, num_cores, read_batch
 from resnet_zoo.images.transform import ImageSource, each_image
+from resnet_zoo.inference.calibration import made_fast
 from resnet_zoo.inference.finite import check_finite
-from resnet_zoo.inference.optimization import OptimizedModel, optimize_for_inference
 from resnet_zoo.zoo import Network, open_network
 
 
@@ -48,6 +48,7 @@ def predict(
     device: torch.device | str = "auto",
     batch_size: int = 16,
     fast: bool = False,
+    calibration: str | os.PathLike[str] | None = None,
     on_bad: OnBad | None = None,
 ) -> list[Prediction]:
     """Classify images with a network and its own preprocessing.
@@ -67,6 +68,7 @@ def predict(
         device: ``auto`` (CUDA, MPS, then CPU) or a torch device.
         batch_size: Images per forward pass.
         fast: Use `optimize_for_inference`, with bfloat16 where the device multiplies it.
+        calibration: A folder of images like those to come: compute in 8-bit integers, on a CPU with the extra ``int8``.
         on_bad: Called with the error of each unreadable image, which is then left out, instead of raising it.
 
     Returns:
@@ -98,6 +100,7 @@ def predict(
             device=device,
             batch_size=batch_size,
             fast=fast,
+            calibration=calibration,
             on_bad=on_bad,
         )
     )
@@ -115,6 +118,7 @@ def stream_predictions(
     device: torch.device | str = "auto",
     batch_size: int = 16,
     fast: bool = False,
+    calibration: str | os.PathLike[str] | None = None,
     on_bad: OnBad | None = None,
 ) -> Iterator[Prediction]:
     """Classify any number of images one by one, holding only a few batches in memory.
@@ -122,7 +126,8 @@ def stream_predictions(
     The arguments are checked and the network is loaded by the call; images are read as predictions are taken.
 
     Args:
-        name, weights, size, model, top_k, threshold, device, batch_size, fast, on_bad: As in `predict`.
+        name, weights, size, model, top_k, threshold, device, batch_size, fast, calibration, on_bad: As in
+            `predict`.
         images: An iterable of images, of the kinds that `predict` takes.
 
     Yields:
@@ -150,9 +155,7 @@ def stream_predictions(
     device, transform = resolve_device(device), network.transform
     transform.notice = network.notice
     model = network.load().to(device).eval() if model is None else model
-    if fast and not isinstance(model, OptimizedModel):
-        with borrowed(model):
-            model = optimize_for_inference(model.to(device), dtype=fast_dtype(device))
+    model = made_fast(model, device, transform, fast=fast, calibration=calibration)
     batches = map_in_order(
         partial(read_batch, transform=transform), batched(images, batch_size), num_threads=num_cores()
     )
