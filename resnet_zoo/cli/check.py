@@ -20,6 +20,7 @@ from resnet_zoo.cli.shell import (
     examples,
     fast_option,
     format_option,
+    int8_options,
     size_option,
     weights_option,
     with_options,
@@ -150,7 +151,8 @@ def _check_run_options(names: Sequence[str], others: Mapping[str, object]) -> No
     help="Write the confusion matrix to a .json, .csv, .png, .svg or .pdf file.",
 )
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
-@with_options(weights_option, size_option, device_option, fast_option, *data_options, format_option("table", "json"))
+@with_options(weights_option, size_option, device_option, fast_option, int8_options)
+@with_options(*data_options, format_option("table", "json"))
 def evaluate(
     name: str,
     data: str,
@@ -162,6 +164,7 @@ def evaluate(
     size: int | None,
     device: str,
     fast: bool,
+    calibration: str | None,
     batch_size: int,
     num_workers: int | None,
     skip_bad: bool,
@@ -192,6 +195,7 @@ def evaluate(
             device=device,
             precision=precision,
             fast=fast,
+            calibration=calibration,
             batch_size=batch_size,
             num_workers=num_workers,
             skip_bad=skip_bad,

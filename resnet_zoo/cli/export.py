@@ -9,25 +9,38 @@ import click
 
 from resnet_zoo.catalog.names import check_name
 from resnet_zoo.cli.output import echo_record
-from resnet_zoo.cli.shell import examples, size_option, weights_option
+from resnet_zoo.cli.shell import examples, int8_options, size_option, weights_option
 
 
 @click.command(
     epilog=examples(
         "export resnet18_cifar10 --format onnx -o resnet18.onnx --weights my.safetensors",
         "export resnetv1d50 --format torch-export -o maps.pt2 --features stage2,stage4",
-        "export tuned.safetensors --format torch-export -o tuned.pt2",
+        "export tuned.safetensors -o tuned.xml --int8 --calibrate photos/",
     )
 )
 @click.argument("name")
-@click.option("--format", "form", type=click.Choice(["onnx", "torch-export"]), required=True, help="File format.")
 @click.option(
-    "-o", "--output", type=click.Path(), metavar="FILE", required=True, help="The .onnx or .pt2 file to write."
+    "--format",
+    "form",
+    type=click.Choice(["onnx", "openvino", "torch-export"]),
+    help="File format.  [default: that of FILE's suffix]",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(),
+    metavar="FILE",
+    required=True,
+    help="The .onnx, .xml (OpenVINO, with a .bin beside it) or .pt2 file to write.",
 )
 @weights_option
 @size_option
 @click.option("--untrained", is_flag=True, help="Export random values instead of weights, to try out a pipeline.")
 @click.option("--features", metavar="LAYER,...", help="Return these feature maps instead of the logits.")
+@int8_options
+@click.option("--half", is_flag=True, help="OpenVINO: round weights to float16, which halves the file.")
+@click.option("--opset", type=click.IntRange(min=1), help="ONNX: the opset.  [default: 18]")
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 def export(
     name: str,
@@ -37,9 +50,12 @@ def export(
     size: int | None,
     untrained: bool,
     features: str | None,
+    calibration: str | None,
+    half: bool,
+    opset: int | None,
     force: bool,
 ) -> None:
-    """Write a network as an ONNX file or a torch.export program.
+    """Write a network as an ONNX, OpenVINO or torch.export file.
 
     NAME is a row, hf-hub:owner/name, or the path of a network file. The batch size is free. The file's metadata holds
     preprocessing, class names and the weights' hashes. The file is compared with the network before it is moved into
@@ -59,6 +75,9 @@ def export(
         size=size,
         pretrained=not untrained,
         features=layers,
+        calibration=calibration,
+        half=half,
+        opset=opset,
         overwrite=force,
     )
     origin = written.weights.title if written.weights else "random values"

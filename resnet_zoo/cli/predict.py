@@ -34,6 +34,7 @@ from resnet_zoo.cli.shell import (
     fast_option,
     format_option,
     image_column_option,
+    int8_options,
     size_option,
     weights_option,
     with_options,
@@ -62,7 +63,7 @@ _STDIN = "-"
 @click.option("-o", "--output", type=click.Path(), metavar="FILE", help="Write a .csv, .jsonl or .json file instead.")
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @click.option("--skip-bad", is_flag=True, help="Report unreadable images and continue.")
-@with_options(image_column_option, weights_option, size_option, device_option, fast_option)
+@with_options(image_column_option, weights_option, size_option, device_option, fast_option, int8_options)
 @format_option("table", "jsonl", "csv", "json")
 def predict(
     name: str,
@@ -78,6 +79,7 @@ def predict(
     size: int | None,
     device: str,
     fast: bool,
+    calibration: str | None,
     form: str,
 ) -> None:
     """Classify images, best classes first.
@@ -114,6 +116,7 @@ def predict(
         batch_size=batch_size,
         fast=fast,
         image_column=image_column,
+        calibration=calibration,
         on_bad=echo_skipped if skip_bad else None,
     )
     if output is None:

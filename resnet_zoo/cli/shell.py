@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import errno
+import functools
 import io
 import os
 import re
@@ -27,6 +28,9 @@ from resnet_zoo.errors import NOT_CHECKED, UNFORESEEN, ZooError
 SIGINT_EXIT, SIGPIPE_EXIT, SIGTERM_EXIT = 130, 141, 143
 """What shells report for a program ended by Ctrl-C, a closed pipe and SIGTERM (128 + signal number)."""
 
+
+_TOLD = "resnet_zoo.told"
+"""Where a command's context keeps that what the package logs is shown already."""
 
 _LONGEST_REASON = 300
 """Characters shown of an error that nobody wrote for people."""
@@ -269,10 +273,11 @@ def _log_on_stderr() -> Iterator[None]:
         log.setLevel(before)
 
 
-def _tell_what_was_done(ctx: click.Context, _option: click.Parameter, fast: bool) -> bool:
+def _tell_what_was_done(ctx: click.Context, _option: click.Parameter, wanted: bool) -> bool:
     """Let `optimize_for_inference` show its report; among many processes, that of the first."""
-    if not fast:
-        return False
+    if not wanted or ctx.meta.get(_TOLD):
+        return wanted
+    ctx.meta[_TOLD] = True
     from resnet_zoo.base.processes import Processes
 
     try:
@@ -289,6 +294,25 @@ fast_option = click.option(
     callback=_tell_what_was_done,
     help="Fold batch-norm, compute in bfloat16 where the device supports it natively, and report the effect.",
 )
+
+
+def int8_options(command: Any) -> Any:
+    """Add ``--int8`` and ``--calibrate``, of which the command takes the latter, as ``calibration``."""
+
+    @functools.wraps(command)
+    def checked(*args: Any, int8: bool, calibration: str | None, **options: Any) -> Any:
+        if int8 and calibration is None:
+            raise click.UsageError("--int8 needs images like those to come: --calibrate DIR.")
+        if calibration is not None and not int8:
+            raise click.UsageError("--calibrate is for --int8.")
+        return command(*args, calibration=calibration, **options)
+
+    what = "Compute in 8-bit integers, on a CPU, and report the effect; needs --calibrate."
+    folder = "Images like those to come, a hundred or more, for --int8."
+    checked = click.option("--calibrate", "calibration", type=click.Path(), metavar="DIR", help=folder)(checked)
+    return click.option("--int8", is_flag=True, callback=_tell_what_was_done, help=what)(checked)
+
+
 data_options = (
     batch_size_option(64),
     workers_option("none on a CPU, else one per core, at most 8"),

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from resnet_zoo.base.devices import borrowed, device_title, fast_dtype, resolve_device
+from resnet_zoo.base.devices import device_title, resolve_device
 from resnet_zoo.base.machine import versions
 from resnet_zoo.base.progress import Progress
 from resnet_zoo.catalog.manifest import get_entry
@@ -21,8 +21,9 @@ from resnet_zoo.errors import ArgumentError, DatasetError
 from resnet_zoo.images.class_tree import Images, list_measurable
 from resnet_zoo.images.identity import images_sha256
 from resnet_zoo.images.test_sets import LabelledImages, batches, open_test_set
+from resnet_zoo.inference.calibration import made_fast
 from resnet_zoo.inference.counted import count_correct, wilson_interval
-from resnet_zoo.inference.optimization import OptimizedModel, optimize_for_inference
+from resnet_zoo.inference.optimization import OptimizedModel
 from resnet_zoo.inference.scores import ClassAccuracy, Confusion, class_accuracies
 from resnet_zoo.weights.network_header import RecordedAccuracy
 from resnet_zoo.weights.provenance import Chain
@@ -107,6 +108,7 @@ def evaluate(
     device: torch.device | str = "auto",
     precision: Precision = "float32",
     fast: bool = False,
+    calibration: str | os.PathLike[str] | None = None,
     batch_size: int = 64,
     num_workers: int | None = None,
     skip_bad: bool = False,
@@ -133,6 +135,7 @@ def evaluate(
         device: ``auto`` (CUDA, MPS, then CPU) or a torch device.
         precision: ``float32`` (TF32 off), or ``bfloat16`` for speed.
         fast: Use `optimize_for_inference`, with bfloat16 where the device multiplies it.
+        calibration: A folder of images like those to come: compute in 8-bit integers, on a CPU with the extra ``int8``.
         batch_size: Images per forward pass.
         num_workers: Processes that decode images; ``None`` means 0 on a CPU, up to 8 beside an accelerator.
         skip_bad: Count and report unreadable images instead of raising.
@@ -146,7 +149,8 @@ def evaluate(
         DatasetError: The images are missing, incomplete or unreadable.
         NonFiniteOutputError: An output is infinite or NaN, as from damaged weights.
         ArgumentError: The weights were not tested at ``size``, the model has another number of classes, the precision
-            is unknown or given together with ``fast``, a number is out of range, or the device is not available.
+            is unknown or given together with ``fast`` or ``calibration``, a number is out of range, or the device is
+            not available.
 
     Example:
         >>> result = resnet_zoo.evaluate("resnet18_cifar10", "cifar10/")
@@ -156,7 +160,9 @@ def evaluate(
         (10, 'cifar10-png-10images')
     """
     device = resolve_device(device)
-    _check_arguments(precision, batch_size, num_workers, fast=fast)
+    _check_arguments(
+        precision, batch_size, num_workers, "int8" if calibration is not None else "fast" if fast else None
+    )
     network = _opened(name, weights, size, has_model=model is not None)
     if network.kind == "row":
         images = open_test_set(network.entry, data, skip_bad=skip_bad, partial=partial, download=download)
@@ -169,6 +175,7 @@ def evaluate(
         device=device,
         precision=precision,
         fast=fast,
+        calibration=calibration,
         batch_size=batch_size,
         num_workers=num_workers,
         progress=progress,
@@ -241,6 +248,7 @@ def measure(
     device: torch.device,
     precision: Precision = "float32",
     fast: bool = False,
+    calibration: str | os.PathLike[str] | None = None,
     batch_size: int = 64,
     num_workers: int | None = None,
     progress: Progress | None = None,
@@ -254,9 +262,7 @@ def measure(
     entry = network.entry
     chain = network.chain if model is None else None
     model = network.load() if model is None else model
-    if fast and not isinstance(model, OptimizedModel):
-        with borrowed(model):
-            model = optimize_for_inference(model.to(device), dtype=fast_dtype(device))
+    model = made_fast(model, device, network.transform, fast=fast, calibration=calibration)
     if num_workers is None:
         num_workers = 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
     count = count_correct(
@@ -297,11 +303,11 @@ def measure(
     )
 
 
-def _check_arguments(precision: str, batch_size: int, num_workers: int | None, *, fast: bool) -> None:
+def _check_arguments(precision: str, batch_size: int, num_workers: int | None, mode: str | None) -> None:
     if precision not in ("float32", "bfloat16"):
         raise ArgumentError(f"Expected precision float32 or bfloat16, got {precision!r}.")
-    if fast and precision != "float32":
-        raise ArgumentError(f"fast chooses its own precision; got precision {precision} too. Leave one of them out.")
+    if mode and precision != "float32":
+        raise ArgumentError(f"{mode} chooses its own precision; got precision {precision} too. Leave one of them out.")
     if batch_size < 1:
         raise ArgumentError(f"Expected a positive batch size, got {batch_size}.")
     if num_workers is not None and num_workers < 0:

@@ -1,4 +1,4 @@
-"""A network as an ONNX file or a torch.export program, with its preprocessing and class names inside.
+"""A network as an ONNX, OpenVINO or torch.export file, with its preprocessing and class names inside.
 
 The file is written beside its target, loaded by the runtime it is made for, compared with the eager network at two
 batch sizes, and only then moved into place.
@@ -6,46 +6,47 @@ batch sizes, and only then moved into place.
 
 from __future__ import annotations
 
-import importlib
-import io
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from resnet_zoo.base.files import check_target, sha256_of, write_atomically
 from resnet_zoo.catalog.names import kind_of
 from resnet_zoo.catalog.records import to_json
 from resnet_zoo.errors import ArgumentError, ExportError
-from resnet_zoo.inference.finite import check_finite
+from resnet_zoo.inference.calibration import read_calibration
+from resnet_zoo.inference.export_formats import (
+    FORMS,
+    INPUT,
+    OPSET,
+    Form,
+    Format,
+    Job,
+    Runner,
+    check_installed,
+    run_eager,
+)
+from resnet_zoo.inference.optimization import check_calibration
 from resnet_zoo.network.building import architecture_of, build
 from resnet_zoo.network.features import FeatureExtractor, check_layers
 from resnet_zoo.weights.provenance import Chain
 from resnet_zoo.zoo import Network, open_network
 
-Format = Literal["onnx", "torch-export"]
+LOGITS = "logits"
+TOLERANCE, HALF_TOLERANCE, INT8_TOLERANCE = 1e-4, 1e-2, 0.5
+"""Largest difference from the eager network: in float32, and of weights rounded to float16, relative to its largest
+output where that is above 1; in 8-bit integers, relative to what distinguishes the outputs of calibration images.
+"""
 
-SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torch-export": ".pt2"}
-METADATA_FILE = "metadata.json"
-"""Where a torch.export file keeps the metadata: the name to pass as ``extra_files`` to ``torch.export.load``."""
-
-INPUT, LOGITS = "images", "logits"
-TOLERANCE = 1e-4
-"""Largest difference from the eager network, relative to its largest output where that is above 1."""
-
-_CHECKED_BATCH_SIZES = (1, 3)
+_CHECKED_BATCH_SIZES, _INT8_BATCH_SIZES = (1, 3), (5, 10)
 _TRACED_BATCH_SIZE = 2  # other than those checked; torch would bake in a batch size of 1
-_OPSET = 18  # the first that both torch 2.6's exporter and today's write
-
-Outputs = dict[str, np.ndarray[Any, Any]]
-Runner = Callable[[Tensor], Outputs]
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,10 @@ class Export:
 
     Attributes:
         name: The row whose network it is.
-        format: ``onnx`` or ``torch-export``.
+        format: ``onnx``, ``openvino`` or ``torch-export``.
         target: The file written.
-        sha256: Its sha256.
-        size_bytes: Its size.
+        sha256: Its sha256; an OpenVINO .xml holds that of the .bin beside it.
+        size_bytes: Its size, with the .bin.
         outputs: Names of its outputs.
         weights: Where the weights come from, every link with its hash; ``None`` for fresh random values.
         checked_batch_sizes: Sizes of the batches on which it was compared with the eager network.
@@ -79,14 +80,17 @@ def export_model(
     name: str | os.PathLike[str],
     target: str | os.PathLike[str],
     *,
-    format: Format,  # noqa: A002  # the option's own name
+    format: Format | None = None,  # noqa: A002  # the option's own name
     weights: str | os.PathLike[str] | None = None,
     size: int | None = None,
     pretrained: bool = True,
     features: Sequence[str] | None = None,
+    calibration: str | os.PathLike[str] | None = None,
+    half: bool = False,
+    opset: int | None = None,
     overwrite: bool = False,
 ) -> Export:
-    """Write a network as an ONNX file or a torch.export program, and check that it computes the same.
+    """Write a network as an ONNX, OpenVINO or torch.export file, and check that it computes the same.
 
     The file takes normalised float32 ``images`` (N, C, H, W) of the network's size, for any N, and returns ``logits``
     (N, K). Its metadata (`metadata_of`) hold the preprocessing, the class names in label order and where the weights
@@ -94,21 +98,29 @@ def export_model(
 
     Args:
         name: A row or alias, ``hf-hub:owner/name``, or the path of a network file; see `open_network`.
-        target: The file to write: ``.onnx``, or ``.pt2`` for torch.export.
-        format: ``onnx`` (needs the extra ``export``) or ``torch-export``.
+        target: The file to write: ``.onnx``, ``.xml`` for OpenVINO, which gets a ``.bin`` beside it, or ``.pt2`` for
+            torch.export.
+        format: ``onnx`` (needs the extra ``export``), ``openvino`` (needs the extra ``openvino``) or ``torch-export``;
+            ``None`` means what the target ends in.
         weights: A tag or path, as in `create_model`; ``None`` means the row's default weights.
         size: Height and width of the inputs, one that the weight set was tested at; ``None`` means its usual one.
         pretrained: ``False`` without ``weights`` exports fresh random values, to try out a deployment; the metadata
             say so.
         features: Layers whose maps the file returns by name instead of the logits, see `create_feature_extractor`.
+        calibration: A folder of images like those to come: write convolutions in 8-bit integers (ONNX or OpenVINO, with
+            the extra ``int8``). Weights keep 7 bits, so that no CPU saturates.
+        half: Round the weights to float16, which halves the file; OpenVINO only.
+        opset: ONNX's, 18 or later; ``None`` means 18.
         overwrite: Replace a target that exists.
 
     Raises:
         UnknownModelError, UnknownWeightsError, WeightsUnavailableError, DownloadError, WeightsMismatchError,
             IntegrityError, UnsafeCheckpointError, CheckpointError: As `open_network`.
         UnknownLayerError: The network has no layer of that name.
-        ArgumentError: The weights were not tested at ``size``, the format is unknown, the target has the wrong suffix
-            or exists, ``features`` is empty or names a layer twice, or the extra is not installed.
+        DatasetError: The calibration images are missing or unreadable.
+        ArgumentError: The weights were not tested at ``size``, the format is unknown or does not have what is asked
+            for, the target has the wrong suffix or exists, ``features`` is empty or names a layer twice, there are too
+            few calibration images, or the extra is not installed.
         ExportError: The file does not compute what the network does; it was not kept.
         NonFiniteOutputError: The network's outputs are infinite or NaN.
         OSError: The target cannot be written; nothing is left behind.
@@ -120,37 +132,47 @@ def export_model(
         torch.Size([2, 10])
     """
     target = Path(target)
-    _check_target(target, format, overwrite=overwrite)
-    if format == "onnx":
-        for module in ("onnx", "onnxscript", "onnxruntime"):
-            _require(module)
+    form = _checked_form(target, format, int8=calibration is not None, half=half, opset=opset)
+    places = [target.with_suffix(suffix) for suffix in form.suffixes]
+    for place in places:
+        check_target(place, overwrite=overwrite)
+    check_installed(form, int8=calibration is not None)
     network = open_network(name, weights=weights, size=size)
     if features is not None:
         check_layers(features, architecture_of(network.entry).depths)
+    images = None if calibration is None else _calibration(calibration, network)
     is_fresh = weights is None and not pretrained
     body = (build(network.entry, in_channels=network.in_channels) if is_fresh else network.load()).eval()
     chain = None if is_fresh else network.chain
     extractor = None if features is None else FeatureExtractor(body, layers=features)
     model, outputs = (extractor, extractor.layers) if extractor else (body, (LOGITS,))
     metadata = metadata_of(network, chain, outputs)
-    data = (_onnx_bytes if format == "onnx" else _program_bytes)(model, _images(network, _TRACED_BATCH_SIZE), metadata)
-    open_file = _open_onnx if format == "onnx" else _open_program
-    differences: list[float] = []
+    traced = _images(network, _TRACED_BATCH_SIZE)
+    parts = form.write(Job(model, traced, metadata, outputs, half, opset or OPSET, images))
+    int8, differences = images is not None, list[float]()
+    if images is None:
+        batches = [_images(network, batch_size) for batch_size in _CHECKED_BATCH_SIZES]
+    else:
+        batches = [images[:: len(images) // batch_size][:batch_size] for batch_size in _INT8_BATCH_SIZES]
+    tolerance = INT8_TOLERANCE if int8 else HALF_TOLERANCE if half else TOLERANCE
 
     def write_checked(path: Path) -> None:
-        path.write_bytes(data)
-        differences.append(_checked(open_file(path, outputs), partial(_run_eager, model, outputs), network, target))
+        path.write_bytes(parts[-1])
+        run = form.open((*parts[:-1], path.read_bytes()), outputs)
+        differences.append(_checked(run, partial(run_eager, model, outputs), batches, target, tolerance, int8=int8))
+        for place, part in zip(places[:-1], parts[:-1], strict=True):
+            write_atomically(place, lambda beside, part=part: beside.write_bytes(part))
 
-    write_atomically(target, write_checked)
+    write_atomically(places[-1], write_checked)
     return Export(
         name=network.entry.name,
-        format=format,
+        format=next(known for known, found in FORMS.items() if found is form),
         target=str(target),
         sha256=sha256_of(target),
-        size_bytes=target.stat().st_size,
+        size_bytes=sum(place.stat().st_size for place in places),
         outputs=outputs,
         weights=chain,
-        checked_batch_sizes=_CHECKED_BATCH_SIZES,
+        checked_batch_sizes=_INT8_BATCH_SIZES if int8 else _CHECKED_BATCH_SIZES,
         largest_difference=differences[0],
     )
 
@@ -174,20 +196,36 @@ def metadata_of(network: Network, chain: Chain | None, outputs: Sequence[str]) -
     return {"model": entry.name, **dataset, **encoded}
 
 
-def _check_target(target: Path, form: str, *, overwrite: bool) -> None:
-    if form not in SUFFIXES:
-        raise ArgumentError(f"Expected a format of {' or '.join(SUFFIXES)}, got {form!r}.")
-    check_target(target, (SUFFIXES[form],), overwrite=overwrite)
+def _checked_form(target: Path, named: Format | None, *, int8: bool, half: bool, opset: int | None) -> Form:
+    """Return the format asked for, or that of the target's suffix, if it has what is wanted of it."""
+    if named is None:
+        named = next((known for known, form in FORMS.items() if form.suffixes[0] == target.suffix), None)
+        if named is None:
+            endings = _any_of(form.suffixes[0] for form in FORMS.values())
+            raise ArgumentError(f"{target}: expected a path that ends in {endings}, or a format.")
+    if named not in FORMS:
+        raise ArgumentError(f"Expected a format of {_any_of(FORMS)}, got {named!r}.")
+    form = FORMS[named]
+    if target.suffix != form.suffixes[0]:
+        raise ArgumentError(f"{target}: expected a path that ends in {form.suffixes[0]}.")
+    if half and named != "openvino":
+        raise ArgumentError(f"Weights in float16 are for the format openvino, got {named}. Leave out half.")
+    if int8 and named == "torch-export":
+        raise ArgumentError("8-bit integers are for the formats onnx and openvino, got torch-export. Choose another.")
+    if opset is not None and (named != "onnx" or opset < OPSET):
+        raise ArgumentError(f"An opset of {OPSET} or later is for the format onnx, got {opset} for {named}.")
+    return form
 
 
-def _require(module: str) -> Any:
-    """Import a module of the extra."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ArgumentError(
-            f"ONNX files need {module}, which is not installed. Run: pip install 'resnet-zoo[export]'"
-        ) from error
+def _any_of(words: Iterable[str]) -> str:
+    *others, last = words
+    return f"{', '.join(others)} or {last}"
+
+
+def _calibration(folder: str | os.PathLike[str], network: Network) -> Tensor:
+    images = read_calibration(folder, network.transform)
+    check_calibration(images, torch.int8, network.in_channels, compiled=False)
+    return images
 
 
 def _size_of(network: Network) -> tuple[int, ...]:
@@ -201,79 +239,22 @@ def _images(network: Network, count: int) -> Tensor:
     return torch.randn(count, *_size_of(network), generator=generator, dtype=torch.float32, device="cpu")
 
 
-def _dynamic_batch() -> tuple[dict[int, Any]]:
-    return ({0: torch.export.Dim("batch", min=1)},)
-
-
-def _onnx_bytes(model: nn.Module, images: Tensor, metadata: Mapping[str, str]) -> bytes:
-    program: Any = torch.onnx.export(
-        model,
-        (images,),
-        dynamo=True,
-        dynamic_shapes=_dynamic_batch(),
-        input_names=[INPUT],
-        output_names=json.loads(metadata["outputs"]),
-        opset_version=_OPSET,
-        verbose=False,
-    )
-    proto = program.model_proto
-    _forget_where_it_was_made(proto)
-    for key, value in metadata.items():
-        proto.metadata_props.add(key=key, value=value)
-    content: bytes = proto.SerializeToString(deterministic=True)
-    return content
-
-
-def _forget_where_it_was_made(proto: Any) -> None:
-    """Remove the exporter's notes: stack traces with this machine's paths, which differ from run to run."""
-    graph = proto.graph
-    for noted in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        del noted.metadata_props[:]
-
-
-def _program_bytes(model: nn.Module, images: Tensor, metadata: Mapping[str, str]) -> bytes:
-    program = torch.export.export(model, (images,), dynamic_shapes=_dynamic_batch(), strict=False)
-    for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # this machine's paths
-    buffer = io.BytesIO()
-    torch.export.save(program, buffer, extra_files={METADATA_FILE: json.dumps(metadata, ensure_ascii=False)})
-    return buffer.getvalue()
-
-
-def _open_onnx(path: Path, outputs: tuple[str, ...]) -> Runner:
-    session = _require("onnxruntime").InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return lambda images: dict(zip(outputs, session.run(list(outputs), {INPUT: images.numpy()}), strict=True))
-
-
-def _open_program(path: Path, outputs: tuple[str, ...]) -> Runner:
-    with path.open("rb") as file:  # given a path, torch looks at its suffix
-        module = torch.export.load(file).module()
-    return partial(_run_eager, module, outputs)
-
-
-@torch.no_grad()
-def _run_eager(module: nn.Module, outputs: tuple[str, ...], images: Tensor) -> Outputs:
-    found = module(images)
-    maps = found if isinstance(found, dict) else dict.fromkeys(outputs, found)
-    for name in outputs:
-        check_finite(maps[name], module, images)
-    return {name: maps[name].numpy() for name in outputs}
-
-
-def _checked(run: Runner, run_eager: Runner, network: Network, target: Path) -> float:
+def _checked(
+    run: Runner, run_eager: Runner, batches: Sequence[Tensor], target: Path, tolerance: float, *, int8: bool
+) -> float:
     """Return the largest difference between a file and the eager network.
 
     Raises:
-        ExportError: It is more than `TOLERANCE`.
+        ExportError: It is more than the tolerance.
         NonFiniteOutputError: The network's own outputs are infinite or NaN.
     """
     largest = 0.0
-    for batch_size in _CHECKED_BATCH_SIZES:
-        images = _images(network, batch_size)
+    for images in batches:
         expected, actual = run_eager(images), run(images)
         for output, value in expected.items():
             difference = float(np.abs(actual[output] - value).max())
-            if not difference <= TOLERANCE * max(1.0, float(np.abs(value).max())):  # also where it is not a number
-                raise ExportError(target, output, batch_size, difference, TOLERANCE)
+            scale = np.abs(value - value.mean(0)).max() if int8 else max(1.0, np.abs(value).max())
+            if not difference <= tolerance * float(scale):  # also where it is not a number
+                raise ExportError(target, output, len(images), difference, tolerance)
             largest = max(largest, difference)
     return largest

@@ -131,11 +131,7 @@ class OpenVinoNetwork:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the graph as OpenVINO's own files hold it."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.xml"
-            load("openvino").save_model(self.model, path, compress_to_fp16=False)
-            parts = path.read_bytes(), path.with_suffix(".bin").read_bytes()
-        return _unpickled, (parts, self.names, self.dtype, self.num_callers)
+        return opened, (to_bytes(self.model), self.names, self.dtype, self.num_callers)
 
     def _ready(self) -> tuple[Any, list[Any]]:
         """Return the graph compiled for the threads that torch would use now, and its idle requests."""
@@ -201,7 +197,16 @@ def _converted(network: nn.Module, images: Tensor) -> Any:
     return model
 
 
-def _unpickled(
-    parts: tuple[bytes, bytes], names: Sequence[str] | None, dtype: torch.dtype, num_callers: int
+def to_bytes(model: Any, *, half: bool = False) -> tuple[bytes, bytes]:
+    """Return a graph as OpenVINO's two files hold it: layers (.xml), and weights (.bin), on request in float16."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.xml"
+        load("openvino").save_model(model, path, compress_to_fp16=half)
+        return path.read_bytes(), path.with_suffix(".bin").read_bytes()
+
+
+def opened(
+    parts: tuple[bytes, bytes], names: Sequence[str] | None, dtype: torch.dtype, num_callers: int = 1
 ) -> OpenVinoNetwork:
+    """Return the network of `to_bytes`."""
     return OpenVinoNetwork(load("openvino").Core().read_model(*parts), names, dtype, num_callers)

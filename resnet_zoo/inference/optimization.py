@@ -1,30 +1,24 @@
 """A network prepared for inference: batch-norm folded into the convolutions, a faster engine, fewer bits.
 
 The engine is OpenVINO on a CPU if it is installed, otherwise torch with channels_last memory.
-
-In eval mode a batch-norm is y = (x - mean) / sqrt(var + eps) * weight + bias, linear in x, and so is the convolution
-before it; their product is one convolution with a bias (Jacob et al. 2018, https://arxiv.org/abs/1712.05877, section
-3.2). Every batch-norm of a ResNet has a convolution before it; those of ResNetV1D's stem and pooled shortcuts too.
 """
 
 from __future__ import annotations
 
 import copy
 import logging
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from resnet_zoo.base.devices import cpu_flags, supported_dtypes
 from resnet_zoo.catalog.records import Entry
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.inference import openvino, quantization
 from resnet_zoo.inference.finite import check_finite
+from resnet_zoo.inference.folding import fold_batch_norms
 from resnet_zoo.inference.openvino import OpenVinoNetwork
 from resnet_zoo.network.counting import first_convolution
 
@@ -178,7 +172,7 @@ def optimize_for_inference(
     chosen = _chosen_engine(engine, device, dtype, compiled=compile)
     network = copy.deepcopy(model).float().eval().requires_grad_(False)
     in_channels = first_convolution(network).in_channels
-    _check_calibration(calibration, dtype, in_channels, compiled=compile)
+    check_calibration(calibration, dtype, in_channels, compiled=compile)
     images = (_probe_for(network) if calibration is None else calibration).to(device, torch.float32)
     probe = images[:PROBE_IMAGES]
     with torch.inference_mode():
@@ -215,65 +209,6 @@ def optimize_for_inference(
     )
     _LOG.info("%s", optimized.report)
     return optimized
-
-
-def fold_batch_norms(network: nn.Module) -> int:
-    """Fold every batch-norm into the convolution before it, in place, and leave an identity where it was.
-
-    Args:
-        network: In eval mode.
-
-    Returns:
-        How many were folded.
-
-    Raises:
-        ArgumentError: One has no convolution before it, or no statistics.
-    """
-    pairs = [pair for module in list(network.modules()) for pair in _convolutions_and_norms(module)]
-    for parent, convolution, name in pairs:
-        _fold(convolution, getattr(parent, name))
-        setattr(parent, name, nn.Identity())
-    _check_folded(network)
-    return len(pairs)
-
-
-def _check_folded(network: nn.Module) -> None:
-    if left := _batch_norms(network):
-        raise ArgumentError(f"Batch-norm {left[0]} has no convolution before it to fold it into.")
-
-
-def _batch_norms(network: nn.Module) -> list[str]:
-    return [name for name, module in network.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-
-
-def _convolutions_and_norms(module: nn.Module) -> Iterator[tuple[nn.Module, nn.Conv2d, str]]:
-    """Yield (module, convolution, name of the batch-norm after it) for the children of a module.
-
-    ``bn1`` follows ``conv1``, as everywhere in torchvision's names; in a sequence, each follows the one before it.
-    """
-    children = dict(module.named_children())
-    names = list(children)
-    for index, name in enumerate(names):
-        if not isinstance(children[name], nn.BatchNorm2d):
-            continue
-        if isinstance(module, nn.Sequential):
-            before = children[names[index - 1]] if index else None
-        else:
-            before = children.get(re.sub("^bn", "conv", name))
-        if isinstance(before, nn.Sequential) and len(before):  # ResNetV1D's stem: its last convolution has no norm
-            before = before[-1]
-        if isinstance(before, nn.Conv2d):
-            yield module, before, name
-
-
-def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    """Make the convolution compute what both did; in float64, so that only the last rounding differs."""
-    if norm.running_mean is None or norm.running_var is None:
-        raise ArgumentError("A batch-norm without running statistics cannot be folded.")
-    dtype = convolution.weight.dtype
-    fused = fuse_conv_bn_eval(convolution.double(), norm.double())
-    convolution.weight, convolution.bias = fused.weight, fused.bias
-    convolution.to(dtype)
 
 
 def _chosen_engine(engine: Engine | None, device: torch.device, dtype: torch.dtype, *, compiled: bool) -> Engine:
@@ -317,7 +252,12 @@ def _check_dtype(dtype: torch.dtype, device: torch.device) -> None:
         )
 
 
-def _check_calibration(calibration: Any, dtype: torch.dtype, channels: int, *, compiled: bool) -> None:
+def check_calibration(calibration: Any, dtype: torch.dtype, channels: int, *, compiled: bool) -> None:
+    """Refuse calibration images that are unfit, or that nothing needs.
+
+    Raises:
+        ArgumentError: Says what is expected.
+    """
     if dtype is not torch.int8:
         if calibration is not None:
             raise ArgumentError(f"Calibration images are for dtype torch.int8, got {_name(dtype)}. Leave them out.")

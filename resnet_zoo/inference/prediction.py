@@ -10,13 +10,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from resnet_zoo.base.devices import borrowed, exact_float32, fast_dtype, resolve_device
+from resnet_zoo.base.devices import borrowed, exact_float32, resolve_device
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.images.batches import ImageBatch, OnBad, batched, map_in_order, num_cores, read_batch
 from resnet_zoo.images.listing import IMAGE_COLUMN, find_all, with_bytes
 from resnet_zoo.images.transform import ImageSource, each_image
+from resnet_zoo.inference.calibration import made_fast
 from resnet_zoo.inference.finite import check_finite
-from resnet_zoo.inference.optimization import OptimizedModel, optimize_for_inference
 from resnet_zoo.zoo import Network, open_network
 
 
@@ -50,6 +50,7 @@ def predict(
     batch_size: int = 16,
     fast: bool = False,
     image_column: str = IMAGE_COLUMN,
+    calibration: str | os.PathLike[str] | None = None,
     on_bad: OnBad | None = None,
 ) -> list[Prediction]:
     """Classify images with a network and its own preprocessing.
@@ -71,6 +72,7 @@ def predict(
         batch_size: Images per forward pass.
         fast: Use `optimize_for_inference`, with bfloat16 where the device multiplies it.
         image_column: The column of parquet files with the images, as in `embed_files`.
+        calibration: A folder of images like those to come: compute in 8-bit integers, on a CPU with the extra ``int8``.
         on_bad: Called with the error of each unreadable image, which is then left out, instead of raising it.
 
     Returns:
@@ -103,6 +105,7 @@ def predict(
             batch_size=batch_size,
             fast=fast,
             image_column=image_column,
+            calibration=calibration,
             on_bad=on_bad,
         )
     )
@@ -121,6 +124,7 @@ def stream_predictions(
     batch_size: int = 16,
     fast: bool = False,
     image_column: str = IMAGE_COLUMN,
+    calibration: str | os.PathLike[str] | None = None,
     on_bad: OnBad | None = None,
 ) -> Iterator[Prediction]:
     """Classify any number of images one by one, holding only a few batches in memory.
@@ -128,7 +132,8 @@ def stream_predictions(
     The arguments are checked and the network is loaded by the call; images are read as predictions are taken.
 
     Args:
-        name, weights, size, model, top_k, threshold, device, batch_size, fast, image_column, on_bad: As in `predict`.
+        name, weights, size, model, top_k, threshold, device, batch_size, fast, image_column, calibration, on_bad: As in
+            `predict`.
         images: An iterable of images, of the kinds that `predict` takes.
 
     Yields:
@@ -156,9 +161,7 @@ def stream_predictions(
     device, transform = resolve_device(device), network.transform
     transform.notice = network.notice
     model = network.load().to(device).eval() if model is None else model
-    if fast and not isinstance(model, OptimizedModel):
-        with borrowed(model):
-            model = optimize_for_inference(model.to(device), dtype=fast_dtype(device))
+    model = made_fast(model, device, transform, fast=fast, calibration=calibration)
     found = batched(with_bytes(find_all(images, column=image_column)), batch_size)
     batches = map_in_order(partial(read_batch, transform=transform), found, num_threads=num_cores())
     return _predictions(network, model, device, batches, top_k, threshold, on_bad)

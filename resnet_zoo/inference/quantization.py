@@ -21,8 +21,8 @@ from torch import Tensor
 
 from resnet_zoo.inference import openvino
 
-_LEFT_IN_FLOAT32 = ["ReduceMean", "MatMul"]
-"""OpenVINO's names for the pool and the classifier."""
+_LEFT_IN_FLOAT32 = ["ReduceMean", "MatMul", "Gemm"]
+"""The names of OpenVINO and ONNX for the pool and the classifier."""
 
 _LOUD = ("nncf", "torch.utils.cpp_extension")
 
@@ -32,20 +32,22 @@ def is_available(device: torch.device) -> bool:
     return openvino.is_available(device) and util.find_spec("nncf") is not None
 
 
-def quantize(model: Any, calibration: Tensor, *, full_range: bool) -> Any:
-    """Return an OpenVINO graph whose convolutions multiply 8-bit integers.
+def quantize(model: Any, calibration: Tensor, *, full_range: bool, input_name: str | None = None) -> Any:
+    """Return a graph of OpenVINO or ONNX whose convolutions multiply 8-bit integers.
 
     Args:
         model: A float32 graph without batch-norms; it is not changed.
         calibration: Normalised images (N, C, H, W) on which the range of every map is observed.
         full_range: Use all 8 bits of a weight, where the CPU adds products without saturation; 7 otherwise.
+        input_name: Of an ONNX graph.
     """
+    images = [image[None] for image in calibration.numpy()]
     with _in_silence():
         nncf = openvino.load("nncf")
         fix = nncf.OverflowFix.DISABLE if full_range else nncf.OverflowFix.ENABLE
         return inspect.unwrap(nncf.quantize)(  # the wrapper is its telemetry
             model,
-            nncf.Dataset([image[None] for image in calibration.numpy()]),
+            nncf.Dataset(images if input_name is None else [{input_name: image} for image in images]),
             target_device=nncf.TargetDevice.CPU,
             subset_size=len(calibration),
             ignored_scope=nncf.IgnoredScope(types=_LEFT_IN_FLOAT32, validate=False),  # not all networks have them

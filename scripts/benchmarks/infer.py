@@ -1,7 +1,8 @@
-"""Inference with ResNet-50: as it comes and optimised, beside timm and torchvision."""
+"""Inference: as it comes and optimised, beside timm, torch.compile, OpenVINO and ONNX Runtime called directly."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,10 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-BATCH_SIZE = 16
+ARCHITECTURES, BATCH_SIZES = ("resnet18", "resnet50"), (1, 16)
+
+IMAGES_PER_TURN = 32
+"""How many a contestant computes in a turn, after a batch that is not timed: others' threads still spin then."""
 
 CIFAR_ROW = "resnet18_cifar10"
 
@@ -23,60 +27,131 @@ NUM_CALIBRATION_IMAGES = 256
 
 def measure(options: Options) -> None:
     """Print the table, ratios to timm as it comes, and what optimising changes on real images."""
-    anchor, *_ = contestants = infer_contestants(BATCH_SIZE)
-    compare(f"ResNet-50, batch {BATCH_SIZE}", contestants, options.rounds, BATCH_SIZE, anchor=anchor)
+    for name in ARCHITECTURES:
+        measure_speed(name, options.rounds)
     images, cifar10 = options.images, options.cifar10
     tell_agreement("resnet50_in1k", options.weights, None if images is None else image_batches(images))
     tell_agreement(CIFAR_ROW, options.cifar_weights, None if cifar10 is None else cifar_batches(cifar10))
-    tell_accuracy_of_int8(options.cifar_weights, cifar10)
+    tell_accuracy(options.cifar_weights, cifar10)
 
 
-def infer_contestants(batch_size: int) -> Contestants:
-    """ResNet-50 with the same images: timm's and torchvision's as they come, ours as it comes and optimised.
+def measure_speed(name: str, rounds: int) -> None:
+    """Print the table of one network."""
+    for batch_size, contestants in zip(BATCH_SIZES, infer_contestants(name), strict=True):
+        compare(f"{name}, batch {batch_size}", contestants, rounds, batch_size, anchor=next(iter(contestants)))
 
-    On a GPU also the fastest that timm users have: bfloat16, channels_last, compiled.
+
+def infer_contestants(name: str) -> Iterator[Contestants]:
+    """Yield for each batch size the same network in the hands of each contestant, on the same images.
+
+    timm's as it comes, and compiled; ours as it comes and optimised; on a CPU OpenVINO and ONNX Runtime, called as
+    their own documentation does, the batch size fixed.
     """
     import timm
     import torch
-    import torchvision
 
     from resnet_zoo import create_model, optimize_for_inference
     from resnet_zoo.base.devices import fast_dtype, resolve_device
     from resnet_zoo.inference import quantization
 
     device = resolve_device("auto")
-    images = torch.randn(batch_size, 3, 224, 224, device=device)
-    last = images.to(memory_format=torch.channels_last)
-    ours, half = create_model("resnet50", device=device).eval(), fast_dtype(device)
+    half = fast_dtype(device)
     kind = str(half).removeprefix("torch.")
+    theirs = timm.create_model(name).eval().to(device)
+    ours = create_model(name, device=device).eval()
+    int8 = None
+    optimised = {dtype: optimize_for_inference(ours, dtype=dtype) for dtype in (torch.float32, half)}
+    if quantization.is_available(device):
+        calibration = torch.randn(16, 3, 224, 224)
+        int8 = optimised[torch.int8] = optimize_for_inference(ours, dtype=torch.int8, calibration=calibration)
+        sessions = onnx_sessions(ours, calibration)
 
-    def run(model: Any, x: Tensor = images) -> Callable[[], Any]:
+    def run(model: Any, x: Tensor) -> Callable[[], float]:
         def forward() -> None:
             with torch.inference_mode():
                 model(x)
             if device.type == "cuda":
                 torch.cuda.synchronize()
 
-        return forward
+        return seconds_of(forward, len(x))
 
-    def of_timm(dtype: torch.dtype = torch.float32) -> Any:
-        return timm.create_model("resnet50").eval().to(device, dtype).to(memory_format=torch.channels_last)
+    def compiled(dtype: torch.dtype) -> Any:
+        model = timm.create_model(name).eval().to(device, dtype, memory_format=torch.channels_last)
+        return torch.compile(model, options={"freezing": True})
 
-    contestants = {
-        "timm, float32": run(timm.create_model("resnet50").eval().to(device)),
-        "timm, float32, channels_last": run(of_timm(), last),
-        "torchvision, float32": run(torchvision.models.resnet50().eval().to(device)),
-        "resnet_zoo, float32": run(ours),
-        "resnet_zoo, optimised, float32": run(optimize_for_inference(ours)),
-        f"resnet_zoo, optimised, {kind}": run(optimize_for_inference(ours, dtype=half)),
-        f"resnet_zoo, optimised, {kind}, compiled": run(optimize_for_inference(ours, dtype=half, compile=True)),
-    }
-    if quantization.is_available(device):
-        int8 = optimize_for_inference(ours, dtype=torch.int8, calibration=images)
-        contestants["resnet_zoo, optimised, int8"] = run(int8)
-    if device.type == "cuda":
-        name = f"timm, {kind}, channels_last, compiled"
-        contestants[name] = run(torch.compile(of_timm(half)), last.to(half))
+    for batch_size in BATCH_SIZES:
+        x = torch.randn(batch_size, 3, 224, 224, device=device)
+        last = x.to(memory_format=torch.channels_last)
+        contestants = {
+            "timm, float32": run(theirs, x),
+            "torch.compile, float32": run(compiled(torch.float32), last),
+            f"torch.compile, {kind}": run(compiled(half), last.to(half)),
+            "resnet_zoo, float32": run(ours, x),
+        }
+        if int8 is not None:
+            contestants |= sessions(x) | openvino_contestants(ours, int8, x)
+        for dtype, model in optimised.items():
+            contestants[f"resnet_zoo, optimised, {str(dtype).removeprefix('torch.')}"] = run(model, x)
+        yield contestants
+
+
+def seconds_of(forward: Callable[[], object], batch_size: int) -> Callable[[], float]:
+    """Return what tells the seconds of one forward pass, the mean of a turn."""
+
+    def turn() -> float:
+        forward()
+        passes = IMAGES_PER_TURN // batch_size
+        start = time.perf_counter()
+        for _ in range(passes):
+            forward()
+        return (time.perf_counter() - start) / passes
+
+    return turn
+
+
+def openvino_contestants(model: Any, int8: Any, images: Tensor) -> dict[str, Callable[[], float]]:
+    """OpenVINO in each precision; int8 with the graph that NNCF made for ours."""
+    import torch
+
+    from resnet_zoo.inference import openvino as ours
+
+    openvino = ours.load("openvino")
+    exact = ours.OpenVinoNetwork.of(model, images, torch.float32, names=None).model
+    array, threads = images.numpy(), torch.get_num_threads()
+
+    def run(graph: Any, precision: str) -> Callable[[], float]:
+        fixed = graph.clone()
+        fixed.reshape(list(array.shape))
+        settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
+        request = openvino.compile_model(fixed, "CPU", settings).create_infer_request()
+        return seconds_of(lambda: request.infer([array], share_inputs=True, share_outputs=True), len(array))
+
+    graphs = {"float32": (exact, "f32"), "bfloat16": (exact, "bf16"), "int8": (int8.engine.model, "f32")}
+    return {f"OpenVINO, {name}": run(*graph) for name, graph in graphs.items()}
+
+
+def onnx_sessions(model: Any, calibration: Tensor) -> Callable[[Tensor], dict[str, Callable[[], float]]]:
+    """Return what makes ONNX Runtime's contestants: float32, and int8 as NNCF quantises an ONNX file."""
+    import onnxruntime
+    import torch
+
+    from resnet_zoo.inference.export_formats import FORMS, Job
+
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = torch.get_num_threads()
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others' turns come
+    sessions = {}
+    for name, images in (("float32", None), ("int8", calibration)):
+        (content,) = FORMS["onnx"].write(Job(model, calibration[:2], {}, ("logits",), calibration=images))
+        sessions[name] = onnxruntime.InferenceSession(content, settings, providers=["CPUExecutionProvider"])
+
+    def contestants(x: Tensor) -> dict[str, Callable[[], float]]:
+        fed = {"images": x.numpy()}
+        return {
+            f"ONNX Runtime, {name}": seconds_of(lambda session=session: session.run(None, fed), len(x))
+            for name, session in sessions.items()
+        }
+
     return contestants
 
 
@@ -133,26 +208,29 @@ def tell_agreement(name: str, weights: str | None, inputs: Iterable[Tensor] | No
     click.echo(f"{name}, float32 folded: largest logit difference {largest:.2g}")
 
 
-def tell_accuracy_of_int8(weights: str | None, root: Path | None) -> None:
-    """Print the top-1 of ResNet-18 on the CIFAR-10 test images in float32 and in 8-bit integers."""
+def tell_accuracy(weights: str | None, root: Path | None) -> None:
+    """Print the top-1 of ResNet-18 on the CIFAR-10 test images in each precision."""
     import torch
 
     from resnet_zoo import ZooError, create_model, evaluate, optimize_for_inference
+    from resnet_zoo.base.devices import fast_dtype
 
     if root is None:
-        click.echo(f"{CIFAR_ROW}, int8: not measured (give its images)")
+        click.echo(f"{CIFAR_ROW}, accuracy: not measured (give its images)")
         return
+    half = fast_dtype(torch.device("cpu"))
     try:
         model = create_model(CIFAR_ROW, pretrained=True, weights=weights).eval()
-        int8 = optimize_for_inference(model, dtype=torch.int8, calibration=calibration_images(root))
+        images = calibration_images(root)
+        networks = [model, *(optimize_for_inference(model, dtype=dtype) for dtype in {torch.float32: 0, half: 0})]
+        networks.append(optimize_for_inference(model, dtype=torch.int8, calibration=images))
     except ZooError as error:
-        click.echo(f"{CIFAR_ROW}, int8: not measured ({error})")
+        click.echo(f"{CIFAR_ROW}, accuracy: not measured ({error})")
         return
-    exact, rounded = (evaluate(CIFAR_ROW, root, model=network, device="cpu") for network in (model, int8))
-    click.echo(
-        f"{CIFAR_ROW}, top-1 of {exact.num_images} images: float32 {exact.top1:.2f}%, int8 {rounded.top1:.2f}% "
-        f"({rounded.top1 - exact.top1:+.2f}), calibrated on {NUM_CALIBRATION_IMAGES} training images"
-    )
+    for network in networks:
+        found = evaluate(CIFAR_ROW, root, model=network, device="cpu")
+        click.echo(f"{CIFAR_ROW}, {found.precision}: top-1 of {found.num_images} images {found.top1:.2f}%")
+    click.echo(f"int8 is calibrated on {NUM_CALIBRATION_IMAGES} training images.")
 
 
 def calibration_images(root: Path) -> Tensor:

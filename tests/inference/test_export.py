@@ -6,6 +6,7 @@ import importlib.util
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,9 @@ from resnet_zoo.errors import (
     UnknownModelError,
     WeightsMismatchError,
 )
-from resnet_zoo.inference import export
-from resnet_zoo.inference.export import SUFFIXES, Format, export_model, metadata_of
+from resnet_zoo.inference import export, openvino
+from resnet_zoo.inference.export import export_model, metadata_of
+from resnet_zoo.inference.export_formats import FORMS, Format, Job
 from resnet_zoo.network.building import build
 from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.weights.network_file import save_network
@@ -41,12 +43,18 @@ ROW = "resnet18_cifar10"
 UNFETCHED = "resnet34_cifar10"
 """A row whose weights are not here."""
 QUICK_ROWS = [ROW, "resnet18_in1k", "resnetv1d50_in1k"]
-FORMATS: list[Format] = ["torch-export", "onnx"]
+FORMATS: list[Format] = ["torch-export", "onnx", "openvino"]
+SUFFIXES = {name: form.suffixes[0] for name, form in FORMS.items()}
 Values = dict[str, np.ndarray[Any, Any]]
 
 HAS_ONNX = all(importlib.util.find_spec(module) for module in ("onnx", "onnxscript", "onnxruntime"))
 needs_onnx = pytest.mark.skipif(not HAS_ONNX, reason="needs the extra `export`")
-formats = pytest.mark.parametrize("form", ["torch-export", pytest.param("onnx", marks=needs_onnx)])
+HAS_OPENVINO = importlib.util.find_spec("openvino") is not None
+needs_openvino = pytest.mark.skipif(not HAS_OPENVINO, reason="needs the extra `openvino`")
+formats = pytest.mark.parametrize(
+    "form",
+    ["torch-export", pytest.param("onnx", marks=needs_onnx), pytest.param("openvino", marks=needs_openvino)],
+)
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +80,14 @@ def loaded(path: Path, outputs: tuple[str, ...]) -> tuple[Callable[[torch.Tensor
             lambda x: dict(zip(outputs, session.run(None, {"images": x.numpy()}), strict=True)),
             session.get_modelmeta().custom_metadata_map,
         )
+    if path.suffix == ".xml":
+        plain = openvino.load("openvino")  # which would report its use, imported by itself
+        graph = plain.Core().read_model(path)
+        assert tuple(port.get_any_name() for port in graph.outputs) == outputs
+        compiled = plain.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        metadata = {key: value.astype(str) for key, value in graph.get_rt_info("resnet_zoo").astype(dict).items()}
+        assert metadata.pop("bin_sha256") == sha256_of(path.with_suffix(".bin"))
+        return lambda x: {name: compiled({"images": x.numpy()})[name] for name in outputs}, metadata
     extra = {"metadata.json": ""}
     module = torch.export.load(path, extra_files=extra).module()
 
@@ -97,7 +113,7 @@ def marks_of(name: str, form: Format) -> list[pytest.MarkDecorator]:
     """Return how long it takes: the ONNX exporter takes its time."""
     if name == ROW:
         return []
-    return [pytest.mark.slow if name in QUICK_ROWS and form == "torch-export" else pytest.mark.long]
+    return [pytest.mark.slow if name in QUICK_ROWS and form != "onnx" else pytest.mark.long]
 
 
 @pytest.mark.parametrize(
@@ -105,8 +121,8 @@ def marks_of(name: str, form: Format) -> list[pytest.MarkDecorator]:
     [pytest.param(name, form, marks=marks_of(name, form)) for form in FORMATS for name in NAMES],
 )
 def test_the_file_computes_what_the_network_does_for_any_batch(name: str, form: Format, tmp_path: Path) -> None:
-    if form == "onnx" and not HAS_ONNX:
-        pytest.skip("needs the extra `export`")
+    if (form == "onnx" and not HAS_ONNX) or (form == "openvino" and not HAS_OPENVINO):
+        pytest.skip("needs an extra")
     target, entry, model = tmp_path / f"row{SUFFIXES[form]}", get_entry(name), random_network(name)
     safetensors.torch.save_file(model.state_dict(), tmp_path / "row.safetensors")
     written = export_model(name, target, format=form, weights=tmp_path / "row.safetensors")
@@ -115,9 +131,10 @@ def test_the_file_computes_what_the_network_does_for_any_batch(name: str, form: 
         x = torch.randn(count, *entry.input_size)
         assert_same(run(x), {"logits": model(x)})
     assert written.largest_difference < 1e-4
-    assert (written.sha256, written.size_bytes) == (sha256_of(target), target.stat().st_size)
+    files = {target, target.with_suffix(".bin") if form == "openvino" else target}
+    assert (written.sha256, written.size_bytes) == (sha256_of(target), sum(path.stat().st_size for path in files))
     assert metadata == metadata_of(open_network(name), written.weights, ("logits",))
-    assert sorted(path.name for path in tmp_path.iterdir()) == [target.name, "row.safetensors"]
+    assert set(tmp_path.iterdir()) == {*files, tmp_path / "row.safetensors"}
 
 
 @formats
@@ -208,17 +225,16 @@ def test_fresh_values_are_exported_only_if_asked_for_and_said_to_be_so(form: For
 def test_a_file_that_computes_something_else_is_not_kept(
     form: Format, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writer = "_onnx_bytes" if form == "onnx" else "_program_bytes"
-    honest = getattr(export, writer)
+    honest = FORMS[form]
 
-    def write_another(model: nn.Module, *arguments: Any) -> Any:
+    def write_another(job: Job) -> tuple[bytes, ...]:
         other = build(get_entry(ROW)).eval()
-        other.load_state_dict(model.state_dict())
+        other.load_state_dict(job.model.state_dict())
         with torch.no_grad():
             other.fc.bias[3] += 2e-3
-        return honest(other, *arguments)
+        return honest.write(replace(job, model=other))
 
-    monkeypatch.setattr(export, writer, write_another)
+    monkeypatch.setitem(FORMS, form, replace(honest, write=write_another))
     with pytest.raises(ExportError, match="its logits differ") as caught:
         export_model(ROW, tmp_path / f"row{SUFFIXES[form]}", format=form, weights=weights)
     assert caught.value.difference == pytest.approx(2e-3, rel=0.01)
@@ -240,7 +256,7 @@ def test_an_interrupted_export_leaves_nothing(
 ) -> None:
     seen: list[Path] = []
 
-    def interrupt(*_: object) -> float:
+    def interrupt(*_: object, **__: object) -> float:
         seen.extend(tmp_path.iterdir())
         raise error
 
@@ -262,6 +278,67 @@ def test_an_export_that_fails_keeps_the_file_that_was_there(
     assert target.read_bytes() == b"old"
 
 
+@needs_openvino
+@pytest.mark.parametrize("failing", ["_checked", "write"])
+def test_an_openvino_export_that_fails_keeps_both_files_that_were_there(
+    failing: str, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = tmp_path / "row.xml", tmp_path / "row.bin"
+    for path in pair:
+        path.write_bytes(b"old")
+    if failing == "_checked":
+        monkeypatch.setattr(export, "TOLERANCE", -1.0)
+    else:
+        write = Path.write_bytes
+
+        def full(path: Path, data: bytes) -> int:
+            if data.startswith(b"<?xml") and path.parent == tmp_path:
+                raise OSError(28, "No space left on device")
+            return write(path, data)
+
+        monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(ExportError if failing == "_checked" else OSError):
+        export_model(ROW, pair[0], weights=weights, overwrite=True)
+    assert [path.read_bytes() for path in pair] == [b"old", b"old"]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@needs_openvino
+def test_float16_halves_the_weights_and_costs_little(weights: Path, model: ResNet, tmp_path: Path) -> None:
+    whole, half = (export_model(ROW, tmp_path / f"{half}.xml", weights=weights, half=half) for half in (False, True))
+    assert half.size_bytes < 0.52 * whole.size_bytes
+    assert whole.largest_difference < 1e-5 < half.largest_difference
+    run, metadata = loaded(tmp_path / "True.xml", ("logits",))
+    x = torch.randn(7, 3, 32, 32)
+    with torch.no_grad():
+        assert np.abs(run(x)["logits"] - model(x).numpy()).max() < 0.01
+    assert json.loads(metadata["classes"]) == class_names("cifar10")
+    with pytest.raises(ArgumentError, match="float16 are for the format openvino, got torch-export"):
+        export_model(ROW, tmp_path / "row.pt2", weights=weights, half=True)
+
+
+@needs_openvino
+def test_weights_that_float16_cannot_hold_stay_as_they_are(tmp_path: Path) -> None:
+    large = random_network(ROW)
+    with torch.no_grad():
+        large.fc.weight.mul_(1e8)
+    safetensors.torch.save_file(large.state_dict(), tmp_path / "large.safetensors")
+    written = export_model(ROW, tmp_path / "row.xml", weights=tmp_path / "large.safetensors", half=True)
+    x = torch.randn(3, 3, 32, 32)
+    with torch.no_grad():
+        expected = large(x).numpy()
+    assert written.size_bytes < 0.52 * (tmp_path / "large.safetensors").stat().st_size
+    assert np.abs(loaded(tmp_path / "row.xml", ("logits",))[0](x)["logits"] - expected).max() < 0.01 * expected.max()
+
+
+def test_openvino_missing_is_told_with_its_extra(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(ArgumentError, match=r"OpenVINO files need openvino.*resnet-zoo\[openvino\]"):
+        export_model(ROW, tmp_path / "row.xml", weights=weights)
+
+
 def test_an_existing_file_is_replaced_only_if_asked_for(weights: Path, tmp_path: Path) -> None:
     target = tmp_path / "row.pt2"
     target.write_bytes(b"old")
@@ -277,12 +354,15 @@ def test_an_existing_file_is_replaced_only_if_asked_for(weights: Path, tmp_path:
         ("row.onnx", "torch-export", r"row\.onnx: expected a path that ends in \.pt2"),
         ("row.pt2", "onnx", r"row\.pt2: expected a path that ends in \.onnx"),
         ("row", "onnx", r"ends in \.onnx"),
-        ("row.onnx", "tflite", "Expected a format of onnx or torch-export, got 'tflite'"),
+        ("row.onnx", "tflite", "Expected a format of onnx, openvino or torch-export, got 'tflite'"),
+        ("row.tflite", None, r"expected a path that ends in \.onnx, \.xml or \.pt2, or a format"),
+        ("taken.xml", "openvino", r"taken\.bin exists already"),
         ("folder.pt2", "torch-export", "is a folder"),
     ],
 )
 def test_a_target_that_cannot_be_is_told_before_the_work(file: str, form: Any, fact: str, tmp_path: Path) -> None:
     (tmp_path / "folder.pt2").mkdir()
+    (tmp_path / "taken.bin").touch()
     with pytest.raises(ArgumentError, match=fact):
         export_model(ROW, tmp_path / file, format=form, weights=tmp_path / "never looked for.pth")
 

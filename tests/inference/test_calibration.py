@@ -1,0 +1,105 @@
+"""Calibration images: from all parts of a folder, or a sentence; and the commands that compute in 8-bit integers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+from resnet_zoo.catalog.classes import class_folders
+from resnet_zoo.cli.main import main
+from resnet_zoo.errors import ArgumentError, DatasetError
+from resnet_zoo.inference import calibration, openvino, quantization
+from resnet_zoo.inference.calibration import made_fast, read_calibration
+from resnet_zoo.inference.optimization import optimize_for_inference
+from resnet_zoo.inference.prediction import predict
+from resnet_zoo.zoo import open_network
+from tests.conftest import random_network, smooth_image
+
+ROW, CPU = "resnet18_cifar10", torch.device("cpu")
+needs_int8 = pytest.mark.skipif(not quantization.is_available(CPU), reason="needs the extra `int8`")
+
+
+@pytest.fixture
+def transform() -> Any:
+    return open_network(ROW).transform
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Twelve images of one colour each, in two folders."""
+    for number in range(12):
+        folder = tmp_path / "photos" / "ab"[number // 6]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (20 * number, 0, 255 - 20 * number)).save(folder / f"{number:02}.png")
+    return tmp_path / "photos"
+
+
+def test_images_are_taken_from_all_parts_of_a_folder(
+    photos: Path, transform: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = read_calibration(photos, transform)
+    assert torch.equal(found, torch.stack([transform(path) for path in sorted(photos.rglob("*.png"))]))
+    monkeypatch.setattr(calibration, "NUM_IMAGES", 4)
+    assert torch.equal(read_calibration(photos, transform), found[::3])
+
+
+def test_a_folder_that_does_not_do_is_told(photos: Path, transform: Any, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="nowhere does not exist"):
+        read_calibration(tmp_path / "nowhere", transform)
+    with pytest.raises(ArgumentError, match=r"b holds 6 images; int8 needs 10 or more"):
+        read_calibration(photos / "b", transform)
+    (photos / "a" / "00.png").write_bytes(b"no image")
+    with pytest.raises(DatasetError, match=r"00\.png"):
+        read_calibration(photos, transform)
+
+
+@needs_int8
+def test_a_network_is_made_fast_only_if_asked_and_left_as_it_was(photos: Path, transform: Any) -> None:
+    model = random_network(ROW).train()
+    assert made_fast(model, CPU, transform, fast=False, calibration=None) is model
+    optimized = optimize_for_inference(model)
+    assert made_fast(optimized, CPU, transform, fast=True, calibration=None) is optimized
+    quantised: Any = made_fast(model, CPU, transform, fast=True, calibration=photos)
+    assert quantised.precision == f"int8 with {openvino.title()}, batch-norm folded"
+    assert model.training
+    with pytest.raises(ArgumentError, match="optimised already"):
+        made_fast(optimized, CPU, transform, fast=False, calibration=photos)
+
+
+@needs_int8
+def test_predictions_in_int8_are_nearly_those_of_the_network(photos: Path) -> None:
+    model, pictures = random_network(ROW), [smooth_image(32, 32), smooth_image(40, 30)]
+    exact = predict(ROW, pictures, model=model, device="cpu")
+    rounded = predict(ROW, pictures, model=model, device="cpu", calibration=photos)
+    for one, other in zip(exact, rounded, strict=True):
+        probabilities = {score.label: score.probability for score in other.classes}
+        assert probabilities[one.classes[0].label] == pytest.approx(one.classes[0].probability, abs=0.05)
+    assert exact != rounded
+
+
+@needs_int8
+@pytest.mark.slow
+def test_the_commands_report_int8_once_and_refuse_half_of_it(photos: Path, class_tree: Callable[..., Path]) -> None:
+    root = class_tree(class_folders("cifar10"))
+    commands = (
+        ["predict", ROW, str(photos), "--format", "json"],
+        ["evaluate", ROW, "--data", str(root), "--format", "json"],
+    )
+    for command in commands:
+        done = CliRunner().invoke(main, [*command, "--device", "cpu", "--fast", "--int8", "--calibrate", str(photos)])
+        assert done.exit_code == 0, done.stderr
+        assert done.stderr.count(f"Computes in int8 with {openvino.title()}, ") == 1
+        assert "CUDA" not in done.stderr
+        json.loads(done.stdout)
+        refused = CliRunner().invoke(main, [*command, "--int8"])
+        assert (refused.exit_code, "--calibrate DIR" in refused.stderr) == (2, True)
+    refused = CliRunner().invoke(main, [*commands[1], "--int8", "--calibrate", str(photos), "--precision", "bfloat16"])
+    assert refused.exit_code == 2
+    assert "int8 chooses its own precision" in refused.stderr
