@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from benchmarks.timing import Contestants, Options, compare, jpeg_paths
+from benchmarks.timing import MEASURED, Contestants, Options, compare, jpeg_paths
+from resnet_zoo.catalog.measurements import PrecisionLoss
 
 if TYPE_CHECKING:
     import torch
@@ -22,13 +23,9 @@ NUM_CALIBRATION_IMAGES = 256
 
 
 def measure(options: Options) -> None:
-    """Print the table, ratios to timm as it comes, and what optimising changes on real images."""
+    """Print the table, ratios to timm as it comes."""
     anchor, *_ = contestants = infer_contestants(BATCH_SIZE)
     compare(f"ResNet-50, batch {BATCH_SIZE}", contestants, options.rounds, BATCH_SIZE, anchor=anchor)
-    images, cifar10 = options.images, options.cifar10
-    tell_agreement("resnet50_in1k", options.weights, None if images is None else image_batches(images))
-    tell_agreement(CIFAR_ROW, options.cifar_weights, None if cifar10 is None else cifar_batches(cifar10))
-    tell_accuracy_of_int8(options.cifar_weights, cifar10)
 
 
 def infer_contestants(batch_size: int) -> Contestants:
@@ -122,6 +119,7 @@ def tell_agreement(name: str, weights: str | None, inputs: Iterable[Tensor] | No
         click.echo(f"{name}, top-1 agreement: not measured ({error})")
         return
     half, same, total, largest = fast_dtype(device), 0, 0, 0.0
+    kind = str(half).removeprefix("torch.")
     optimised, folded = optimize_for_inference(model, dtype=half), optimize_for_inference(model)
     for x in inputs:
         with torch.inference_mode():
@@ -131,6 +129,7 @@ def tell_agreement(name: str, weights: str | None, inputs: Iterable[Tensor] | No
         largest = max(largest, float((folded(x.to(device)) - logits).abs().max()))
     click.echo(f"{name}, top-1 agreement of {half} with float32: {same} of {total} images ({100 * same / total:.2f}%)")
     click.echo(f"{name}, float32 folded: largest logit difference {largest:.2g}")
+    MEASURED.append(PrecisionLoss(name, weights or "default", kind, total, same, None, None))
 
 
 def tell_accuracy_of_int8(weights: str | None, root: Path | None) -> None:
@@ -153,6 +152,8 @@ def tell_accuracy_of_int8(weights: str | None, root: Path | None) -> None:
         f"{CIFAR_ROW}, top-1 of {exact.num_images} images: float32 {exact.top1:.2f}%, int8 {rounded.top1:.2f}% "
         f"({rounded.top1 - exact.top1:+.2f}), calibrated on {NUM_CALIBRATION_IMAGES} training images"
     )
+    accuracies = (round(found.top1, 4) for found in (exact, rounded))
+    MEASURED.append(PrecisionLoss(CIFAR_ROW, weights or "default", "int8", exact.num_images, None, *accuracies))
 
 
 def calibration_images(root: Path) -> Tensor:
