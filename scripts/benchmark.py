@@ -61,14 +61,13 @@ def append_measurement(path: Path) -> None:
 
     from resnet_zoo.base.devices import device_title, resolve_device
     from resnet_zoo.base.files import write_atomically
-    from resnet_zoo.base.machine import checkout_state, versions
+    from resnet_zoo.base.machine import versions
     from resnet_zoo.catalog import measurements as written
 
     found = [*reversed(written.read_measurements(path))] if path.exists() else []
     measured = written.Measurement(
         command=shlex.join(["python", *sys.argv]),
         date=datetime.now(timezone.utc).date().isoformat(),
-        commit=checkout_state()[0],
         device=device_title(resolve_device("auto")),
         num_threads=torch.get_num_threads(),
         versions=versions() | {peer: metadata.version(peer) for peer in PEERS if importlib.util.find_spec(peer)},

@@ -101,7 +101,6 @@ class Measurement:
     Attributes:
         command: As typed, from the root of a checkout.
         date: ISO 8601.
-        commit: Of the checkout; ``None`` outside of one.
         device: The machine.
         num_threads: Of torch.
         versions: Of Python and the packages.
@@ -112,7 +111,6 @@ class Measurement:
 
     command: str
     date: str
-    commit: str | None
     device: str
     num_threads: int
     versions: dict[str, str]
