@@ -95,8 +95,8 @@ def _chosen(folder: Path) -> list[Path]:
     from resnet_zoo.images.folders import find_images
 
     paths = sorted(map(Path, find_images([folder])))
-    step = max(1.0, len(paths) / MAX_SAMPLES)
-    return [paths[int(index * step)] for index in range(min(len(paths), MAX_SAMPLES))]
+    number = min(len(paths), MAX_SAMPLES)
+    return [paths[index * (len(paths) - 1) // max(1, number - 1)] for index in range(number)]
 
 
 def _copy(
@@ -105,12 +105,12 @@ def _copy(
     """Decode every image and write it anew: nothing of its file gets into the site but its pixels."""
     from PIL import Image
 
-    from resnet_zoo.images.decode import read_file
+    from resnet_zoo.images.decode import decode
 
     classes = next(entry.classes for entry in manifest.models if entry.dataset == dataset)
     truths = dict(zip(class_folders(classes), class_names(classes), strict=True))
     for index, path in enumerate(paths):
-        copy = Image.fromarray(read_file(path))
+        copy = Image.fromarray(decode(path))
         copy.thumbnail((_EDGE_PX, _EDGE_PX))
         written = io.BytesIO()
         copy.save(written, "PNG", optimize=True)

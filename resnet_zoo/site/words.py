@@ -55,12 +55,14 @@ class Snippet:
         title: Where it is typed.
         language: Its language.
         code: The code.
-        needs: What makes it work there.
+        install: The command that makes it work there; may be empty.
+        needs: What else it needs.
     """
 
     title: str
     language: str
     code: str
+    install: str
     needs: str
 
 
@@ -84,26 +86,27 @@ def snippets_of(entry: Entry) -> tuple[Snippet, ...]:
     )
     commands = (f"download {name}", f"predict {name} photo.jpg", f"verify {name}")
     fetched = "The weights ship with it." if shipped else "The first call downloads the weights and checks their hash."
-    in_checkout = Snippet("Python, in a checkout", "python", _python(entry, weights), f"pip install -e . {fetched}")
-    after_pip = Snippet("Python", "python", _python(entry, weights), f"pip install resnet-zoo. {fetched}")
+    in_checkout = Snippet("Python, in a checkout", "python", _python(entry, weights), "pip install -e .", fetched)
+    after_pip = Snippet("Python", "python", _python(entry, weights), "pip install resnet-zoo", fetched)
     if shipped:
         file = shipped.path.name
         after_pip = Snippet(
             "Python, installed with pip",
             "python",
             _python(entry, f'weights="{file}"'),
-            f"pip install resnet-zoo. The package has no weights: copy {file} from the checkout's "
-            f"{shipped.path.parent.name}/ folder.",
+            "pip install resnet-zoo",
+            f"The package has no weights: copy {file} from the checkout's {shipped.path.parent.name}/ folder.",
         )
     return (
         *((in_checkout,) if shipped else ()),
         after_pip,
-        Snippet("torch.hub", "python", hub, f"A checkout, which need not be installed. {fetched}"),
+        Snippet("torch.hub", "python", hub, "", f"Needs a checkout, which need not be installed. {fetched}"),
         Snippet(
             "Command line",
             "bash",
             "\n".join(f"resnet-zoo {command}{option}" for command in commands),
-            f"Installed {'in a checkout' if shipped else 'either way'}. {fetched}",
+            "pip install -e ." if shipped else "pip install resnet-zoo",
+            fetched,
         ),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ MAX_PAINT_MS = 200
 
 PHONE = {"width": 390, "height": 844}
 DESKTOP = {"width": 1280, "height": 900}
-PAGES = ("index.html", "checks.html", f"models/{NAME}.html", "models/resnetv1d152_in1k.html")
+PAGES = ("index.html", "checks.html", "speed.html", f"models/{NAME}.html", "models/resnetv1d152_in1k.html")
 
 FLAGS = (
     "--no-sandbox",
@@ -193,6 +194,39 @@ def test_a_phone_sorts_by_a_list(opened: Open) -> None:
     assert names_shown(page) == NAMES
 
 
+def test_search_filters_and_order_stand_in_the_address(opened: Open) -> None:
+    page = opened()
+    page.get_by_role("searchbox").fill("resnet")
+    page.get_by_role("checkbox", name="ImageNet-1k", exact=True).check()
+    page.get_by_role("checkbox", name="CIFAR-100", exact=True).check()
+    page.get_by_role("checkbox", name="50", exact=True).check()
+    page.locator('#zoo th[data-key="top1"] button').click()
+    chosen = names_shown(page)
+    query = page.url.partition("?")[2]
+    assert set(query.split("&")) == {
+        *("q=resnet", "dataset=ImageNet-1k", "dataset=CIFAR-100", "depth=50", "sort=top1%3Adescending"),
+    }
+    again = opened()
+    again.goto(page.url)
+    assert names_shown(again) == chosen
+    assert again.get_by_role("searchbox").input_value() == "resnet"
+    assert again.locator('#zoo th[data-key="top1"]').get_attribute("aria-sort") == "descending"
+    again.locator("#zoo tbody tr:not([hidden]) a.model").first.click()
+    again.wait_for_url("**/models/*.html")
+    again.go_back()
+    assert names_shown(again) == chosen
+    again.get_by_role("button", name="Clear", exact=True).click()
+    again.wait_for_function("!location.search")
+    assert names_shown(again) == NAMES
+
+
+@pytest.mark.parametrize("query", ["sort=<script>:ascending", "sort=top1:sideways", "depth=7&dataset=<b>", "sort=%5D"])
+def test_an_address_that_says_nonsense_shows_the_table(opened: Open, site: Path, query: str) -> None:
+    page = opened()
+    page.goto(f"{(site / 'index.html').as_uri()}?{query}")
+    assert names_shown(page) == NAMES
+
+
 # --- copying ------------------------------------------------------------------------------------------------------
 
 
@@ -205,7 +239,8 @@ def test_a_hash_is_copied_whole(opened: Open) -> None:
 
 
 @pytest.mark.parametrize(
-    ("title", "part"), [("Python", "create_model("), ("torch.hub", "hub.load("), ("Command line", "resnet-zoo predict")]
+    ("title", "part"),
+    [("Python, in a checkout", "create_model("), ("torch.hub", "hub.load("), ("Command line", "resnet-zoo predict")],
 )
 def test_a_snippet_is_copied_as_it_is_shown(opened: Open, title: str, part: str) -> None:
     page = opened(f"models/{NAME}.html", permissions=["clipboard-read", "clipboard-write"])
@@ -232,25 +267,44 @@ INKED = """canvas => {
 }"""
 
 
-@pytest.mark.parametrize("plot", ["flops", "params", "speed"])
-def test_each_plot_is_drawn_with_a_mark_for_each_row_that_leads_to_its_page(opened: Open, plot: str) -> None:
-    page = opened()
-    figure = page.locator(f"figure[data-plot={plot}]")
+PANELS = [(dataset, plot) for dataset in ("CIFAR-10", "ImageNet-1k") for plot in ("flops", "params", "speed")]
+
+
+def panel(page: Any, dataset: str, plot: str) -> Any:
+    """Return the figure of a data set and a cost, once its marks are there."""
+    figure = page.locator(f"figure[data-dataset='{dataset}'][data-plot={plot}]")
     figure.locator(".mark-link").first.wait_for()
+    return figure
+
+
+@pytest.mark.parametrize(("dataset", "plot"), PANELS)
+def test_each_panel_has_a_mark_for_each_row_of_its_data_set(opened: Open, dataset: str, plot: str) -> None:
+    page = opened()
+    figure = panel(page, dataset, plot)
     assert figure.locator("canvas").evaluate(INKED)
-    assert sorted(
-        figure.locator(".mark-link").evaluate_all("links => links.map(link => link.getAttribute('href'))")
-    ) == sorted(f"models/{name}.html" for name in NAMES)
+    entries = [entry for entry in ENTRIES if entry.dataset == ("in1k" if dataset == "ImageNet-1k" else "cifar10")]
+    marks = figure.locator(".mark-link")
+    assert sorted(marks.evaluate_all("links => links.map(link => link.getAttribute('href'))")) == sorted(
+        f"models/{entry.name}.html" for entry in entries
+    )
+    depths = marks.locator(".depth").all_inner_texts()
+    assert sorted(depths) == sorted(
+        " ".join(re.findall(r"\d+|fp16", entry.name.rpartition("_")[0].replace("v1d", ""))) for entry in entries
+    )
     area = figure.locator(".u-over").bounding_box()
-    for box in (link.bounding_box() for link in figure.locator(".mark-link").all()):
+    for box in (link.bounding_box() for link in marks.all()):
         assert area["x"] - 1 <= box["x"] + box["width"] / 2 <= area["x"] + area["width"] + 1
         assert area["y"] - 1 <= box["y"] + box["height"] / 2 <= area["y"] + area["height"] + 1
 
 
-def test_better_marks_stand_higher_and_larger_networks_further_right(opened: Open) -> None:
+def test_a_data_set_with_one_row_is_a_sentence(opened: Open) -> None:
     page = opened()
-    figure = page.locator("figure[data-plot=params]")
-    figure.locator(".mark-link").first.wait_for()
+    assert page.locator("figure[data-dataset='CIFAR-100']").count() == 0
+    assert page.get_by_text("One model: ResNet-50, 79.90 %").is_visible()
+
+
+def test_better_marks_stand_higher_and_larger_networks_further_right(opened: Open) -> None:
+    figure = panel(opened(), "ImageNet-1k", "params")
     small, large = (
         figure.locator(f"[href='models/{name}.html']").bounding_box() for name in ("resnet18_in1k", "resnetv1d152_in1k")
     )
@@ -272,18 +326,6 @@ def test_a_mark_says_what_it_is_under_the_pointer_and_in_focus(opened: Open) -> 
     assert mark.get_attribute("aria-label") == "resnet50_in1k: top-1 76.55 % (matches), FLOPs 4.12 G"
     mark.press("Enter")
     page.wait_for_url("**/models/resnet50_in1k.html")
-
-
-def test_the_legend_hides_and_shows_a_data_set(opened: Open) -> None:
-    page = opened()
-    marks = page.locator("figure[data-plot=flops] .mark-link")
-    marks.first.wait_for()
-    key = page.locator("#legend").get_by_role("button", name="ImageNet-1k")
-    key.click()
-    page.wait_for_function("document.querySelectorAll('figure[data-plot=flops] .mark-link').length === 6")
-    assert key.get_attribute("aria-pressed") == "false"
-    key.press("Enter")
-    page.wait_for_function("document.querySelectorAll('figure[data-plot=flops] .mark-link').length === 15")
 
 
 def test_training_curves_are_drawn(opened: Open) -> None:
@@ -333,13 +375,13 @@ def test_text_has_contrast_in_both_themes(opened: Open, scheme: str) -> None:
 
 def test_the_theme_that_is_chosen_is_kept_and_plots_follow(opened: Open) -> None:
     page = opened(color_scheme="light")
-    page.locator("figure[data-plot=flops] canvas").wait_for()
+    page.locator("figure[data-plot=flops] canvas").first.wait_for()
     button = page.get_by_role("button", name="Colour theme")
     button.click()
     button.click()
     assert button.get_attribute("aria-label") == "Colour theme: dark"
     assert luminance(page, "body", "backgroundColor") < 0.5
-    assert page.locator("figure[data-plot=flops] canvas").evaluate(INKED)
+    assert page.locator("figure[data-plot=flops] canvas").first.evaluate(INKED)
     page.reload()
     assert luminance(page, "body", "backgroundColor") < 0.5
     page.get_by_role("button", name="Colour theme").click()
@@ -378,6 +420,58 @@ def test_it_reads_without_scripts(opened: Open) -> None:
     assert page.locator("#zoo tbody tr").count() == len(NAMES)
     assert page.get_by_text("This plot needs JavaScript").first.is_visible()
     assert not page.locator("#filters").is_visible()
+
+
+CUT = """elements => elements.filter(element => element.scrollWidth > element.clientWidth + 1).length"""
+
+
+def test_code_is_cut_off_nowhere(opened: Open) -> None:
+    for viewport in (PHONE, DESKTOP):
+        for name in (NAME, "resnetv1d152_in1k", "resnet50_cifar100"):
+            page = opened(f"models/{name}.html", viewport=viewport)
+            assert page.locator("#use pre").count() >= 3
+            assert page.eval_on_selector_all("#use pre", CUT) == 0
+
+
+def test_a_table_that_is_cut_says_that_it_scrolls(opened: Open) -> None:
+    page = opened(f"models/{NAME}.html", viewport=PHONE)
+    page.wait_for_timeout(200)
+    for scroller in page.locator(".scroller:visible").all():
+        is_cut = bool(scroller.evaluate("element => element.scrollWidth > element.clientWidth + 1"))
+        note = scroller.locator("xpath=preceding-sibling::p[@class='scroll-note'][1]")
+        assert note.is_visible() is is_cut
+    assert page.locator(".scroll-note:visible").count() >= 2
+    wide = opened(f"models/{NAME}.html")
+    wide.wait_for_timeout(200)
+    assert wide.locator(".scroll-note:visible").count() == 0
+
+
+def grave_findings(page: Any) -> list[str]:
+    """Return what axe-core calls serious or critical on a page."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed (extra `browser`)")
+    found = axe.Axe().run(page).response["violations"]
+    grave = [one for one in found if one["impact"] in ("serious", "critical")]
+    return [f"{one['id']}: {one['help']}: {[node['target'] for node in one['nodes'][:3]]}" for one in grave]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("viewport", [PHONE, DESKTOP], ids=["phone", "desktop"])
+@pytest.mark.parametrize("address", ["index.html", "speed.html", f"models/{NAME}.html"])
+def test_axe_finds_nothing_serious(opened: Open, address: str, viewport: Any, scheme: str) -> None:
+    page = opened(address, color_scheme=scheme, viewport=viewport)
+    page.locator("figure canvas").first.wait_for() if address != "speed.html" else page.wait_for_timeout(200)
+    assert grave_findings(page) == []
+
+
+def test_axe_finds_planted_faults(opened: Open) -> None:
+    page = opened()
+    page.evaluate(
+        """() => {
+          document.querySelector("main").insertAdjacentHTML("beforeend",
+            '<img src="static/icon.svg"><input type="text"><p style="color: #bbb; background: #ccc">faint</p>');
+        }"""
+    )
+    assert {found.partition(":")[0] for found in grave_findings(page)} >= {"image-alt", "label", "color-contrast"}
 
 
 FIRST_PAINT = """() => new Promise(done => new PerformanceObserver(list => done(list.getEntries().at(-1).startTime))

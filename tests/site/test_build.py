@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,16 +16,18 @@ from PIL import Image
 
 import resnet_zoo.site.pages
 from resnet_zoo.catalog.manifest import get_entry, use_manifest
+from resnet_zoo.catalog.measurements import read_measurements
 from resnet_zoo.cli.main import main
 from resnet_zoo.errors import ArgumentError, RunError
 from resnet_zoo.site import build_site
 from resnet_zoo.site.errata import ERRATA, errata_of
 from resnet_zoo.site.folder import MARKER_NAME, write_site
-from resnet_zoo.site.words import snippets_of
+from resnet_zoo.site.words import file_of, snippets_of
 from resnet_zoo.weights.cache_contents import weight_facts
+from resnet_zoo.weights.places import shipped_weights
 from tests import site_tools
 from tests.conftest import ENTRIES, NAMES, smooth_image
-from tests.run_folders import NAME
+from tests.run_folders import NAME, ROOT
 from tests.site_tools import (
     WEIGHTS_SHA,
     a_report,
@@ -37,7 +40,7 @@ from tests.site_tools import (
 MAX_INDEX_BYTES = 300_000
 """The index page and all that it loads, the plot library left out."""
 
-VOID = {"meta", "link", "input", "br", "path", "rect"}
+VOID = {"meta", "link", "input", "br", "path", "rect", "img", "circle"}
 
 
 class Page(HTMLParser):
@@ -182,32 +185,108 @@ def test_a_model_page_has_every_weight_set_with_its_numbers_size_pin_and_place(p
             numbers = " ".join("".join(getattr(at, key) for at in found.tested) for key in ("top1", "top5"))
             sizes = "".join(f"{at.size} px" for at in found.tested)
             size = f"{found.size_bytes / 1e6:.1f} MB" if found.size_bytes else "–"
-            line = f"{found.weights}{default} {numbers} {sizes} {place} {size} {found.pin_bits} bits {found.license}"
+            file = file_of(entry.weights[found.weights])
+            assert file is not None
+            known = "copy" if file.is_whole else f"… {len(file.sha256)} of 64 digits are known"
+            known = f"{file.name}{file.sha256}{known}"
+            line = f"{found.weights}{default} {numbers} {sizes} {place} {known}{size}{found.license}"
             assert line.replace(" ", "") in text.replace(" ", "")
+            assert 4 * len(file.sha256) == found.pin_bits
+
+
+def test_only_whole_hashes_can_be_copied(plain_site: Path) -> None:
+    for address, page in pages_of(plain_site).items():
+        texts = [attributes["data-copy"] or "" for _, attributes in page.elements if "data-copy" in attributes]
+        hashes = [text for text in texts if re.fullmatch("[0-9a-f]+", text)]
+        assert all(len(digits) == 64 for digits in hashes), address
+    links = list(pages_of(plain_site)["models/resnet50_in1k.html"].links)
+    assert any(re.fullmatch(r"https://huggingface\.co/timm/.*\.safetensors", link) for link in links)
+
+
+def test_the_runs_that_ship_are_shown_without_being_asked_for(plain_site: Path) -> None:
+    shipped = sorted(path.parent.name for path in (ROOT / "weights").glob("*/log.jsonl"))
+    texts = [page.text for page in pages_of(plain_site).values()]
+    assert len(shipped) > 2
+    assert all(any(f"run {name}" in " ".join(text.split()) for text in texts) for name in shipped)
+
+
+def test_shipped_speeds_are_shown_with_machine_and_command(plain_site: Path) -> None:
+    pages = pages_of(plain_site)
+    points = json.loads(pages["index.html"].scripts[0])
+    assert all(point["speed"] > 0 for point in points)
+    text = " ".join(pages["speed.html"].text.split())
+    for measured in read_measurements():
+        assert measured.device in text
+        assert measured.command in text
+        assert f"torch {measured.versions['torch']}" in text
+    assert "timm, float32" in text
+    assert "Not measured" not in pages[f"models/{NAME}.html"].text
+
+
+def test_a_model_page_names_classes_limits_and_both_scales(plain_site: Path) -> None:
+    pages = pages_of(plain_site)
+    text, page = (" ".join(pages[f"models/{name}.html"].text.split()) for name in (NAME, "resnet50_in1k"))
+    assert "airplane" in text
+    assert "Larger images are shrunk to 32x32" in text
+    assert "All 1,000 classes" in page
+    assert "toilet tissue" in page
+    assert "mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]" in page
+    assert "mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]" in page
+
+
+@pytest.mark.parametrize(
+    ("docs", "index", "model"),
+    [
+        ("../", "../", "../../"),
+        ("https://example.org/a?b=1&c", "https://example.org/a?b=1&c", "https://example.org/a?b=1&c"),
+    ],
+)
+def test_documentation_is_linked_to_from_every_page(docs: str, index: str, model: str, tmp_path: Path) -> None:
+    assert run(tmp_path / "out", "--docs", docs).exit_code == 0
+    pages = pages_of(tmp_path / "out")
+    assert all("Documentation" in page.text for page in pages.values())
+    assert index in pages["index.html"].links
+    assert model in pages[f"models/{NAME}.html"].links
+
+
+@pytest.mark.parametrize(
+    "docs", ["javascript:alert(1)", "http://a.org", "//a.org", "/docs", "https:", "data:,x", "a\nb"]
+)
+def test_what_is_no_address_of_documentation_is_refused(docs: str, tmp_path: Path) -> None:
+    done = run(tmp_path / "out", "--docs", docs)
+    assert (done.exit_code, "cannot be linked to. Pass an https address" in done.stderr) == (2, True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_pages_hold_no_code_and_no_styles_of_their_own(site: Path) -> None:
+    for address, page in pages_of(site).items():
+        for tag, attributes in page.elements:
+            assert tag != "style", address
+            assert not {"style", "onclick", "onload"} & attributes.keys(), address
 
 
 def test_the_index_names_the_best_set_of_each_row_and_the_place_of_its_default(plain_site: Path) -> None:
     text = " ".join(pages_of(plain_site)["index.html"].text.split())
     assert "81.240timm_a1, 288 px" in text
-    assert "retrained ships with the checkout" in text
+    assert "retrained 2 sets ships with the checkout" in text
     assert "no file yet" not in text
 
 
 def test_nothing_is_called_checked_before_it_was_measured(plain_site: Path) -> None:
     text = " ".join(pages_of(plain_site)["index.html"].text.split())
-    assert "30 match, 0 differ and 30 are not checked" in text
-    assert "Not measured." in text
+    assert "All 30 parameter and FLOP counts were counted again and match." in text
+    assert "The 30 accuracies stand as published" in text
 
 
 def test_a_report_changes_the_states_of_its_rows(full_site: Path) -> None:
     text = " ".join(pages_of(full_site)["index.html"].text.split())
-    assert "31 match, 1 differ and 28 are not checked" in text
+    assert "Of 30 accuracies, 2 were measured again: 1 match, 1 differ. The others stand as published." in text
     assert "differs by −6.55" in text
 
 
 def test_accuracy_on_other_images_stands_beside_and_checks_nothing(full_site: Path) -> None:
     index, page = (" ".join(pages_of(full_site)[name].text.split()) for name in ("index.html", f"models/{NAME}.html"))
-    assert "93.12 retrained,cifar10-jpeg" in index
+    assert "93.12 retrained" in index
     assert "Weights retrained reach 93.12 % top-1" in page
     assert "it checks none of the numbers above" in page
 
@@ -218,7 +297,8 @@ def test_a_model_page_shows_what_belongs_on_it(full_site: Path) -> None:
     for expected in (
         "512 × 4 × 4",  # the last stage's maps
         "8,393,728",  # its parameters
-        "subtract 125.307, 122.961, 113.858; divide by 51.5865, 50.847, 51.255",
+        "mean=[125.307, 122.961, 113.8575], std=[51.5865, 50.847, 51.255]",
+        "mean=[0.4914, 0.4822, 0.4465], std=[0.2023, 0.1994, 0.201]",
         "multiplied by 0.1 at epochs 100, 150",
         "rises over the first 20% of the training",
         "93.12 % top-1 and 99.78 % top-5 on 10,000 images of cifar10-jpeg after 4 epochs, 7 minutes",
@@ -236,16 +316,26 @@ def test_a_model_page_shows_what_belongs_on_it(full_site: Path) -> None:
     assert any(text is not None and "torch.hub.load(" in text for text in copied)
 
 
-@pytest.mark.parametrize(("name", "weights"), [(NAME, ", pretrained=True"), ("resnet18_in1k", ", pretrained=True")])
+@pytest.mark.parametrize(
+    ("name", "title", "without"),
+    [
+        (NAME, "Python, in a checkout", ""),
+        (NAME, "Python, installed with pip", ""),
+        ("resnet18_in1k", "Python", ", pretrained=True"),
+    ],
+)
 def test_the_python_snippet_takes_a_photo(
-    name: str, weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, title: str, without: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry, names = get_entry(name), dict[str, Any]()
-    code = next(snippet.code for snippet in snippets_of(entry) if snippet.title == "Python")
+    code = next(snippet.code for snippet in snippets_of(entry) if snippet.title == title)
     Image.fromarray(smooth_image(240, 320)).save(tmp_path / "photo.jpg")
+    shipped = shipped_weights(get_entry(NAME), "retrained")
+    assert shipped is not None
+    (tmp_path / shipped.path.name).symlink_to(shipped.path)  # what the pip snippet says to copy
     monkeypatch.chdir(tmp_path)
-    assert weights in code
-    exec(code if entry.name == NAME else code.replace(weights, ""), names)
+    assert without in code
+    exec(code.replace(without, ""), names)
     assert names["logits"].shape == (1, entry.num_classes)
 
 
@@ -319,7 +409,7 @@ def test_a_run_outside_of_the_manifest_s_folder_is_not_read(tmp_path: Path) -> N
     (tmp_path / "zoo").mkdir()
     with use_manifest(write_manifest(tmp_path / "zoo" / "zoo.json", change)):
         build_site(tmp_path / "out")
-    assert "No training of this row was given" in pages_of(tmp_path / "out")[f"models/{NAME}.html"].text
+    assert "No run of this model was at hand" in pages_of(tmp_path / "out")[f"models/{NAME}.html"].text
 
 
 def test_an_architecture_that_is_none_of_ours_has_no_sketch(tmp_path: Path) -> None:
@@ -428,7 +518,7 @@ def test_the_command_says_where_to_look_and_what_is_left_out(tmp_path: Path) -> 
     report = write_report(tmp_path / "verify.json", a_report())
     report.write_text(report.read_text().replace(f'"name": "{NAME}"', '"name": "another"'))
     done = run(tmp_path / "out", "--runs", tmp_path / "runs", "--report", report)
-    assert (done.exit_code, done.stdout.split(",")[0]) == (0, "17 pages")
+    assert (done.exit_code, done.stdout.split(",")[0]) == (0, "18 pages")
     assert done.stdout.rstrip().endswith("index.html")
     assert f"Left out: {tmp_path / 'runs' / 'begun'}: no epoch is finished yet" in done.stderr
     assert f"Left out: {report}: another is not a row of the manifest" in done.stderr
