@@ -69,10 +69,12 @@ def classify_samples(manifest: Manifest, root: Path) -> Samples:
         root: Holds a folder for each data set that has samples.
 
     Raises:
-        ArgumentError: The folder has no images of any data set.
+        ArgumentError: The folder does not exist, or has no images of any data set.
         DatasetError: A file is not an image.
         ZooError: Weights are damaged.
     """
+    if not root.is_dir():
+        raise ArgumentError(f"{root} is not a folder; pass the folder that holds the samples.")
     datasets = list(dict.fromkeys(entry.dataset for entry in manifest.models))
     found = {name: _chosen(root / name) for name in datasets if (root / name).is_dir()}
     if not any(found.values()):

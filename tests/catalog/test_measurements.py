@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from resnet_zoo.catalog.measurements import SHIPPED_PATH, measurements_as_json, read_measurements, setting_of_most
+from resnet_zoo.catalog.measurements import (
+    SHIPPED_PATH,
+    RowSpeed,
+    measurements_as_json,
+    read_measurements,
+    setting_of_most,
+)
 from resnet_zoo.errors import ArgumentError
 from tests.conftest import NAMES
+from tests.run_folders import ROOT
 
 
 def changed(path: Path, **changes: Any) -> Path:
@@ -78,3 +87,23 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 
 def test_nothing_measured_has_no_setting() -> None:
     assert setting_of_most(()) is None
+
+
+def test_the_script_appends_what_it_measured_with_machine_versions_and_date(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    monkeypatch.setattr("sys.argv", ["scripts/benchmark.py", "infer", "--weights", "a b"])
+    script = importlib.import_module("benchmark")
+    monkeypatch.setattr(script, "MEASURED", [RowSpeed("resnet18_in1k", "fast", "float32", 8, 50.0, 160.0)])
+    path = tmp_path / "a.json"
+    script.append_measurement(path)
+    first = read_measurements(path)
+    monkeypatch.setattr(script, "MEASURED", [])
+    script.append_measurement(path)
+    (second, *rest) = read_measurements(path)
+    assert tuple(rest) == first
+    assert (second.speeds, first[0].speeds[0].images_per_s) == ((), 50.0)
+    assert first[0].command == "python scripts/benchmark.py infer --weights 'a b'"
+    assert first[0].versions["torch"]
+    assert date.fromisoformat(first[0].date)
