@@ -1,10 +1,11 @@
-"""What a site is made from, written on the spot: run folders, a report, a benchmark, a private manifest."""
+"""What a site is made from, written on the spot, and its pages, read strictly."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -155,3 +156,75 @@ def retrained(content: Any) -> None:
         "published": [],
         "license": "Apache-2.0",
     }
+
+
+# --- reading a site -----------------------------------------------------------------------------------------------
+
+VOID = {"meta", "link", "input", "br", "path", "rect", "img", "circle"}
+
+
+class Page(HTMLParser):
+    """A page, parsed strictly: what it says, what it has, and where it leads."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.scripts: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] == "script":
+            self.scripts.append(data)
+        else:
+            self.text += data
+
+    @property
+    def ids(self) -> list[str]:
+        """Every id, in order."""
+        return [attributes["id"] for _, attributes in self.elements if attributes.get("id")]  # type: ignore[misc]
+
+    @property
+    def links(self) -> Iterator[str]:
+        """Everything it links to or loads."""
+        for _, attributes in self.elements:
+            yield from (attributes[key] for key in ("href", "src") if attributes.get(key))  # type: ignore[misc]
+
+
+def pages_of(folder: Path) -> dict[str, Page]:
+    """Return every page of a site by its address."""
+    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.html")}
+    return {address: Page(path.read_text(encoding="utf-8")) for address, path in sorted(paths.items())}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return every file of a folder."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# --- a browser ----------------------------------------------------------------------------------------------------
+
+PHONE = {"width": 390, "height": 844}
+DESKTOP = {"width": 1280, "height": 900}
+
+Open = Callable[..., Any]
+"""Called with an address in the site and Playwright's options for a context; returns Playwright's page."""
+
+INKED = """canvas => {
+  const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+  return data.some(value => value !== 0);
+}"""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from resnet_zoo.base.files import read_regular
 from resnet_zoo.base.strict_json import WrongValueError, decode, expect, parse
-from resnet_zoo.catalog.records import Entry, RunOrigin
+from resnet_zoo.catalog.measurements import RowSpeed, setting_of_most
+from resnet_zoo.catalog.records import Entry, Manifest, RunOrigin
 from resnet_zoo.checks.report import Report
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.runs.curves import Curve, read_curve
@@ -66,6 +67,24 @@ def shipped_trainings(entry: Entry, home: Path) -> Iterator[Training]:
                 yield read_training(folder, weights=tag)
 
 
+def trainings_beside(manifest: Manifest, home: Path) -> list[Training]:
+    """Return every finished training in the manifest's own folders: first those that weight sets came from.
+
+    Args:
+        manifest: Its relative ``base_urls`` are looked through.
+        home: Its folder; nothing outside is read.
+
+    Raises:
+        RunError: A folder exists and cannot be read.
+    """
+    shipped = [training for entry in manifest.models for training in shipped_trainings(entry, home)]
+    places = [home / base for base in manifest.base_urls if "://" not in base]
+    inside = [place for place in places if place.is_dir() and place.resolve().is_relative_to(home.resolve())]
+    others = [training for place in inside for training in find_trainings(place)[0]]
+    taken = {training.name for training in shipped}
+    return [*shipped, *(training for training in others if training.name not in taken)]
+
+
 def find_trainings(root: Path) -> tuple[list[Training], list[str]]:
     """Return the trainings in a folder and below, in order of their paths, and why others are left out.
 
@@ -111,6 +130,16 @@ class Speeds:
     images_per_s: Mapping[str, float] = field(default_factory=dict)
 
 
+def speeds_of(found: Sequence[RowSpeed], device: str) -> Speeds:
+    """Return the speeds that can be compared: numbers of different settings cannot; that of most rows is taken."""
+    setting = setting_of_most(found)
+    if setting is None:
+        return Speeds()
+    mode, dtype, batch = setting
+    chosen = {one.name: one.images_per_s for one in found if (one.mode, one.dtype, one.batch_size) == setting}
+    return Speeds(f"{mode} {dtype}, batch of {batch}, {device}", chosen)
+
+
 _LINKS = {"source_sha256", "pin", "file", "file_sha256", "tensors_sha256"}
 """What a page shows of the chain in a report."""
 
@@ -143,25 +172,19 @@ def read_speeds(path: Path) -> Speeds:
     """
     form = "resnet-zoo benchmark --format json"
     content = _read_object(path, "speeds", form)
-    settings: dict[tuple[str, str, int], dict[str, float]] = {}
+    found: list[RowSpeed] = []
     try:
         device = decode(str, content.get("device"), ("device",))
         for index, speed in enumerate(content["speeds"]):
             where = ("speeds", index)
             expect(isinstance(speed, dict), "an object", speed, where)
-            kinds = {"name": str, "mode": str, "dtype": str, "batch_size": int, "images_per_s": float}
-            name, mode, dtype, batch, pace = (
-                decode(kind, speed.get(key), (*where, key)) for key, kind in kinds.items()
-            )
+            kept = {key: speed.get(key) for key in RowSpeed.__dataclass_fields__}
+            found.append(decode(RowSpeed, kept, where))
+            pace = found[-1].images_per_s
             expect(0 < pace < float("inf"), "a positive number", pace, (*where, "images_per_s"))
-            settings.setdefault((mode, dtype, batch), {})[name] = pace
-    except (WrongValueError, TypeError) as wrong:
-        raise _not_from(path, form, str(getattr(wrong, "why", wrong))) from None
-    if not settings:
-        return Speeds()
-    chosen = max(settings, key=lambda key: (len(settings[key]), sum(settings[key].values())))
-    mode, dtype, batch = chosen
-    return Speeds(f"{mode} {dtype}, batch of {batch}, {device}", settings[chosen])
+    except WrongValueError as wrong:
+        raise _not_from(path, form, f"{'.'.join(map(str, wrong.where))}: {wrong.why}") from None
+    return speeds_of(found, device)
 
 
 def unknown_rows(names: Iterable[str], known: Iterable[str], source: str) -> list[str]:

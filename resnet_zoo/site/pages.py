@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from resnet_zoo import __version__
+from resnet_zoo.catalog.classes import class_names, limits_of
 from resnet_zoo.catalog.listing import DATASET_TITLES
+from resnet_zoo.catalog.measurements import Measurement
 from resnet_zoo.catalog.records import Entry, Manifest
 from resnet_zoo.checks.report import ACCURACY_TOLERANCE_PCT, Report
 from resnet_zoo.errors import ArgumentError
@@ -20,7 +23,16 @@ from resnet_zoo.site.errata import errata_of
 from resnet_zoo.site.inputs import Speeds, Training
 from resnet_zoo.site.numbers import Number, OtherAccuracy, count_states, is_of_run, numbers_of, other_accuracies
 from resnet_zoo.site.plots import curve_data, scatter_data
-from resnet_zoo.site.words import citations_of, preprocess_lines, provenance_of, recipe_table, snippets_of
+from resnet_zoo.site.samples import Samples
+from resnet_zoo.site.words import (
+    citations_of,
+    file_of,
+    normalise_lines,
+    preprocess_lines,
+    provenance_of,
+    recipe_table,
+    snippets_of,
+)
 from resnet_zoo.weights.cache_contents import TestedAt, WeightFacts, best_tested, weight_facts
 
 if TYPE_CHECKING:
@@ -107,6 +119,9 @@ class Content:
     reports: Mapping[str, Report]
     trainings: Sequence[Training]
     speeds: Speeds
+    measured: Sequence[Measurement] = ()
+    samples: Samples = field(default_factory=Samples)
+    docs: str = ""
 
     @cached_property
     def models(self) -> tuple[Model, ...]:
@@ -124,12 +139,15 @@ def render_site(content: Content) -> dict[str, bytes]:
         ArgumentError: Jinja2 is not installed.
     """
     environment = _environment()
-    numbers = [number for model in content.models for number in model.numbers]
     shared = {"version": __version__, "manifest_sha256": content.manifest_sha256, "models": content.models}
+    shared |= {"docs": content.docs, "docs_is_relative": not urlsplit(content.docs).scheme}
     plots = {"data": scatter_data(content.models, content.speeds), "speed_setting": content.speeds.setting}
     pages = {
         "index.html": environment.get_template("index.html").render(
-            **shared, root="", states=count_states(numbers), plots=plots, facets=_facets(content.models)
+            **shared, root="", checked=_checked(content.models), plots=plots, facets=_facets(content.models)
+        ),
+        "speed.html": environment.get_template("speed.html").render(
+            **shared, root="", measured=content.measured, pages={model.entry.name: model for model in content.models}
         ),
         "checks.html": environment.get_template("checks.html").render(
             **shared, root="", example=_example(content), tolerance=ACCURACY_TOLERANCE_PCT
@@ -138,7 +156,7 @@ def render_site(content: Content) -> dict[str, bytes]:
     template = environment.get_template("model.html")
     for model in content.models:
         pages[model.page] = template.render(**shared, root="../", model=model, **_sections(model, content))
-    files = {address: text.encode() for address, text in pages.items()}
+    files = {address: text.encode() for address, text in pages.items()} | dict(content.samples.files)
     for path in sorted(STATIC.rglob("*")):
         if path.is_file():
             files[f"static/{path.relative_to(STATIC).as_posix()}"] = path.read_bytes()
@@ -158,6 +176,14 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+
+
+def _checked(models: Sequence[Model]) -> dict[str, dict[str, int]]:
+    """Count what was checked: of the counts, which need nothing but the network, and of the accuracies."""
+    numbers = [number for model in models for number in model.numbers]
+    kinds = {"counts": ("params_m", "flops_g"), "accuracies": ("top1", "top5")}
+    found = {kind: [number for number in numbers if number.key in keys] for kind, keys in kinds.items()}
+    return {kind: {"all": len(chosen), **count_states(chosen)} for kind, chosen in found.items()}
 
 
 def _facets(models: Sequence[Model]) -> dict[str, list[str]]:
@@ -182,6 +208,17 @@ def _sections(model: Model, content: Content) -> dict[str, Any]:
         "layers": layers_of(entry, shapes),
         "drawing": {"boxes": boxes, "width": drawing_width(boxes), "height": HEIGHT_PX},
         "preprocessing": preprocess_lines(entry),
+        "normalising": normalise_lines(entry),
+        "files": {tag: file_of(weights) for tag, weights in entry.weights.items()},
+        "class_names": [name.partition(",")[0] for name in class_names(entry.classes)],
+        "limits": limits_of(
+            class_names(entry.classes), entry.input_size[-1], resizes=entry.preprocess.resize_backend is not None
+        ),
+        "samples": content.samples.of_row.get(entry.name, ()),
+        "speeds": [(found, speed) for found in content.measured for speed in found.speeds if speed.name == entry.name],
+        "precisions": [
+            (found, loss) for found in content.measured for loss in found.precisions if loss.row == entry.name
+        ],
         "snippets": snippets_of(entry),
         "recipe": recipe_table(entry),
         "curves": curve_data(entry, model.trainings),

@@ -21,6 +21,7 @@ def scatter_data(models: Sequence[Model], speeds: Speeds) -> list[dict[str, Any]
             "page": model.page,
             "dataset": model.dataset_title,
             "family": model.family,
+            "label": f"{model.depth or ''} {model.variant}".strip(),
             "top1": float(model.entry.published.top1),
             "state": next(number.state for number in model.numbers if number.key == "top1"),
             "flops": _shortened(model.entry.exact.flops / 1e9),

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from resnet_zoo.base.shown import shown_address
 from resnet_zoo.catalog.recipes import Recipe, recipes_of
 from resnet_zoo.catalog.records import Entry, PageOrigin, UpstreamOrigin, WeightSet, WeightsFile
 from resnet_zoo.checks.report import Report
 from resnet_zoo.site.inputs import Training
 from resnet_zoo.weights.hub_files import HubFile
-from resnet_zoo.weights.places import FULL_SHA256_DIGITS
+from resnet_zoo.weights.places import FULL_SHA256_DIGITS, published_at, shipped_weights
 
 _RESIZES = {
     "cv2": "OpenCV's bilinear resize, two taps and no antialiasing",
@@ -30,21 +31,43 @@ def preprocess_lines(entry: Entry) -> list[tuple[str, str]]:
             ("Resize", f"short edge to {rules.short_edge} pixels; {_RESIZES[rules.resize_backend]}"),
             ("Crop", f"the central {rules.crop} × {rules.crop} pixels"),
         ]
-    mean, std = (", ".join(f"{value:g}" for value in values) for values in (rules.mean, rules.std))
-    return [*steps, ("Normalise", f"on the scale 0 to 255: subtract {mean}; divide by {std}")]
+    return [*steps, ("Normalise", "subtract the mean of each channel, divide by its standard deviation")]
+
+
+def normalise_lines(entry: Entry) -> list[tuple[str, str]]:
+    """Return mean and standard deviation as keyword arguments, on each scale that people paste them on."""
+    rules = entry.preprocess
+    return [
+        (f"pixels from 0 to {scale}", f"mean={_on_scale(rules.mean, scale)}, std={_on_scale(rules.std, scale)}")
+        for scale in (1, 255)
+    ]
+
+
+def _on_scale(values: Sequence[float], scale: int) -> str:
+    return f"[{', '.join(f'{value * scale / 255:.7g}' for value in values)}]"
 
 
 @dataclass(frozen=True)
 class Snippet:
-    """A piece of code to copy."""
+    """A piece of code to copy.
+
+    Attributes:
+        title: Where it is typed.
+        language: Its language.
+        code: The code.
+        install: The command that makes it work there; may be empty.
+        needs: What else it needs.
+    """
 
     title: str
     language: str
     code: str
+    install: str
+    needs: str
 
 
 def snippets_of(entry: Entry) -> tuple[Snippet, ...]:
-    """Return how the row is used from Python, from torch.hub and at the command line.
+    """Return how the row is used where the reader is: in a checkout, after pip, through torch.hub, in a shell.
 
     They name a weight set with a file where the default one has none: it needs no conversion.
     """
@@ -52,13 +75,7 @@ def snippets_of(entry: Entry) -> tuple[Snippet, ...]:
     tag = _tag_with_a_file(entry)
     weights = "pretrained=True" if tag is None else f'weights="{tag}"'
     option = "" if tag is None else f" --weights {tag}"
-    any_size = ", any_size=True" if entry.preprocess.resize_backend is None else ""  # a photo is not 32x32
-    python = (
-        "import resnet_zoo\n\n"
-        f'model = resnet_zoo.create_model("{name}", {weights}).eval()\n'
-        f'transform = resnet_zoo.create_transform("{name}"{any_size})\n'
-        'logits = model(transform("photo.jpg")[None])'
-    )
+    shipped = shipped_weights(entry, tag or entry.default_weights)
     hub = (
         "import torch\n\n"
         "model = torch.hub.load(\n"
@@ -68,10 +85,44 @@ def snippets_of(entry: Entry) -> tuple[Snippet, ...]:
         "model.eval()"
     )
     commands = (f"download {name}", f"predict {name} photo.jpg", f"verify {name}")
+    fetched = "The weights ship with it." if shipped else "The first call downloads the weights and checks their hash."
+    in_checkout = Snippet("Python, in a checkout", "python", _python(entry, weights), "pip install -e .", fetched)
+    after_pip = Snippet("Python", "python", _python(entry, weights), "pip install resnet-zoo", fetched)
+    if shipped:
+        file = shipped.path.name
+        after_pip = Snippet(
+            "Python, installed with pip",
+            "python",
+            _python(entry, f'weights="{file}"'),
+            "pip install resnet-zoo",
+            f"The package has no weights: copy {file} from the checkout's {shipped.path.parent.name}/ folder.",
+        )
     return (
-        Snippet("Python", "python", python),
-        Snippet("torch.hub", "python", hub),
-        Snippet("Command line", "bash", "\n".join(f"resnet-zoo {command}{option}" for command in commands)),
+        *((in_checkout,) if shipped else ()),
+        after_pip,
+        Snippet("torch.hub", "python", hub, "", f"Needs a checkout, which need not be installed. {fetched}"),
+        Snippet(
+            "Command line",
+            "bash",
+            "\n".join(f"resnet-zoo {command}{option}" for command in commands),
+            "pip install -e ." if shipped else "pip install resnet-zoo",
+            fetched,
+        ),
+    )
+
+
+def _python(entry: Entry, weights: str) -> str:
+    """Return lines of at most 66 characters, which fit into half of a page."""
+    any_size = ", any_size=True" if entry.preprocess.resize_backend is None else ""  # a photo is not 32x32
+    create = f"model = resnet_zoo.create_model(name, {weights}).eval()"
+    if len(create) > 66:
+        create = f"model = resnet_zoo.create_model(\n    name,\n    {weights},\n).eval()"
+    return (
+        "import resnet_zoo\n\n"
+        f'name = "{entry.name}"\n'
+        f"{create}\n"
+        f"transform = resnet_zoo.create_transform(name{any_size})\n"
+        'logits = model(transform("photo.jpg")[None])'
     )
 
 
@@ -217,6 +268,38 @@ def _file_link(weights: WeightSet) -> Link:
         return Link("File", "the checkpoint above, converted to safetensors on the user's machine")
     text = f"{weights.file.path}, {weights.file.size_bytes:,} bytes"
     return Link("File", text, _page_on_hub(weights.file), weights.file.sha256)
+
+
+@dataclass(frozen=True)
+class FileLink:
+    """A weight set's file as a reader fetches it.
+
+    Attributes:
+        name: Its name.
+        url: Where it is; empty: beside the manifest only.
+        sha256: All 64 digits, or as many leading ones as are known.
+    """
+
+    name: str
+    url: str
+    sha256: str
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the hash is known to its last digit."""
+        return len(self.sha256) == FULL_SHA256_DIGITS
+
+
+def file_of(weights: WeightSet) -> FileLink | None:
+    """Return the file of a weight set, or the checkpoint that it is converted from; ``None`` if neither is known."""
+    file, origin = weights.file, weights.origin
+    if file is not None:
+        place = published_at(file)
+        url = _page_on_hub(file) or (shown_address(place) if place.startswith("https://") else "")
+        return FileLink(HubFile.at(file.path).name if file.is_on_hub else file.name, url, file.sha256)
+    if isinstance(origin, UpstreamOrigin):
+        return FileLink(origin.file_name, origin.shown_url, origin.sha256_prefix)
+    return None
 
 
 def _page_on_hub(file: WeightsFile) -> str:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from benchmarks.timing import Contestants, Options, compare, jpeg_paths
+from benchmarks.timing import MEASURED, Contestants, Options, compare, jpeg_paths
+from resnet_zoo.catalog.measurements import PrecisionLoss
 
 if TYPE_CHECKING:
     import torch
@@ -26,19 +27,12 @@ NUM_CALIBRATION_IMAGES = 256
 
 
 def measure(options: Options) -> None:
-    """Print the table, ratios to timm as it comes, and what optimising changes on real images."""
+    """Print the tables, ratios to timm as it comes."""
     for name in ARCHITECTURES:
-        measure_speed(name, options.rounds)
-    images, cifar10 = options.images, options.cifar10
-    tell_agreement("resnet50_in1k", options.weights, None if images is None else image_batches(images))
-    tell_agreement(CIFAR_ROW, options.cifar_weights, None if cifar10 is None else cifar_batches(cifar10))
-    tell_accuracy(options.cifar_weights, cifar10)
-
-
-def measure_speed(name: str, rounds: int) -> None:
-    """Print the table of one network."""
-    for batch_size, contestants in zip(BATCH_SIZES, infer_contestants(name), strict=True):
-        compare(f"{name}, batch {batch_size}", contestants, rounds, batch_size, anchor=next(iter(contestants)))
+        for batch_size, contestants in zip(BATCH_SIZES, infer_contestants(name), strict=True):
+            compare(
+                f"{name}, batch {batch_size}", contestants, options.rounds, batch_size, anchor=next(iter(contestants))
+            )
 
 
 def infer_contestants(name: str) -> Iterator[Contestants]:
@@ -197,6 +191,7 @@ def tell_agreement(name: str, weights: str | None, inputs: Iterable[Tensor] | No
         click.echo(f"{name}, top-1 agreement: not measured ({error})")
         return
     half, same, total, largest = fast_dtype(device), 0, 0, 0.0
+    kind = str(half).removeprefix("torch.")
     optimised, folded = optimize_for_inference(model, dtype=half), optimize_for_inference(model)
     for x in inputs:
         with torch.inference_mode():
@@ -206,6 +201,7 @@ def tell_agreement(name: str, weights: str | None, inputs: Iterable[Tensor] | No
         largest = max(largest, float((folded(x.to(device)) - logits).abs().max()))
     click.echo(f"{name}, top-1 agreement of {half} with float32: {same} of {total} images ({100 * same / total:.2f}%)")
     click.echo(f"{name}, float32 folded: largest logit difference {largest:.2g}")
+    MEASURED.append(PrecisionLoss(name, weights or "default", kind, total, same, None, None))
 
 
 def tell_accuracy(weights: str | None, root: Path | None) -> None:
@@ -227,9 +223,12 @@ def tell_accuracy(weights: str | None, root: Path | None) -> None:
     except ZooError as error:
         click.echo(f"{CIFAR_ROW}, accuracy: not measured ({error})")
         return
-    for network in networks:
-        found = evaluate(CIFAR_ROW, root, model=network, device="cpu")
-        click.echo(f"{CIFAR_ROW}, {found.precision}: top-1 of {found.num_images} images {found.top1:.2f}%")
+    exact, *others = (evaluate(CIFAR_ROW, root, model=network, device="cpu") for network in networks)
+    click.echo(f"{CIFAR_ROW}, top-1 of {exact.num_images} images: {exact.top1:.2f}%")
+    for found in others:
+        click.echo(f"{CIFAR_ROW}, {found.precision}: {found.top1:.2f}% ({found.top1 - exact.top1:+.2f})")
+        tops = (round(exact.top1, 4), round(found.top1, 4))
+        MEASURED.append(PrecisionLoss(CIFAR_ROW, weights or "default", found.precision, exact.num_images, None, *tops))
     click.echo(f"int8 is calibrated on {NUM_CALIBRATION_IMAGES} training images.")
 
 

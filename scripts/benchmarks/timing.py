@@ -12,7 +12,12 @@ from typing import Any
 
 import click
 
+from resnet_zoo.catalog.measurements import Comparison, Contestant, PrecisionLoss, RowSpeed
+
 Contestants = Mapping[str, Callable[[], Any]]
+
+MEASURED: list[Comparison | RowSpeed | PrecisionLoss] = []
+"""What this run has measured so far: ``--json`` writes it."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ def compare(
             seconds[name].append(told if isinstance(told, float) else time.perf_counter() - start)
     reference = seconds[anchor or next(iter(contestants))]
     click.echo(title)
+    lines: list[Contestant] = []
     for name, times in seconds.items():
         median = statistics.median(times)
         rate = f"{num_images / median:9.1f} images/s" if num_images else ""
@@ -60,6 +66,10 @@ def compare(
         ratios = [other / own if anchor else own / other for own, other in zip(times, reference, strict=True)]
         ratio = statistics.median(ratios)
         click.echo(f"  {name:44} {median * 1e3:9.1f} ms  (of {rounds}: {spread}) {rate}  ratio {ratio:5.2f}")
+        times_ms = (round(1e3 * value, 3) for value in (median, min(times), max(times)))
+        faster = statistics.median(other / own for own, other in zip(times, reference, strict=True))
+        lines.append(Contestant(name, *times_ms, round(faster, 4)))
+    MEASURED.append(Comparison(title, anchor or next(iter(contestants)), num_images, rounds, tuple(lines)))
     click.echo()
 
 

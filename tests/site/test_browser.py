@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,85 +10,9 @@ import pytest
 
 from tests.conftest import ENTRIES, NAMES
 from tests.run_folders import NAME
-from tests.site_tools import WEIGHTS_SHA, a_report, full_site
+from tests.site_tools import INKED, PHONE, WEIGHTS_SHA, Open
 
 pytestmark = pytest.mark.browser
-
-MAX_PAINT_MS = 200
-"""From opening the page to the first paint, which has the table."""
-
-PHONE = {"width": 390, "height": 844}
-DESKTOP = {"width": 1280, "height": 900}
-PAGES = ("index.html", "checks.html", f"models/{NAME}.html", "models/resnetv1d152_in1k.html")
-
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-
-Open = Callable[..., Any]
-"""Called with an address in the site and Playwright's options for a context; returns Playwright's page."""
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A site with everything in it."""
-    report = a_report("resnet50_in1k", top1="76.55")
-    speeds = dict.fromkeys(NAMES, 20.0) | {NAME: 400.0}
-    return full_site(tmp_path_factory.mktemp("zoo"), report, speeds=speeds, epochs=60)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """The machine's Chromium, or Playwright's own."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed (extra `browser`)")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    program = next(filter(None, map(shutil.which, names)), None)
-    with playwright.sync_playwright() as started:
-        launched = started.chromium.launch(executable_path=program, args=list(FLAGS))
-        yield launched
-        launched.close()
-
-
-@pytest.fixture
-def opened(site: Path, browser: Any) -> Iterator[Open]:
-    """Open pages; at the end nothing may have been said on the console, and nothing asked for from elsewhere."""
-    contexts: list[Any] = []
-    trouble: list[str] = []
-
-    def open_page(address: str = "index.html", **options: Any) -> Any:
-        context = browser.new_context(**{"viewport": DESKTOP, "reduced_motion": "reduce", **options})
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: trouble.append(f"console {message.type}: {message.text}"))
-        page.on("pageerror", lambda error: trouble.append(f"error: {error}"))
-
-        def failed(request: Any) -> None:
-            if request.failure != "net::ERR_ABORTED":  # a page was left while its icon was read
-                trouble.append(f"failed: {request.url}: {request.failure}")
-
-        page.on("requestfailed", failed)
-
-        def local_only(route: Any) -> None:
-            if route.request.url.startswith(("file://", "data:")):
-                route.continue_()
-            else:
-                trouble.append(f"request: {route.request.url}")
-                route.abort()
-
-        page.route("**/*", local_only)
-        page.goto((site / address).as_uri())
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert trouble == []
 
 
 def names_shown(page: Any) -> list[str]:
@@ -102,12 +25,6 @@ def by(key: str, *, descending: bool = False) -> list[str]:
     """Return the rows' names sorted by a published number; equal ones in table order."""
     entries = sorted(ENTRIES, key=lambda entry: (-1 if descending else 1) * float(getattr(entry.published, key)))
     return [entry.name for entry in entries]
-
-
-def is_as_wide_as_the_window(page: Any) -> bool:
-    """Tell whether the page as a whole cannot be scrolled sideways."""
-    width, window = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
-    return bool(width <= window)
 
 
 # --- the table ----------------------------------------------------------------------------------------------------
@@ -193,6 +110,39 @@ def test_a_phone_sorts_by_a_list(opened: Open) -> None:
     assert names_shown(page) == NAMES
 
 
+def test_search_filters_and_order_stand_in_the_address(opened: Open) -> None:
+    page = opened()
+    page.get_by_role("searchbox").fill("resnet")
+    page.get_by_role("checkbox", name="ImageNet-1k", exact=True).check()
+    page.get_by_role("checkbox", name="CIFAR-100", exact=True).check()
+    page.get_by_role("checkbox", name="50", exact=True).check()
+    page.locator('#zoo th[data-key="top1"] button').click()
+    chosen = names_shown(page)
+    query = page.url.partition("?")[2]
+    assert set(query.split("&")) == {
+        *("q=resnet", "dataset=ImageNet-1k", "dataset=CIFAR-100", "depth=50", "sort=top1%3Adescending"),
+    }
+    again = opened()
+    again.goto(page.url)
+    assert names_shown(again) == chosen
+    assert again.get_by_role("searchbox").input_value() == "resnet"
+    assert again.locator('#zoo th[data-key="top1"]').get_attribute("aria-sort") == "descending"
+    again.locator("#zoo tbody tr:not([hidden]) a.model").first.click()
+    again.wait_for_url("**/models/*.html")
+    again.go_back()
+    assert names_shown(again) == chosen
+    again.get_by_role("button", name="Clear", exact=True).click()
+    again.wait_for_function("!location.search")
+    assert names_shown(again) == NAMES
+
+
+@pytest.mark.parametrize("query", ["sort=<script>:ascending", "sort=top1:sideways", "depth=7&dataset=<b>", "sort=%5D"])
+def test_an_address_that_says_nonsense_shows_the_table(opened: Open, seen_site: Path, query: str) -> None:
+    page = opened()
+    page.goto(f"{(seen_site / 'index.html').as_uri()}?{query}")
+    assert names_shown(page) == NAMES
+
+
 # --- copying ------------------------------------------------------------------------------------------------------
 
 
@@ -205,7 +155,8 @@ def test_a_hash_is_copied_whole(opened: Open) -> None:
 
 
 @pytest.mark.parametrize(
-    ("title", "part"), [("Python", "create_model("), ("torch.hub", "hub.load("), ("Command line", "resnet-zoo predict")]
+    ("title", "part"),
+    [("Python", "create_model("), ("torch.hub", "hub.load("), ("Command line", "resnet-zoo predict")],
 )
 def test_a_snippet_is_copied_as_it_is_shown(opened: Open, title: str, part: str) -> None:
     page = opened(f"models/{NAME}.html", permissions=["clipboard-read", "clipboard-write"])
@@ -226,31 +177,44 @@ def test_without_a_clipboard_it_copies_the_old_way(opened: Open) -> None:
 
 # --- plots --------------------------------------------------------------------------------------------------------
 
-INKED = """canvas => {
-  const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
-  return data.some(value => value !== 0);
-}"""
+PANELS = [(dataset, plot) for dataset in ("CIFAR-10", "ImageNet-1k") for plot in ("flops", "params", "speed")]
 
 
-@pytest.mark.parametrize("plot", ["flops", "params", "speed"])
-def test_each_plot_is_drawn_with_a_mark_for_each_row_that_leads_to_its_page(opened: Open, plot: str) -> None:
-    page = opened()
-    figure = page.locator(f"figure[data-plot={plot}]")
+def panel(page: Any, dataset: str, plot: str) -> Any:
+    """Return the figure of a data set and a cost, once its marks are there."""
+    figure = page.locator(f"figure[data-dataset='{dataset}'][data-plot={plot}]")
     figure.locator(".mark-link").first.wait_for()
+    return figure
+
+
+@pytest.mark.parametrize(("dataset", "plot"), PANELS)
+def test_each_panel_has_a_mark_for_each_row_of_its_data_set(opened: Open, dataset: str, plot: str) -> None:
+    page = opened()
+    figure = panel(page, dataset, plot)
     assert figure.locator("canvas").evaluate(INKED)
-    assert sorted(
-        figure.locator(".mark-link").evaluate_all("links => links.map(link => link.getAttribute('href'))")
-    ) == sorted(f"models/{name}.html" for name in NAMES)
+    entries = [entry for entry in ENTRIES if entry.dataset == ("in1k" if dataset == "ImageNet-1k" else "cifar10")]
+    marks = figure.locator(".mark-link")
+    assert sorted(marks.evaluate_all("links => links.map(link => link.getAttribute('href'))")) == sorted(
+        f"models/{entry.name}.html" for entry in entries
+    )
+    depths = marks.locator(".depth").all_inner_texts()
+    assert sorted(depths) == sorted(
+        " ".join(re.findall(r"\d+|fp16", entry.name.rpartition("_")[0].replace("v1d", ""))) for entry in entries
+    )
     area = figure.locator(".u-over").bounding_box()
-    for box in (link.bounding_box() for link in figure.locator(".mark-link").all()):
+    for box in (link.bounding_box() for link in marks.all()):
         assert area["x"] - 1 <= box["x"] + box["width"] / 2 <= area["x"] + area["width"] + 1
         assert area["y"] - 1 <= box["y"] + box["height"] / 2 <= area["y"] + area["height"] + 1
 
 
-def test_better_marks_stand_higher_and_larger_networks_further_right(opened: Open) -> None:
+def test_a_data_set_with_one_row_is_a_sentence(opened: Open) -> None:
     page = opened()
-    figure = page.locator("figure[data-plot=params]")
-    figure.locator(".mark-link").first.wait_for()
+    assert page.locator("figure[data-dataset='CIFAR-100']").count() == 0
+    assert page.get_by_text("One model: ResNet-50, 79.90 %").is_visible()
+
+
+def test_better_marks_stand_higher_and_larger_networks_further_right(opened: Open) -> None:
+    figure = panel(opened(), "ImageNet-1k", "params")
     small, large = (
         figure.locator(f"[href='models/{name}.html']").bounding_box() for name in ("resnet18_in1k", "resnetv1d152_in1k")
     )
@@ -274,18 +238,6 @@ def test_a_mark_says_what_it_is_under_the_pointer_and_in_focus(opened: Open) -> 
     page.wait_for_url("**/models/resnet50_in1k.html")
 
 
-def test_the_legend_hides_and_shows_a_data_set(opened: Open) -> None:
-    page = opened()
-    marks = page.locator("figure[data-plot=flops] .mark-link")
-    marks.first.wait_for()
-    key = page.locator("#legend").get_by_role("button", name="ImageNet-1k")
-    key.click()
-    page.wait_for_function("document.querySelectorAll('figure[data-plot=flops] .mark-link').length === 6")
-    assert key.get_attribute("aria-pressed") == "false"
-    key.press("Enter")
-    page.wait_for_function("document.querySelectorAll('figure[data-plot=flops] .mark-link').length === 15")
-
-
 def test_training_curves_are_drawn(opened: Open) -> None:
     page = opened(f"models/{NAME}.html")
     page.locator("figure[data-curve=lr] canvas").wait_for()
@@ -299,96 +251,3 @@ def test_training_curves_are_drawn(opened: Open) -> None:
         "published 20261124T203719Z",
         "published (other images)",
     ]
-
-
-# --- looks --------------------------------------------------------------------------------------------------------
-
-
-def luminance(page: Any, selector: str, field: str) -> float:
-    """Return the relative luminance (WCAG 2) of a colour of an element."""
-    value: float = page.locator(selector).first.evaluate(
-        """(element, field) => {
-          const context = document.createElement("canvas").getContext("2d");
-          context.fillStyle = getComputedStyle(element)[field];
-          context.fillRect(0, 0, 1, 1);
-          const [r, g, b] = [...context.getImageData(0, 0, 1, 1).data].map(v => v / 255)
-            .map(v => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
-          return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-        }""",
-        field,
-    )
-    return value
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_has_contrast_in_both_themes(opened: Open, scheme: str) -> None:
-    page = opened(color_scheme=scheme)
-    ground = luminance(page, "body", "backgroundColor")
-    assert (ground > 0.5) is (scheme == "light")
-    texts = (".published", ".measured", ".is-matches", ".is-differs", ".is-not-checked", ".name", ".lead", ".lead a")
-    for selector in texts:
-        ink = luminance(page, selector, "color")
-        assert (max(ink, ground) + 0.05) / (min(ink, ground) + 0.05) >= 4.5, selector
-
-
-def test_the_theme_that_is_chosen_is_kept_and_plots_follow(opened: Open) -> None:
-    page = opened(color_scheme="light")
-    page.locator("figure[data-plot=flops] canvas").wait_for()
-    button = page.get_by_role("button", name="Colour theme")
-    button.click()
-    button.click()
-    assert button.get_attribute("aria-label") == "Colour theme: dark"
-    assert luminance(page, "body", "backgroundColor") < 0.5
-    assert page.locator("figure[data-plot=flops] canvas").evaluate(INKED)
-    page.reload()
-    assert luminance(page, "body", "backgroundColor") < 0.5
-    page.get_by_role("button", name="Colour theme").click()
-    assert luminance(page, "body", "backgroundColor") > 0.5
-
-
-@pytest.mark.parametrize("address", PAGES)
-def test_a_phone_scrolls_down_and_never_sideways(opened: Open, address: str) -> None:
-    page = opened(address, viewport=PHONE, device_scale_factor=2, has_touch=True)
-    assert is_as_wide_as_the_window(page)
-    page.set_viewport_size({"width": 320, "height": 600})
-    page.wait_for_timeout(200)
-    assert is_as_wide_as_the_window(page)
-
-
-def test_the_table_stays_a_table_on_a_phone(opened: Open) -> None:
-    page = opened(viewport=PHONE)
-    assert page.get_by_role("table").count() == 1
-    assert page.get_by_role("row").count() >= len(NAMES)
-    assert page.get_by_role("rowheader").count() == len(NAMES)
-
-
-def test_every_button_and_link_has_a_name(opened: Open) -> None:
-    for address in PAGES:
-        page = opened(address)
-        nameless = page.evaluate(
-            """[...document.querySelectorAll("button, a[href], input, select")].filter(element =>
-              !(element.ariaLabel || element.textContent.trim() || element.labels?.[0]?.textContent.trim())
-            ).map(element => element.outerHTML)"""
-        )
-        assert nameless == []
-
-
-def test_it_reads_without_scripts(opened: Open) -> None:
-    page = opened(java_script_enabled=False)
-    assert page.locator("#zoo tbody tr").count() == len(NAMES)
-    assert page.get_by_text("This plot needs JavaScript").first.is_visible()
-    assert not page.locator("#filters").is_visible()
-
-
-FIRST_PAINT = """() => new Promise(done => new PerformanceObserver(list => done(list.getEntries().at(-1).startTime))
-  .observe({ type: "paint", buffered: true }))"""
-
-
-def test_the_table_is_painted_at_once(opened: Open) -> None:
-    page = opened()
-    times: list[float] = []
-    while not times or (min(times) > MAX_PAINT_MS and len(times) < 10):  # the machine may have other things to do
-        page.reload()
-        times.append(page.evaluate(FIRST_PAINT))
-        assert page.locator("#zoo tbody tr").first.is_visible()
-    assert min(times) <= MAX_PAINT_MS, times

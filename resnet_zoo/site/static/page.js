@@ -7,6 +7,17 @@
     requestAnimationFrame(() => setTimeout(() => document.body.append(later.content))); // the text is painted first
   }
 
+  // A table that is wider than the window says so, in words too.
+  for (const scroller of document.querySelectorAll(".scroller")) {
+    const note = document.createElement("p");
+    note.className = "scroll-note";
+    note.textContent = "Scroll sideways to see the whole of it";
+    note.setAttribute("aria-hidden", "true"); // a screen reader reads all of it anyway
+    note.hidden = true;
+    scroller.before(note);
+    new ResizeObserver(() => { note.hidden = scroller.scrollWidth <= scroller.clientWidth + 1; }).observe(scroller);
+  }
+
   const write = async (text) => {
     try {
       await navigator.clipboard.writeText(text);

@@ -3,34 +3,10 @@
 "use strict";
 (() => {
   const points = JSON.parse(document.getElementById("points").textContent);
-  const styles = ["circle", "triangle", "square", "diamond"];
-  const shapes = {
-    circle: '<circle cx="8" cy="8" r="5.4"/>',
-    triangle: '<path d="M8 2.2 14 13H2z"/>',
-    square: '<path d="M3 3h10v10H3z"/>',
-    diamond: '<path d="M8 1.5 14.5 8 8 14.5 1.5 8z"/>',
-  };
-  const datasets = [...new Set(points.map((point) => point.dataset))];
-  const styleOf = (dataset) => datasets.indexOf(dataset) % styles.length;
-  const markup = (dataset) => `<svg viewBox="0 0 16 16" aria-hidden="true">${shapes[styles[styleOf(dataset)]]}</svg>`;
-  const off = new Set();
-  const redraws = [];
-
-  const legend = document.getElementById("legend");
-  for (const dataset of datasets) {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.className = `key series-${styleOf(dataset)}`;
-    button.innerHTML = markup(dataset);
-    button.append(dataset);
-    button.setAttribute("aria-pressed", "true");
-    button.addEventListener("click", () => {
-      if (!off.delete(dataset)) off.add(dataset);
-      button.setAttribute("aria-pressed", String(!off.has(dataset)));
-      for (const redraw of redraws) redraw();
-    });
-    legend.append(button);
-  }
+  const shapes = ['<circle cx="8" cy="8" r="5.4"/>', '<path d="M3 3h10v10H3z"/>'];
+  const families = [...new Set(points.map((point) => point.family))];
+  const styleOf = (family) => families.indexOf(family) % shapes.length;
+  const markup = (family) => `<svg viewBox="0 0 16 16" aria-hidden="true">${shapes[styleOf(family)]}</svg>`;
 
   const tip = document.createElement("div");
   tip.className = "tip";
@@ -53,20 +29,21 @@
   const hideTip = () => { tip.hidden = true; };
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") hideTip(); });
 
+  const pointsOf = ({ dataset }) => points.filter((point) => point.dataset === dataset.dataset && point[dataset.plot] !== null);
+  // Depths stand below the marks of the first family, above those of the second, and beside variants.
+  const besideOf = (point) => (/^\d*$/.test(point.label) ? (styleOf(point.family) ? " is-above" : "") : " is-beside");
+
   const draw = (figure, width) => {
     const { plot: key, unit, title } = figure.dataset;
     const place = figure.querySelector(".plot");
-    const shown = points.filter((point) => point[key] !== null && !off.has(point.dataset));
+    const shown = pointsOf(figure);
     place.replaceChildren();
-    if (!shown.length) {
-      place.innerHTML = '<p class="empty">No data set is chosen.</p>';
-      return null;
-    }
-    const groups = [...new Set(shown.map((point) => `${point.dataset} ${point.family}`))].map((name) => shown.filter((point) => `${point.dataset} ${point.family}` === name));
+    const groups = families.map((name) => shown.filter((point) => point.family === name)).filter((group) => group.length);
     const xs = [...new Set(shown.map((point) => point[key]))].sort((a, b) => a - b);
     const best = (group, x) => Math.max(...group.filter((point) => point[key] === x).map((point) => point.top1));
     const columns = groups.map((group) => xs.map((x) => (group.some((point) => point[key] === x) ? best(group, x) : null)));
     const tops = shown.map((point) => point.top1);
+    const margin = Math.max(0.2, 0.16 * (Math.max(...tops) - Math.min(...tops)));
     const low = xs[0] / 1.3;
     const high = xs.at(-1) * 1.3;
     const placeMarks = (u) => {
@@ -74,11 +51,16 @@
         const link = document.createElement("a");
         const value = `${title} ${point[key].toPrecision(4).replace(/\.?0+$/, "")} ${unit}`;
         link.href = point.page;
-        link.className = `mark-link series-${styleOf(point.dataset)}${point.state === "matches" ? " is-checked" : ""}`;
+        link.className = `mark-link series-${styleOf(point.family)}${point.state === "matches" ? " is-checked" : ""}`;
         link.style.left = `${u.valToPos(point[key], "x")}px`;
         link.style.top = `${u.valToPos(point.top1, "y")}px`;
         link.setAttribute("aria-label", `${point.name}: top-1 ${point.top1.toFixed(2)} % (${point.state}), ${value}`);
-        link.innerHTML = markup(point.dataset);
+        link.innerHTML = markup(point.family);
+        const depth = document.createElement("span");
+        depth.className = `depth${besideOf(point)}`;
+        depth.textContent = point.label;
+        depth.setAttribute("aria-hidden", "true");
+        link.append(depth);
         for (const event of ["mouseenter", "focus"]) link.addEventListener(event, () => showTip(link, point, value));
         for (const event of ["mouseleave", "blur"]) link.addEventListener(event, hideTip);
         u.over.append(link);
@@ -93,19 +75,19 @@
       padding: [12, 12, 0, 0],
       scales: {
         x: { time: false, distr: 3, range: [low, high] },
-        y: { range: [Math.floor(Math.min(...tops) - 1), Math.min(100, Math.ceil(Math.max(...tops) + 1))] },
+        y: { range: [Math.min(...tops) - margin, Math.max(...tops) + margin] },
       },
       axes: [
         Charts.axis({ splits: () => Charts.niceSteps(low, high), filter: (_, steps) => steps, values: (_, steps) => steps.map(String), size: 30 }),
-        Charts.axis({ size: 38, space: 36, values: (_, steps) => steps.map((step) => `${step}`) }),
+        Charts.axis({ size: 42, space: 36, values: (_, steps) => steps.map((step) => `${Number(step.toFixed(2))}`) }),
       ],
       series: [
         {},
         ...groups.map(([first]) => ({
-          stroke: Charts.colour(`--series-${styleOf(first.dataset)}`),
+          stroke: Charts.colour(`--series-${styleOf(first.family)}`),
           width: 1.5,
           alpha: 0.45,
-          dash: first.family === "ResNet" ? [] : [5, 4],
+          dash: styleOf(first.family) ? [5, 4] : [],
           spanGaps: true,
           points: { show: false },
         })),
@@ -116,8 +98,6 @@
   };
 
   for (const figure of document.querySelectorAll("figure[data-plot]")) {
-    if (points.some((point) => point[figure.dataset.plot] !== null)) {
-      redraws.push(Charts.keepDrawn(figure.querySelector(".plot"), (width) => draw(figure, width)));
-    }
+    if (pointsOf(figure).length) Charts.keepDrawn(figure.querySelector(".plot"), (width) => draw(figure, width));
   }
 })();

@@ -15,10 +15,42 @@
   };
   const compare = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), "en", { numeric: true }));
 
+  // What is searched, chosen and sorted stands in the address, so that it can be sent and the way back leads to it.
+  const chosen = (set) => [...set.querySelectorAll("input:checked")].map((input) => input.value);
+  const sets = [...form.querySelectorAll("fieldset")];
+  let isRead = false;
+  const writeAddress = () => {
+    if (!isRead) return;
+    const state = new URLSearchParams();
+    if (search.value.trim()) state.set("q", search.value.trim());
+    for (const set of sets) for (const value of chosen(set)) state.append(set.dataset.filter, value);
+    if (choice.value) state.set("sort", choice.value);
+    const query = state.toString();
+    try {
+      history.replaceState(null, "", `${location.pathname}${query && "?"}${query}${location.hash}`);
+    } catch {
+      // a browser may refuse it to a page from disk, or to one that writes too often
+    }
+  };
+  const readAddress = () => {
+    const state = new URLSearchParams(location.search);
+    search.value = state.get("q") ?? "";
+    for (const set of sets) {
+      const wanted = state.getAll(set.dataset.filter);
+      for (const input of set.querySelectorAll("input")) input.checked = wanted.includes(input.value);
+    }
+    const [key, direction] = (state.get("sort") ?? "").split(":");
+    const isKnown = headers.some((header) => header.dataset.key === key) && ["ascending", "descending"].includes(direction);
+    sortBy(...(isKnown ? [key, direction] : ["", "none"]));
+    isRead = true;
+    filter();
+  };
+
   const sortBy = (key, direction) => {
     for (const header of headers) header.setAttribute("aria-sort", header.dataset.key === key ? direction : "none");
     choice.value = key ? `${key}:${direction}` : "";
     const sign = direction === "descending" ? -1 : 1;
+    writeAddress();
     const order = key ? [...rows].sort((a, b) => sign * compare(valueOf(a, key), valueOf(b, key))) : rows;
     body.append(...order);
   };
@@ -37,10 +69,7 @@
 
   const filter = () => {
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const facets = [...form.querySelectorAll("fieldset")].map((set) => ({
-      key: set.dataset.filter,
-      wanted: [...set.querySelectorAll("input:checked")].map((input) => input.value),
-    }));
+    const facets = sets.map((set) => ({ key: set.dataset.filter, wanted: chosen(set) }));
     let shown = 0;
     for (const row of rows) {
       const fits = facets.every(({ key, wanted }) => !wanted.length || wanted.includes(row.dataset[key]));
@@ -50,6 +79,7 @@
     document.getElementById("count").textContent = `${shown} of ${rows.length} models`;
     document.getElementById("nothing").hidden = shown > 0;
     table.hidden = shown === 0;
+    writeAddress();
   };
 
   form.addEventListener("input", filter);
@@ -57,5 +87,6 @@
   form.addEventListener("reset", () => setTimeout(() => { sortBy("", "none"); filter(); })); // after the fields are empty
   document.getElementById("clear").addEventListener("click", () => { form.reset(); search.focus(); });
   form.hidden = false;
-  filter(); // a reload keeps what was typed
+  readAddress();
+  addEventListener("pageshow", (event) => { if (!event.persisted) readAddress(); }); // after the browser restores fields
 })();
