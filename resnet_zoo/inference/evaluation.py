@@ -58,6 +58,11 @@ class Evaluation:
         device: The device's name.
         chain: Where the weights come from, every link with its hash; ``None`` for a model passed in.
         versions: Of Python and of the packages that the numbers depend on.
+
+    Example:
+        >>> result = resnet_zoo.evaluate("resnet18_cifar10", "cifar10/")
+        >>> result.classes[3].name, result.classes[3].num_images, len(result.confusion)
+        ('cat', 1, 10)
     """
 
     name: str
