@@ -139,7 +139,11 @@ def render_site(content: Content) -> dict[str, bytes]:
         ArgumentError: Jinja2 is not installed.
     """
     environment = _environment()
-    shared = {"version": __version__, "manifest_sha256": content.manifest_sha256, "models": content.models}
+    shared: dict[str, Any] = {
+        "version": __version__,
+        "manifest_sha256": content.manifest_sha256,
+        "models": content.models,
+    }
     shared |= {"docs": content.docs, "docs_is_relative": not urlsplit(content.docs).scheme}
     plots = {"data": scatter_data(content.models, content.speeds), "speed_setting": content.speeds.setting}
     pages = {
@@ -183,7 +187,10 @@ def _checked(models: Sequence[Model]) -> dict[str, dict[str, int]]:
     numbers = [number for model in models for number in model.numbers]
     kinds = {"counts": ("params_m", "flops_g"), "accuracies": ("top1", "top5")}
     found = {kind: [number for number in numbers if number.key in keys] for kind, keys in kinds.items()}
-    return {kind: {"all": len(chosen), **count_states(chosen)} for kind, chosen in found.items()}
+    counted: dict[str, dict[str, int]] = {kind: {"all": len(chosen)} for kind, chosen in found.items()}
+    for kind, chosen in found.items():
+        counted[kind].update({str(state): count for state, count in count_states(chosen).items()})
+    return counted
 
 
 def _facets(models: Sequence[Model]) -> dict[str, list[str]]:

@@ -66,9 +66,9 @@ def compare(
         ratios = [other / own if anchor else own / other for own, other in zip(times, reference, strict=True)]
         ratio = statistics.median(ratios)
         click.echo(f"  {name:44} {median * 1e3:9.1f} ms  (of {rounds}: {spread}) {rate}  ratio {ratio:5.2f}")
-        times_ms = (round(1e3 * value, 3) for value in (median, min(times), max(times)))
+        middle, lowest, highest = (round(1e3 * value, 3) for value in (median, min(times), max(times)))
         faster = statistics.median(other / own for own, other in zip(times, reference, strict=True))
-        lines.append(Contestant(name, *times_ms, round(faster, 4)))
+        lines.append(Contestant(name, middle, lowest, highest, round(faster, 4)))
     MEASURED.append(Comparison(title, anchor or next(iter(contestants)), num_images, rounds, tuple(lines)))
     click.echo()
 
