@@ -7,7 +7,6 @@ A block that is not run in the default tests says why in a comment on the line b
 from __future__ import annotations
 
 import ast
-import doctest
 import importlib
 import re
 import runpy
@@ -25,7 +24,7 @@ import resnet_zoo
 from resnet_zoo.cli.main import main
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 LANGUAGES = {"python", "bash", "text", "bibtex"}
 _BLOCK = re.compile(r"^(?:<!-- ([^\n]*) -->\n)?```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -72,11 +71,6 @@ class Block:
     def is_code(self) -> bool:
         return self.language in ("python", "bash")
 
-    @property
-    def is_docstring_example(self) -> bool:
-        """Whether it is Python with prompts, the example of a docstring; the tests of the docstrings run those."""
-        return self.language == "python" and self.text.startswith(">>> ")
-
     def commands(self) -> Iterator[tuple[int, str]]:
         """Yield the line number and the text of each command of a shell block; comments and empty lines are none."""
         command, begin = "", 0
@@ -120,8 +114,7 @@ def _faults_of(block: Block) -> Iterator[str]:
     if block.comment and block.mark is None:
         yield f"a mark without a reason: {block.comment!r}"
     if block.language == "python":
-        is_example = block.is_docstring_example
-        yield from _python_faults(doctest.script_from_examples(block.text) if is_example else block.text)
+        yield from _python_faults(block.text)
     if block.language == "bash":
         syntax = subprocess.run(["bash", "-n"], input=block.text, capture_output=True, text=True, check=False)
         if syntax.returncode:

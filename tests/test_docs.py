@@ -5,13 +5,10 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import re
-import runpy
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
 import resnet_zoo
 from resnet_zoo.catalog.manifest import get_entry
@@ -23,9 +20,7 @@ from tests.test_layers import FLOORS, SOURCES
 
 BLOCKS = [block for page in PAGES for block in read_blocks(page)]
 TO_RUN = {
-    page.relative_to(ROOT).as_posix(): [
-        block for block in read_blocks(page) if block.is_code and not (block.why_not_run or block.is_docstring_example)
-    ]
+    page.relative_to(ROOT).as_posix(): [block for block in read_blocks(page) if block.is_code and not block.why_not_run]
     for page in PAGES
 }
 TO_RUN = {page: blocks for page, blocks in TO_RUN.items() if blocks}
@@ -42,8 +37,6 @@ NOT_RUN = {
 
 _WEIGHTS = re.compile(r"--weights (\w+)(?![\w.])|weights=\"(\w+)\"")
 _INSTALL = re.compile(r"pip install ((?:-\w+ )*)'?\.")
-
-GENERATED = ("api.md",)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +102,6 @@ PLANTED = {
     "```python\nfor\n```\n": "no Python",
     "```python\nimport resnet_zoo\nresnet_zoo.creat_model('resnet50')\n```\n": "resnet_zoo has no creat_model",
     "```python\nfrom resnet_zoo.zoo import make_model\n```\n": "resnet_zoo.zoo has no make_model",
-    "```python\n>>> resnet_zoo.creat_model('resnet50')\nResNet()\n```\n": "resnet_zoo has no creat_model",
     "```bash\nif true; then\n```\n": "syntax error",
     "```bash\nresnet-zoo lst\n```\n": "no command 'lst'",
     "```bash\nresnet-zoo list --datset cifar10\n```\n": "No such option",
@@ -191,41 +183,7 @@ def test_a_planted_wrong_example_is_found(docstring: str, words: str, tmp_path: 
     assert words in str(error.value)
 
 
-def test_only_docstrings_have_examples_with_prompts() -> None:
-    blocks = [block for block in BLOCKS if block.is_docstring_example]
-    assert {block.page for block in blocks} == {f"docs/{name}" for name in GENERATED}
-    assert len(blocks) == sum(map(shows_an_example, resnet_zoo.__all__))
-
-
-# --- the reference ------------------------------------------------------------------------------------------------
-
-
-def sync_docs() -> dict[str, Any]:
-    return runpy.run_path(str(ROOT / "scripts" / "sync_docs.py"))
-
-
-def test_the_reference_is_up_to_date() -> None:
-    result = CliRunner().invoke(sync_docs()["main"], ["--check"])
-    assert result.exit_code == 0, result.output
-
-
-def test_a_reference_that_is_out_of_date_is_told_and_written(tmp_path: Path) -> None:
-    program = sync_docs()
-    main = program["main"]
-    main.callback.__globals__["DOCS"] = tmp_path
-    result = CliRunner().invoke(main, ["--check"])
-    assert (result.exit_code, "python scripts/sync_docs.py" in result.output) == (1, True)
-    assert list(tmp_path.iterdir()) == []
-    assert CliRunner().invoke(main).exit_code == 0
-    for name in GENERATED:
-        assert (tmp_path / name).read_bytes() == (ROOT / "docs" / name).read_bytes()
-    assert CliRunner().invoke(main, ["--check"]).exit_code == 0
-
-
-def test_every_public_name_is_in_the_reference() -> None:
-    headings = re.findall(r"^### `(\w+)`$", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert set(resnet_zoo.__all__) <= set(headings)
-    assert len(headings) == len(set(headings))
+# --- the page of the architecture ---------------------------------------------------------------------------------
 
 
 def test_the_architecture_page_names_every_door_and_only_functions_that_exist() -> None:
@@ -237,48 +195,3 @@ def test_the_architecture_page_names_every_door_and_only_functions_that_exist() 
     for module, name in re.findall(r"`((?:[a-z_]+\.)*[a-z_]+)\.(\w+)`", text):
         if module.partition(".")[0] in below and f"{module}.{name}" not in SOURCES:
             assert hasattr(importlib.import_module(f"resnet_zoo.{module}"), name), f"{module}.{name}"
-
-
-def test_a_docstring_becomes_markdown() -> None:
-    docstring = """Do it with ``<this>``, see `create_model`, for a < b.
-
-    Args:
-        name: What it is called,
-            on two lines.
-
-    Returns:
-        A thing.
-
-    Raises:
-        ZooError, OSError: As
-            `create_model`.
-
-    Example:
-        >>> for name in ["<this>"]:
-        ...     print(name)
-        <this>
-    """
-    assert "\n".join(sync_docs()["markdown"](docstring, {"create_model", "ZooError"})) == "\n".join(
-        [
-            "Do it with `<this>`, see [`create_model`](#create_model), for a &lt; b.",
-            "",
-            "Arguments:",
-            "",
-            "- `name`: What it is called, on two lines.",
-            "",
-            "Returns: A thing.",
-            "",
-            "Raises:",
-            "",
-            "- [`ZooError`](#zooerror), `OSError`: As [`create_model`](#create_model).",
-            "",
-            "Example:",
-            "",
-            "```python",
-            '>>> for name in ["<this>"]:',
-            "...     print(name)",
-            "<this>",
-            "```",
-            "",
-        ]
-    )
