@@ -27,8 +27,10 @@ TO_RUN = {page: blocks for page, blocks in TO_RUN.items() if blocks}
 WITH_SLOW = [page for page, blocks in TO_RUN.items() if any(block.is_slow for block in blocks)]
 
 NOT_RUN = {
+    "CONTRIBUTING.md": 2,
     "README.md": 2,
     "docs/adding-a-row.md": 1,
+    "docs/comparison.md": 1,
     "docs/migrating.md": 1,
     "docs/quickstart.md": 2,
     "docs/reproducing.md": 4,
@@ -48,7 +50,7 @@ def follow(blocks: list[Block], world: Path, folder: Path, home: Path) -> int:
     """Run blocks in a copy of the world; those that name the Hub with one on loopback, in a process of their own."""
     place = copy_world(world, folder / "page")
     if not any("hf-hub:" in block.text or "--repo" in block.text for block in blocks):
-        return read_page(blocks, place)
+        return read_page(blocks, place, with_shipped_weights=blocks[0].page == "README.md")
     with HubServer(folder / "hub") as hub:
         variables = {**hub.environment(folder / "hub home"), "RESNET_ZOO_HOME": str(home)}
         return in_new_process(variables, read_page, blocks, place)
@@ -103,6 +105,8 @@ PLANTED = {
     "```python\nimport resnet_zoo\nresnet_zoo.creat_model('resnet50')\n```\n": "resnet_zoo has no creat_model",
     "```python\nfrom resnet_zoo.zoo import make_model\n```\n": "resnet_zoo.zoo has no make_model",
     "```bash\nif true; then\n```\n": "syntax error",
+    "```console\nresnet-zoo list\n```\n": "begins without a prompt",
+    "```console\n$ resnet-zoo lst\n```\n": "no command 'lst'",
     "```bash\nresnet-zoo lst\n```\n": "no command 'lst'",
     "```bash\nresnet-zoo list --datset cifar10\n```\n": "No such option",
     "```bash\nresnet-zoo list --dataset mnist\n```\n": "mnist",
@@ -133,6 +137,11 @@ def test_a_planted_mistake_is_found(text: str) -> None:
     [
         ("```python\nx = 1\n```\n\n```python\nprint(x + 1)  # 3\n```\n", "prints ['2'], and the page says '3'"),
         ("```python\nraise ValueError('so')\n```\n", "planted.md:1: ValueError: so"),
+        (
+            "```console\n$ resnet-zoo list -q resnet50_cifar*\nresnet50_cifar10\n```\n",
+            "prints\nresnet50_cifar10\nresnet50_",
+        ),
+        ("```console\n$ resnet-zoo show resnet51\n```\n", "planted.md:2: resnet-zoo show resnet51: exit code 2"),
         ("```bash\nresnet-zoo show resnet51\n```\n", "planted.md:2: resnet-zoo show resnet51: exit code 2"),
         ("```bash\nresnet-zoo list -q | grep -c mobilenet\n```\n", "exit code 1"),
         ("```bash\npython scripts/reproduce.py resnet50 --data nowhere/\n```\n", "nowhere is not a folder"),

@@ -16,11 +16,10 @@ from resnet_zoo.catalog.listing import (
     as_markdown,
     describe,
     facts,
-    measured_as_markdown,
     select,
 )
 from resnet_zoo.catalog.manifest import get_entry
-from resnet_zoo.catalog.records import Entry, Measured, Numbers, RunOrigin, WeightSet, WeightsFile
+from resnet_zoo.catalog.records import Entry, Numbers, RunOrigin
 from resnet_zoo.errors import ArgumentError
 from tests.conftest import ENTRIES, NAMES
 
@@ -202,19 +201,3 @@ def test_a_row_is_described_with_its_classes_and_limits(name: str, known: str, s
     assert f"one of its {entry.num_classes:,} classes" in lines["limits"]
     assert ("shrunk to 32x32 pixels" in lines["limits"]) == shrinks
     assert not any("{" in text for text in lines.values())
-
-
-def test_only_what_was_measured_stands_in_the_table_of_measurements() -> None:
-    entry = ENTRIES[0]
-    measured = Measured(91.25, 99.5, 10_000, "cifar10-jpeg", "2026-01-01", {}, "a device")
-    file = WeightsFile("a.safetensors", "0123456789" * 6 + "abcd", 22_378_316)
-    whole = WeightSet(file, RunOrigin("fast", "runs/1"), (), measured, "Apache-2.0")
-    tags = {
-        "whole": whole,
-        "upstream": dataclasses.replace(whole, origin=entry.weights["openmmlab"].origin),
-        "unmeasured": dataclasses.replace(whole, measured=None),
-        "unpublished": dataclasses.replace(whole, file=None),
-    }
-    lines = measured_as_markdown([dataclasses.replace(entry, weights=tags)]).splitlines()
-    row = "| `resnet18_cifar10` | `{}` | `01234567`, 22.4 MB | {} | 10,000 of cifar10-jpeg | 91.25 | 99.50 |"
-    assert lines[2:] == [row.format("whole", "`fast`"), row.format("upstream", "published weights")]
