@@ -7,7 +7,6 @@ A block that is not run in the default tests says why in a comment on the line b
 from __future__ import annotations
 
 import ast
-import doctest
 import importlib
 import re
 import runpy
@@ -25,9 +24,9 @@ import resnet_zoo
 from resnet_zoo.cli.main import main
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
-LANGUAGES = {"python", "bash", "text", "bibtex"}
+LANGUAGES = {"python", "bash", "console", "text", "bibtex"}
 _BLOCK = re.compile(r"^(?:<!-- ([^\n]*) -->\n)?```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _MARK = re.compile(r"not run: (?P<why>.{8,})|slow(?:, needs: (?P<needs>[\w ]+))?")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -70,15 +69,13 @@ class Block:
 
     @property
     def is_code(self) -> bool:
-        return self.language in ("python", "bash")
-
-    @property
-    def is_docstring_example(self) -> bool:
-        """Whether it is Python with prompts, the example of a docstring; the tests of the docstrings run those."""
-        return self.language == "python" and self.text.startswith(">>> ")
+        return self.language in ("python", "bash", "console")
 
     def commands(self) -> Iterator[tuple[int, str]]:
         """Yield the line number and the text of each command of a shell block; comments and empty lines are none."""
+        if self.language == "console":
+            yield from ((line, command) for line, command, _ in self.session())
+            return
         command, begin = "", 0
         for number, line in enumerate(self.text.splitlines(), start=self.line + 1):
             begin = begin if command else number
@@ -89,6 +86,11 @@ class Block:
                 if command.strip() and not command.lstrip().startswith("#"):
                     yield begin, command
                 command = ""
+
+    def session(self) -> Iterator[tuple[int, str, str]]:
+        """Yield the line number and the text of each command of a ``console`` block, and what it prints."""
+        for match in re.finditer(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", self.text, re.MULTILINE):
+            yield self.line + 1 + self.text.count("\n", 0, match.start()), match[1], match[2]
 
 
 def blocks_of(text: str, page: str) -> list[Block]:
@@ -120,8 +122,12 @@ def _faults_of(block: Block) -> Iterator[str]:
     if block.comment and block.mark is None:
         yield f"a mark without a reason: {block.comment!r}"
     if block.language == "python":
-        is_example = block.is_docstring_example
-        yield from _python_faults(doctest.script_from_examples(block.text) if is_example else block.text)
+        yield from _python_faults(block.text)
+    if block.language == "console" and not block.text.startswith("$ "):
+        yield "a console that begins without a prompt"
+    if block.language == "console":
+        for _, command in block.commands():
+            yield from _command_faults(command)
     if block.language == "bash":
         syntax = subprocess.run(["bash", "-n"], input=block.text, capture_output=True, text=True, check=False)
         if syntax.returncode:

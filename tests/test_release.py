@@ -262,11 +262,12 @@ def workflow(name: str) -> dict[str, Any]:
 
 def test_only_the_jobs_that_publish_may_do_more_than_read() -> None:
     allowed: dict[tuple[str, str], set[str]] = {}
-    for name in ("ci.yml", "release.yml"):
+    for name in ("ci.yml", "pages.yml", "release.yml"):
         content = workflow(name)
         jobs = [(job, body.get("permissions", content["permissions"])) for job, body in content["jobs"].items()]
         allowed |= {(name, job): {key for key, value in given.items() if value == "write"} for job, given in jobs}
     assert {job: given for job, given in allowed.items() if given} == {
+        ("pages.yml", "publish"): {"id-token", "pages"},
         ("release.yml", "publish"): {"id-token", "attestations"},
         ("release.yml", "weights"): {"contents"},
     }

@@ -12,7 +12,7 @@ from typing import Any
 
 from resnet_zoo.catalog.datasets import official_accuracy
 from resnet_zoo.catalog.manifest import current_manifest
-from resnet_zoo.catalog.records import Entry, Measured, RunOrigin, UpstreamOrigin
+from resnet_zoo.catalog.records import Entry, Measured, UpstreamOrigin
 from resnet_zoo.errors import ArgumentError
 
 Facts = dict[str, Any]
@@ -127,24 +127,6 @@ def as_markdown(entries: Iterable[Entry]) -> str:
         links.append(f"[log]({published.log_url})")
         printed = (getattr(published, key) for key in PRINTED)
         lines.append(_markdown_row((f"`{entry.name}`", DATASET_TITLES[entry.dataset], *printed, " · ".join(links))))
-    return "\n".join(lines) + "\n"
-
-
-def measured_as_markdown(entries: Iterable[Entry]) -> str:
-    """Return the weight sets that were measured as a Markdown table, with the images they were measured on."""
-    header = ("Model", "Weights", "File", "Trained with", "Test images", "Top-1 (%)", "Top-5 (%)")
-    lines = [_markdown_row(header), "| --- | --- | --- | --- | --- | ---: | ---: |"]
-    for entry in entries:
-        for tag, weights in entry.weights.items():
-            measured = weights.measured
-            if weights.file is None or measured is None:
-                continue
-            file = f"`{weights.file.sha256[:8]}`, {weights.file.size_bytes / 1e6:.1f} MB"
-            recipe = f"`{weights.origin.recipe}`" if isinstance(weights.origin, RunOrigin) else "published weights"
-            percent = (f"{value:.2f}" for value in (measured.top1, measured.top5))
-            lines.append(
-                _markdown_row((f"`{entry.name}`", f"`{tag}`", file, recipe, measured_on(entry, measured), *percent))
-            )
     return "\n".join(lines) + "\n"
 
 

@@ -15,11 +15,10 @@ from resnet_zoo.catalog.listing import (
     as_csv,
     as_markdown,
     facts,
-    measured_as_markdown,
     select,
 )
 from resnet_zoo.catalog.manifest import get_entry
-from resnet_zoo.catalog.records import Entry, Measured, Numbers, RunOrigin, WeightSet, WeightsFile
+from resnet_zoo.catalog.records import Entry, Numbers, RunOrigin
 from resnet_zoo.errors import ArgumentError
 from tests.conftest import ENTRIES, NAMES
 
@@ -178,19 +177,3 @@ def test_published_numbers_are_text_and_numbers() -> None:
     assert published.numbers == Numbers(top1=73.62, top5=91.59, params_m=21.8, flops_g=3.68)
     best = max(ENTRIES, key=lambda entry: entry.published.numbers.top1)
     assert best.name == "resnet152_cifar10"
-
-
-def test_only_what_was_measured_stands_in_the_table_of_measurements() -> None:
-    entry = ENTRIES[0]
-    measured = Measured(91.25, 99.5, 10_000, "cifar10-jpeg", "2026-01-01", {}, "a device")
-    file = WeightsFile("a.safetensors", "0123456789" * 6 + "abcd", 22_378_316)
-    whole = WeightSet(file, RunOrigin("fast", "runs/1"), (), measured, "Apache-2.0")
-    tags = {
-        "whole": whole,
-        "upstream": dataclasses.replace(whole, origin=entry.weights["openmmlab"].origin),
-        "unmeasured": dataclasses.replace(whole, measured=None),
-        "unpublished": dataclasses.replace(whole, file=None),
-    }
-    lines = measured_as_markdown([dataclasses.replace(entry, weights=tags)]).splitlines()
-    row = "| `resnet18_cifar10` | `{}` | `01234567`, 22.4 MB | {} | 10,000 of cifar10-jpeg | 91.25 | 99.50 |"
-    assert lines[2:] == [row.format("whole", "`fast`"), row.format("upstream", "published weights")]
