@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from resnet_zoo.base.devices import borrowed, fast_dtype
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.images.batches import batched, map_in_order, num_cores, read_batch
-from resnet_zoo.images.folders import check_there, find_images
+from resnet_zoo.images.folders import find_images
+from resnet_zoo.images.listing import check_there
 from resnet_zoo.images.transform import Transform
 from resnet_zoo.inference.optimization import OptimizedModel, optimize_for_inference
 

@@ -161,7 +161,7 @@ def export_model(
         run = form.open((*parts[:-1], path.read_bytes()), outputs)
         differences.append(_checked(run, partial(run_eager, model, outputs), batches, target, tolerance, int8=int8))
         for place, part in zip(places[:-1], parts[:-1], strict=True):
-            write_atomically(place, lambda beside, part=part: beside.write_bytes(part))
+            write_atomically(place, partial(Path.write_bytes, data=part))
 
     write_atomically(places[-1], write_checked)
     return Export(

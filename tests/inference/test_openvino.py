@@ -22,7 +22,7 @@ from resnet_zoo import FeatureExtractor
 from resnet_zoo.base.devices import supported_dtypes
 from resnet_zoo.errors import ArgumentError, NonFiniteOutputError
 from resnet_zoo.inference import openvino, quantization
-from resnet_zoo.inference.embedding import Embedder
+from resnet_zoo.inference.embedding import Pipeline
 from resnet_zoo.inference.finite import check_finite
 from resnet_zoo.inference.optimization import optimize_for_inference
 from resnet_zoo.network.resnet import ResNet
@@ -134,7 +134,7 @@ def test_vectors_have_the_same_bits_however_many_threads_make_them(model: ResNet
     sources = [[smooth_image(32, 32), smooth_image(32, 32)], [smooth_image(32, 32)]] * 3
     found: list[list[Any]] = []
     for num_threads in (1, 3):
-        embedder = Embedder.of(open_network(path), CPU, fast=True, num_threads=num_threads)
+        embedder = Pipeline.of(open_network(path), CPU, fast=True, batch_size=2, num_threads=num_threads)
         assert openvino.title() in embedder.precision
         found.append([rows for _, rows in embedder.batches(sources)])
     assert all(map(np.array_equal, *found))
