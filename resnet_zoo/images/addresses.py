@@ -53,9 +53,9 @@ def read_bytes(address: str, *, offset: int = 0, size: int = -1, limit: int) -> 
     with _reaching(address):
         if size < 0:
             with _open(address) as file:
-                whole = getattr(file, "size", None)  # unknown of a stream
-                data = file.read(limit + 1) if whole is None or whole <= limit else b""
-            size = len(data) if whole is None else whole
+                known: int | None = getattr(file, "size", None)  # not of a stream
+                data = file.read(limit + 1) if known is None or known <= limit else b""
+            size = len(data) if known is None else known
         else:
             data = _read_part(address, offset, size) if size <= limit else b""
     if size > limit:

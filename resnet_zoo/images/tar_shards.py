@@ -6,7 +6,7 @@ import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -112,10 +112,11 @@ def tar_files(shard: str | os.PathLike[str], left_out: LeftOut | None = None) ->
 
 
 def _walk(shard: str | os.PathLike[str], file: BinaryIO, left_out: LeftOut) -> Iterator[tuple[str, int, int]]:
+    headers: Any = _Headers(file)
     try:
-        with tarfile.open(fileobj=cast("Any", _Headers(file)), mode="r:") as archive:
+        with tarfile.open(fileobj=headers, mode="r:") as archive:
             while member := archive.next():
-                archive.members.clear()  # type: ignore[attr-defined]  # which would hold every header
+                archive.members.clear()  # which would hold every header
                 if member.size < 0:  # with which some versions of tarfile go back, in a circle
                     raise tarfile.ReadError(f"a member of {member.size} bytes")
                 if not member.isreg() or member.issparse():

@@ -23,14 +23,14 @@ from torch import Tensor, nn
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.catalog.records import Entry, Preprocess, used_with
 from resnet_zoo.errors import ArgumentError, DatasetError
-from resnet_zoo.images.decode import FileSource, Pixels, decode, title_of
+from resnet_zoo.images.decode import FileSource, Member, Pixels, decode, title_of
 from resnet_zoo.images.resize import resize_crop_like_cv2, resize_crop_like_pillow
 
 _LOG = logging.getLogger("resnet_zoo")
 
 ImageSource = FileSource | Image.Image | npt.NDArray[Any] | Tensor
 
-_SINGLE = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)
+_SINGLE = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, Member)
 
 
 def each_image(images: ImageSource | Iterable[ImageSource]) -> Iterable[ImageSource]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -107,7 +108,9 @@ def embed_with_openvino(weights: Path, images: Path, output: Path, precision: st
     from PIL import Image
     from torchvision import transforms
 
-    converted = ov.convert_model(headless(weights), example_input=torch.zeros(1, 3, 224, 224))
+    with warnings.catch_warnings():  # torch.jit.trace, which it calls, is deprecated
+        warnings.simplefilter("ignore")
+        converted = ov.convert_model(headless(weights), example_input=torch.zeros(1, 3, 224, 224))
     converted.reshape([1, 3, 224, 224])
     steps = PrePostProcessor(converted)
     steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
