@@ -187,10 +187,10 @@ def _checked(models: Sequence[Model]) -> dict[str, dict[str, int]]:
     numbers = [number for model in models for number in model.numbers]
     kinds = {"counts": ("params_m", "flops_g"), "accuracies": ("top1", "top5")}
     found = {kind: [number for number in numbers if number.key in keys] for kind, keys in kinds.items()}
-    counted: dict[str, dict[str, int]] = {kind: {"all": len(chosen)} for kind, chosen in found.items()}
-    for kind, chosen in found.items():
-        counted[kind].update({str(state): count for state, count in count_states(chosen).items()})
-    return counted
+    return {
+        kind: {"all": len(chosen)} | {str(state): count for state, count in count_states(chosen).items()}
+        for kind, chosen in found.items()
+    }
 
 
 def _facets(models: Sequence[Model]) -> dict[str, list[str]]:
