@@ -39,7 +39,7 @@ def each_image(images: ImageSource | Iterable[ImageSource]) -> Iterable[ImageSou
         return images.ravel().tolist()
     if isinstance(images, (np.ndarray, Tensor)):
         return images if images.ndim == 4 else [images]
-    return [images] if isinstance(images, _SINGLE) else images  # type: ignore[return-value]
+    return [images] if isinstance(images, _SINGLE) else images
 
 
 class Transform:
