@@ -128,7 +128,7 @@ class Sources(HTMLParser):
 
 
 def build(folder: Path, configuration: Path = ROOT / "mkdocs.yml") -> subprocess.CompletedProcess[str]:
-    command = ["mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder), "--config-file", str(configuration)]
+    command = ["mkdocs", "build", "--strict", "--site-dir", str(folder), "--config-file", str(configuration)]
     return subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, check=False, cwd=ROOT)
 
 

@@ -32,7 +32,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, page, content=as_page(text, str(config.site_url), str(config.repo_url))))
     folder = tempfile.TemporaryDirectory(prefix="zoo-")
     _zoo.append(folder)
-    build_site(Path(folder.name) / "zoo")
+    build_site(Path(folder.name) / "zoo", docs="../")
     for path in sorted(Path(folder.name).rglob("*")):
         if path.is_file() and not path.name.startswith("."):
             address = path.relative_to(folder.name).as_posix()
@@ -54,7 +54,8 @@ def as_page(text: str, site_url: str, repo_url: str) -> str:
         target, sign, anchor = match[1].partition("#")
         if target.startswith(site_url):
             target = target.removeprefix(site_url) or "index.md"
-            target = f"{target.rstrip('/')}.md" if target.endswith("/") else target
+            is_folder = (ROOT / "docs" / target).is_dir()
+            target = f"{target}index.md" if is_folder else f"{target[:-1]}.md" if target.endswith("/") else target
         elif target in at_top:
             target = at_top[target]
         elif target.startswith("docs/"):
