@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from operator import methodcaller
 from pathlib import Path
 
 import numpy as np
@@ -161,7 +162,7 @@ def export_model(
         run = form.open((*parts[:-1], path.read_bytes()), outputs)
         differences.append(_checked(run, partial(run_eager, model, outputs), batches, target, tolerance, int8=int8))
         for place, part in zip(places[:-1], parts[:-1], strict=True):
-            write_atomically(place, lambda beside, part=part: beside.write_bytes(part))
+            write_atomically(place, methodcaller("write_bytes", part))
 
     write_atomically(places[-1], write_checked)
     return Export(

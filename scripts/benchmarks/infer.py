@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +77,7 @@ def infer_contestants(name: str) -> Iterator[Contestants]:
         return seconds_of(forward, len(x))
 
     def compiled(dtype: torch.dtype) -> Any:
-        model = timm.create_model(name).eval().to(device, dtype, memory_format=torch.channels_last)
+        model = timm.create_model(name).eval().to(device, dtype).to(memory_format=torch.channels_last)
         return torch.compile(model, options={"freezing": True})
 
     for batch_size in BATCH_SIZES:
@@ -148,7 +149,7 @@ def onnx_sessions(model: Any, calibration: Tensor) -> Callable[[Tensor], dict[st
     def contestants(x: Tensor) -> dict[str, Callable[[], float]]:
         fed = {"images": x.numpy()}
         return {
-            f"ONNX Runtime, {name}": seconds_of(lambda session=session: session.run(None, fed), len(x))
+            f"ONNX Runtime, {name}": seconds_of(partial(session.run, None, fed), len(x))
             for name, session in sessions.items()
         }
 

@@ -29,7 +29,8 @@ from resnet_zoo.errors import ArgumentError, NonFiniteOutputError
 from resnet_zoo.inference import openvino, quantization
 from resnet_zoo.inference import optimization as inference
 from resnet_zoo.inference.evaluation import evaluate
-from resnet_zoo.inference.optimization import Engine, OptimizedModel, fold_batch_norms, optimize_for_inference
+from resnet_zoo.inference.folding import fold_batch_norms
+from resnet_zoo.inference.optimization import Engine, OptimizedModel, optimize_for_inference
 from resnet_zoo.inference.prediction import predict
 from resnet_zoo.network.building import build
 from resnet_zoo.network.resnet import ResNet
