@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from importlib import util
 from typing import Any, Literal
 
 import numpy as np
@@ -35,6 +36,7 @@ INPUT = "images"
 OPSET = 18
 """ONNX's, unless asked for another: the first that both torch 2.6's exporter and today's write."""
 
+_CPU = torch.device("cpu")
 _COUNTED = re.compile(r"[A-Za-z]+_\d+")
 """Names that OpenVINO gives to nodes without one, numbered by all that were made in this process before."""
 
@@ -98,14 +100,13 @@ def check_installed(form: Form, *, int8: bool) -> None:
     Raises:
         ArgumentError: Names the package and the extra.
     """
-    needed = [(module, form.extra) for module in form.modules] + [("nncf", "int8")] * int8
-    for module, extra in needed:
-        try:
-            openvino.load(module) if module in ("openvino", "nncf") else importlib.import_module(module)
-        except (ImportError, ArgumentError) as error:
+    for module, extra in [(module, form.extra) for module in form.modules] + [("nncf", "int8")] * int8:
+        is_there = openvino.is_available(_CPU) if module == "openvino" else util.find_spec(module) is not None
+        if not is_there:
             raise ArgumentError(
-                f"{form.title} files need {module}, which is not installed. Run: pip install 'resnet-zoo[{extra}]'"
-            ) from error
+                f"{form.title} files need {module}, which is not installed or too old. "
+                f"Run: pip install 'resnet-zoo[{extra}]'"
+            )
 
 
 # --- torch.export --------------------------------------------------------------------------------------------------

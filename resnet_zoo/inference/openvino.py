@@ -25,6 +25,9 @@ from resnet_zoo.errors import ArgumentError
 DTYPES = {torch.float32: "f32", torch.bfloat16: "bf16", torch.int8: "f32"}
 """OpenVINO's word for what computes where nothing is quantised; left alone it takes bfloat16 if the CPU has it."""
 
+OLDEST = (2026, 0)
+"""The first version whose converter is called here as it wants to be."""
+
 _FAILURES = ("GeneralFailure", "OpConversionFailure", "OpValidationFailure")
 """Its errors of conversion, which have no base of their own."""
 
@@ -33,8 +36,11 @@ _IMPORTS = threading.Lock()
 
 
 def is_available(device: torch.device) -> bool:
-    """Tell whether OpenVINO is installed and the device is a CPU."""
-    return device.type == "cpu" and util.find_spec("openvino") is not None
+    """Tell whether OpenVINO is installed, not older than `OLDEST`, and the device is a CPU."""
+    if device.type != "cpu" or util.find_spec("openvino") is None:
+        return False
+    year, number, *_ = metadata.version("openvino").split(".")
+    return (int(year), int(number)) >= OLDEST
 
 
 def title() -> str:

@@ -217,8 +217,9 @@ def _chosen_engine(engine: Engine | None, device: torch.device, dtype: torch.dty
     fits = openvino.is_available(device) and not compiled and dtype in openvino.DTYPES
     if engine == "openvino" and not fits:
         raise ArgumentError(
-            f"OpenVINO computes {', '.join(map(_name, openvino.DTYPES))} on a CPU, where it is installed (pip install "
-            f"'resnet-zoo[openvino]'), and is not compiled by torch; got {_name(dtype)} on {device}. Leave out engine."
+            f"OpenVINO ({openvino.OLDEST[0]} or later: pip install 'resnet-zoo[openvino]') computes "
+            f"{', '.join(map(_name, openvino.DTYPES))} on a CPU, and is not compiled by torch; got {_name(dtype)} on "
+            f"{device}. Leave out engine."
         )
     if engine == "torch" and dtype is torch.int8:
         raise ArgumentError("OpenVINO computes int8, and torch does not. Leave out engine.")

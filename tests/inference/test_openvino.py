@@ -9,7 +9,7 @@ import subprocess
 import sys
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
-from importlib import util
+from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +243,15 @@ def test_without_openvino_torch_computes(model: ResNet, monkeypatch: pytest.Monk
     monkeypatch.setattr(util, "find_spec", lambda name, *rest: None if name == "openvino" else find(name, *rest))
     assert optimize_for_inference(model).report.engine == f"torch {torch.__version__}"
     with pytest.raises(ArgumentError, match=r"pip install 'resnet-zoo\[openvino\]'"):
+        optimize_for_inference(model, engine="openvino")
+
+
+@needs_openvino
+def test_a_version_too_old_is_not_used_and_told(model: ResNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: "2025.4.1" if name == "openvino" else version(name))
+    assert optimize_for_inference(model).report.engine == f"torch {torch.__version__}"
+    with pytest.raises(ArgumentError, match=r"OpenVINO \(2026 or later: pip install"):
         optimize_for_inference(model, engine="openvino")
 
 
