@@ -116,7 +116,7 @@ def _walk(shard: str | os.PathLike[str], file: BinaryIO, left_out: LeftOut) -> I
     try:
         with tarfile.open(fileobj=headers, mode="r:") as archive:
             while member := archive.next():
-                archive.members.clear()  # which would hold every header
+                archive.members.clear()  # type: ignore[attr-defined]  # they would hold every header
                 if member.size < 0:  # with which some versions of tarfile go back, in a circle
                     raise tarfile.ReadError(f"a member of {member.size} bytes")
                 if not member.isreg() or member.issparse():
