@@ -1037,7 +1037,7 @@ def test_the_cache_is_verified(origin: str) -> None:
 def test_weights_are_removed_by_name(origin: str, converted: bytes, own_cache: Path) -> None:
     open_weights(get_entry(NAME), TAG)
     assert run("cache", "rm", "resnet34_cifar10").exit_code == 2
-    assert run("cache", "rm", f"{NAME}/{TAG}").stdout == f"{len(converted)} bytes freed\n"
+    assert run("cache", "rm", f"{NAME}/{TAG}").stdout == f"{len(converted):,} bytes freed\n"
     assert not list(own_cache.glob("objects/*"))
 
 
