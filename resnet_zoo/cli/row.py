@@ -20,7 +20,7 @@ _PLACES = {
 
 def echo_row(entry: Entry) -> None:
     """Write everything about a row to stdout."""
-    from resnet_zoo.site.words import preprocess_lines, recipe_table
+    from resnet_zoo.site.words import normalise_lines, preprocess_lines, recipe_table
 
     echo_prose(_sentences(entry))
     _echo_title("Numbers")
@@ -33,7 +33,7 @@ def echo_row(entry: Entry) -> None:
     )
     echo_record({"config": published.config_url, "log": published.log_url})
     _echo_title("Preprocessing")
-    echo_record(dict(preprocess_lines(entry)))
+    echo_record(dict([*preprocess_lines(entry), *normalise_lines(entry)]))
     _echo_title("Weights")
     sets = weight_facts([entry])
     _echo_sets(sets)
