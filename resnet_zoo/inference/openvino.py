@@ -89,7 +89,7 @@ class OpenVinoNetwork:
 
         Args:
             network: Its weights are shared, not copied.
-            images: Images (N, C, H, W) to trace it with.
+            images: Images (N, C, H, W) to trace it with; one is enough.
             dtype: What to compute with.
             names: Keys of the network's outputs in order, or ``None`` if it returns one tensor.
 
