@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from resnet_zoo.errors import ArgumentError
 
@@ -62,7 +62,10 @@ def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
     """Make the convolution compute what both did; in float64, so that only the last rounding differs."""
     if norm.running_mean is None or norm.running_var is None:
         raise ArgumentError("A batch-norm without running statistics cannot be folded.")
-    dtype = convolution.weight.dtype
-    fused = fuse_conv_bn_eval(convolution.double(), norm.double())
-    convolution.weight, convolution.bias = fused.weight, fused.bias
-    convolution.to(dtype)
+    weight, dtype = convolution.weight.double(), convolution.weight.dtype
+    mean, variance = norm.running_mean.double(), norm.running_var.double()
+    bias, scale, shift = (
+        None if tensor is None else tensor.double() for tensor in (convolution.bias, norm.weight, norm.bias)
+    )
+    fused = fuse_conv_bn_weights(weight, bias, mean, variance, norm.eps, scale, shift)
+    convolution.weight, convolution.bias = (nn.Parameter(tensor.to(dtype), requires_grad=False) for tensor in fused)

@@ -6,6 +6,7 @@ small batches. The graph takes any batch and image size; compiling it takes a te
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import sys
 import tempfile
@@ -89,7 +90,7 @@ class OpenVinoNetwork:
 
         Args:
             network: Its weights are shared, not copied.
-            images: Images (N, C, H, W) to trace it with.
+            images: Images (N, C, H, W) to trace it with; one is enough.
             dtype: What to compute with.
             names: Keys of the network's outputs in order, or ``None`` if it returns one tensor.
 
@@ -126,6 +127,10 @@ class OpenVinoNetwork:
         idle.append(request)
         outputs = [torch.from_numpy(result.data) for result in results]
         return outputs[0] if self.names is None else dict(zip(self.names, outputs, strict=True))
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the graph's constants: weights, and the ranges of maps that calibration found."""
+        return hashlib.sha256(to_bytes(self.model)[1]).hexdigest()
 
     def for_callers(self, num_callers: int) -> OpenVinoNetwork:
         """Return a twin for so many callers, with the same graph."""

@@ -232,7 +232,7 @@ def _converted(
     """Return the network for OpenVINO; ``None`` if it cannot be converted and need not be."""
     names = tuple(output) if isinstance(output, dict) else None
     try:
-        return OpenVinoNetwork.of(network, images, dtype, names=names)
+        return OpenVinoNetwork.of(network, images[:1], dtype, names=names)
     except ArgumentError:
         if is_required:
             raise
