@@ -20,6 +20,7 @@ from resnet_zoo.cli.shell import (
     format_option,
     going_on_later,
     image_column_option,
+    int8_options,
     size_option,
     weights_option,
     with_options,
@@ -52,7 +53,13 @@ from resnet_zoo.cli.shell import (
 )
 @click.option("--force", is_flag=True, help="Replace OUT, or an unfinished run that began differently.")
 @with_options(
-    image_column_option, weights_option, size_option, device_option, fast_option, format_option("table", "json")
+    image_column_option,
+    weights_option,
+    size_option,
+    device_option,
+    fast_option,
+    int8_options,
+    format_option("table", "json"),
 )
 def embed(
     name: str,
@@ -66,6 +73,7 @@ def embed(
     size: int | None,
     device: str,
     fast: bool,
+    calibration: str | None,
     form: str,
 ) -> None:
     """Write one vector per image: the pooled features before the classifier.
@@ -91,6 +99,7 @@ def embed(
             num_threads=num_threads,
             fast=fast,
             image_column=image_column,
+            calibration=calibration,
             overwrite=force,
             on_bad=echo_skipped,
             progress=lambda done, total: progress(name, done, total),

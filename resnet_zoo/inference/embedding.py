@@ -20,13 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from resnet_zoo.base.devices import exact_float32, fast_dtype, resolve_device
+from resnet_zoo.base.devices import exact_float32, resolve_device
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.images.batches import ImageBatch, OnBad, batched, map_in_order, num_cores, read_batch
 from resnet_zoo.images.listing import IMAGE_COLUMN, find_all, with_bytes
 from resnet_zoo.images.transform import ImageSource, Transform, each_image
+from resnet_zoo.inference.calibration import made_fast
 from resnet_zoo.inference.finite import check_finite
-from resnet_zoo.inference.optimization import optimize_for_inference
+from resnet_zoo.inference.optimization import OptimizedModel
 from resnet_zoo.inference.unfinished import Rows
 from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.zoo import Network, open_network
@@ -70,18 +71,28 @@ class Pipeline:
     num_threads: int
 
     @classmethod
-    def of(cls, network: Network, device: torch.device, *, fast: bool, batch_size: int, num_threads: int) -> Pipeline:
+    def of(
+        cls,
+        network: Network,
+        device: torch.device,
+        *,
+        fast: bool,
+        batch_size: int,
+        num_threads: int,
+        calibration: str | os.PathLike[str] | None = None,
+    ) -> Pipeline:
         """Load a network's weights and make it ready."""
         transform, model = network.transform, network.load()
         transform.notice = network.notice
-        channels = model.num_features
+        channels, precision = model.num_features, "float32"
         pooled: nn.Module = Pooled(model).to(device).eval()
-        precision = "float32"
-        if fast:
-            optimized = optimize_for_inference(pooled, dtype=fast_dtype(device))
-            if optimized.engine:
-                optimized.engine = optimized.engine.for_callers(num_threads)
-            pooled, precision = optimized, optimized.precision
+        pooled = made_fast(pooled, device, transform, fast=fast, calibration=calibration)
+        if isinstance(pooled, OptimizedModel):
+            precision = pooled.precision
+            if pooled.engine:
+                pooled.engine = pooled.engine.for_callers(num_threads)
+                if calibration is not None:  # other images make another network of the same weights
+                    precision = f"{precision}, constants {pooled.engine.digest()[:8]}"
         return cls(pooled, transform, device, channels, precision, batch_size, num_threads)
 
     def batches(self, batches: Iterable[Sequence[ImageSource]]) -> Iterator[tuple[ImageBatch, Rows]]:
@@ -131,6 +142,7 @@ def embed(
     batch_size: int = 16,
     fast: bool = False,
     image_column: str = IMAGE_COLUMN,
+    calibration: str | os.PathLike[str] | None = None,
     on_bad: OnBad | None = None,
 ) -> Rows:
     """Return one vector per image, in memory; `embed_files` handles any number of files.
@@ -146,6 +158,7 @@ def embed(
         batch_size: Images per forward pass.
         fast: Use `optimize_for_inference`, with bfloat16 where the device multiplies it.
         image_column: The column of parquet files with the images, as in `embed_files`.
+        calibration: A folder of images like those to come: compute in 8-bit integers, on a CPU with the extra ``int8``.
         on_bad: Called with the error of each unreadable image, which is then left out, instead of raising it.
 
     Returns:
@@ -168,7 +181,9 @@ def embed(
     network, target = open_network(name, weights=weights, size=size), resolve_device(device)
     found = with_bytes(find_all(each_image(images), column=image_column))
     first = [*islice(found, batch_size)]
-    pipeline = Pipeline.of(network, target, fast=fast, batch_size=len(first), num_threads=num_cores())
+    pipeline = Pipeline.of(
+        network, target, fast=fast, batch_size=len(first), num_threads=num_cores(), calibration=calibration
+    )
     rows = [np.empty((0, pipeline.channels), np.float32)]
     for batch, vectors in pipeline.batches(batched(chain(first, found), batch_size)):
         batch.report_bad(on_bad)

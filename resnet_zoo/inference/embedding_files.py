@@ -73,6 +73,7 @@ def embed_files(
     num_threads: int | None = None,
     fast: bool = False,
     image_column: str = IMAGE_COLUMN,
+    calibration: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     on_bad: OnBad | None = None,
     progress: Progress | None = None,
@@ -100,6 +101,7 @@ def embed_files(
             processes.
         fast: Use `optimize_for_inference`, with bfloat16 where the device multiplies it.
         image_column: The column of parquet files with the images: bytes, or structs with ``bytes``.
+        calibration: A folder of images like those to come: compute in 8-bit integers, on a CPU with the extra ``int8``.
         overwrite: Replace a file that exists, and an unfinished run of another kind.
         on_bad: Called with the error of each unreadable image.
         progress: Called with (images done, images in all) of this process after every batch.
@@ -133,7 +135,9 @@ def embed_files(
     with processes.connected(), hold_run(output, processes.rank) as run:
         network = open_network(name, weights=weights, size=size)
         threads = num_threads or max(1, num_cores() // processes.local_size)
-        pipeline = Pipeline.of(network, target, fast=fast, batch_size=batch_size, num_threads=threads)
+        pipeline = Pipeline.of(
+            network, target, fast=fast, batch_size=batch_size, num_threads=threads, calibration=calibration
+        )
         if not processes.is_first:
             pipeline.transform.notice = None
         mine = _facts_of(network, pipeline, processes)

@@ -6,6 +6,7 @@ small batches. The graph takes any batch and image size; compiling it takes a te
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import sys
 import tempfile
@@ -126,6 +127,10 @@ class OpenVinoNetwork:
         idle.append(request)
         outputs = [torch.from_numpy(result.data) for result in results]
         return outputs[0] if self.names is None else dict(zip(self.names, outputs, strict=True))
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the graph's constants: weights, and the ranges of maps that calibration found."""
+        return hashlib.sha256(to_bytes(self.model)[1]).hexdigest()
 
     def for_callers(self, num_callers: int) -> OpenVinoNetwork:
         """Return a twin for so many callers, with the same graph."""

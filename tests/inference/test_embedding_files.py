@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
+import torch
 from PIL import Image
 
 from resnet_zoo import embed, embed_files, save_network
 from resnet_zoo.errors import ArgumentError, DatasetError, UnknownModelError, WeightsUnavailableError
+from resnet_zoo.inference import quantization
 from resnet_zoo.inference.embedding_files import EmbeddingFile
 from tests.conftest import random_network, smooth_image
 
@@ -24,6 +26,7 @@ NUM_IMAGES = 9
 BROKEN = "1/broken.jpg"
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="needs signals")
+needs_int8 = pytest.mark.skipif(not quantization.is_available(torch.device("cpu")), reason="needs the extra `int8`")
 
 
 def save(path: Path, seed: int) -> Path:
@@ -159,6 +162,33 @@ def test_an_unfinished_run_of_another_kind_is_kept_unless_force_is_given(
     assert run(other, images, out / "v.npy", overwrite=True).num_resumed == 0
 
 
+def photos(path: Path, seed: int) -> Path:
+    path.mkdir()
+    for number in range(10):
+        Image.fromarray(smooth_image(32, 32, seed=seed + number)).save(path / f"{number}.png")
+    return path
+
+
+@needs_int8
+def test_vectors_in_int8_are_nearly_those_in_float32_and_each_calibration_is_a_run_of_its_own(
+    tuned: Path, images: Path, out: Path, tmp_path: Path
+) -> None:
+    some, others = photos(tmp_path / "some", 100), photos(tmp_path / "others", 200)
+    exact = embed(tuned, good_paths(images), device="cpu", batch_size=2)
+    with pytest.raises(StopError):
+        run(tuned, images, out / "v.npy", calibration=some, progress=stop_at(4))
+    with pytest.raises(
+        ArgumentError, match=r"began differently.*precision was int8 with .* constants \w{8} and is int8"
+    ):
+        run(tuned, images, out / "v.npy", calibration=others)
+    written = run(tuned, images, out / "v.npy", calibration=some)
+    assert (written.num_resumed, written.precision[:9]) == (4, "int8 with")
+    rounded = np.load(out / "v.npy")
+    assert np.array_equal(rounded, embed(tuned, good_paths(images), device="cpu", batch_size=2, calibration=some))
+    difference = np.abs(rounded - exact).max() / np.abs(exact).max()
+    assert 0 < difference < 0.1 < np.abs(rounded[::-1] - exact).max() / np.abs(exact).max()
+
+
 def test_an_output_is_replaced_only_with_force_and_stale_lists_go(tuned: Path, images: Path, out: Path) -> None:
     run(tuned, images, out / "v.npy")
     before = (out / "v.npy").read_bytes()
@@ -221,3 +251,17 @@ def test_two_processes_write_the_bytes_of_one(suffix: str, tuned: Path, images: 
     refused = torchrun("embed", tuned, images, "-o", shared, *options)
     assert refused.returncode != 0
     assert "exists already" in refused.stderr
+
+
+@needs_int8
+@posix_only
+@pytest.mark.long
+def test_two_processes_calibrated_on_the_same_images_write_the_bytes_of_one(
+    tuned: Path, images: Path, out: Path, tmp_path: Path
+) -> None:
+    calibration = photos(tmp_path / "some", 100)
+    options = ("--device", "cpu", "--batch-size", "2", "--int8", "--calibrate", calibration)
+    done = torchrun("embed", tuned, images, "-o", out / "shared.npy", *options)
+    assert done.returncode == 0, done.stderr
+    run(tuned, images, out / "alone.npy", calibration=calibration)
+    assert (out / "shared.npy").read_bytes() == (out / "alone.npy").read_bytes()
