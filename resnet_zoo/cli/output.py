@@ -190,7 +190,7 @@ def echo_cache(files: Sequence[CachedFile]) -> None:
     """Write the files of the cache as a table."""
     table = new_table("Weights", ">Bytes", "Modified", "Checked by", "sha256")
     for file in files:
-        owners = ", ".join(file.weights) or "(no row)"
+        owners = ", ".join(file.weights) or "(no model)"
         table.add_row(owners, f"{file.size_bytes:,}", file.modified, file.pin or "-", file.sha256)
     echo_table(table)
 
@@ -223,10 +223,11 @@ def echo_reports(reports: Sequence[Report]) -> None:
     echo_table(table, narrow=("Top-5 (%)", "FLOPs (G)"))
     statuses = count_statuses(reports)
     if short:
-        click.echo(f"✓ equal to the {'recorded or ' if has_run else ''}published value, - not checked")
-    rows = "row" if len(reports) == 1 else "rows"
+        recorded = has_run or any(check.recorded is not None for report in reports for check in report.checks)
+        click.echo(f"✓ equal to the {'recorded or ' if recorded else ''}published value, - not checked")
+    models = "model" if len(reports) == 1 else "models"
     click.echo(
-        f"{len(reports)} {rows}: " + ", ".join(f"{statuses[s]} {s}" for s in ("passed", "failed", "not checked"))
+        f"{len(reports)} {models}: " + ", ".join(f"{statuses[s]} {s}" for s in ("passed", "failed", "not checked"))
     )
     for report in reports:
         for check in report.checks:
@@ -236,7 +237,7 @@ def echo_reports(reports: Sequence[Report]) -> None:
     if len(reports) == 1:
         _echo_details(reports[0])
     elif statuses["not checked"]:
-        tell("Not checked: `resnet-zoo verify NAME` says why for a row; --format json for all.")
+        tell("Not checked: `resnet-zoo verify NAME` says why for a model; --format json for all.")
 
 
 def _echo_details(report: Report) -> None:
@@ -311,7 +312,7 @@ def echo_benchmark(benchmark: Benchmark) -> None:
         table.add_row(speed.name, speed.mode, speed.dtype, str(speed.batch_size), *times, *share)
     echo_table(table, narrow=("Matrix peak", "TFLOP/s", "p95 (ms)", "Share (%)"))
     torch = benchmark.versions["torch"]
-    tell(f"{benchmark.device}, torch {torch}")
+    tell(f"{benchmark.device}, torch {torch}. Share: of the speed of a large matrix product here.")
 
 
 def _accuracy(measured: float, correct: int, interval: tuple[float, float], published: str | None) -> str:
