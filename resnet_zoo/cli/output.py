@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -204,7 +205,9 @@ def echo_reports(reports: Sequence[Report]) -> None:
 
     On a narrow terminal the short form: equal numbers once, a dash for what was not checked.
     """
-    short = (terminal_width(sys.stdout) or _WIDE_COLUMNS) < _WIDE_COLUMNS
+    asked = os.environ.get("COLUMNS", "")  # of a pipe too, where somebody sets it
+    width = terminal_width(sys.stdout) or (int(asked) if asked.isdecimal() and len(asked) < 6 else _WIDE_COLUMNS)
+    short = width < _WIDE_COLUMNS
     has_run = any(report.has(RUN_CHECKS[0]) for report in reports)
     run_column = ["Run"] if has_run else []
     table = new_table("Model", *run_column, "Net", ">Params (M)", ">FLOPs (G)", "Weights", ">Top-1 (%)", ">Top-5 (%)")

@@ -333,6 +333,17 @@ def test_verify_shows_a_row_per_model_and_a_summary() -> None:
 
 
 @pytest.mark.usefixtures("nothing_ships")
+@pytest.mark.parametrize(("columns", "is_short"), [("80", True), ("118", False), ("none", False)])
+def test_verify_is_as_narrow_in_a_pipe_as_columns_says(
+    columns: str, is_short: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    out = assert_good(run("verify", ROW))
+    assert ("- not checked" in out, "not checked  " in out) == (is_short, not is_short)
+    assert (max(map(len, out.splitlines())) <= 80) == is_short
+
+
+@pytest.mark.usefixtures("nothing_ships")
 def test_verify_shows_published_beside_measured() -> None:
     out = assert_good(run("verify", "resnet50"))
     assert "25.56 = 25.56 ✓" in out
