@@ -18,7 +18,7 @@ from resnet_zoo.cli.shell import device_option, examples, format_option, with_op
         "benchmark resnet50 --fast",
         "benchmark resnet18 resnet50 --batch-size 1,32 --precision float32,bfloat16 --fast --compile --format csv",
     ),
-    short_help="Measure how fast rows are on this machine.",
+    short_help="Measure how fast models are on this machine.",
 )
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option(
@@ -53,9 +53,9 @@ def benchmark(
     device: str,
     form: str,
 ) -> None:
-    """Measure images per second and latency of the named networks, or of all fifteen rows.
+    """Measure images per second and latency of the named networks, or of all fifteen models.
 
-    NAME is a row, hf-hub:owner/name, or the path of a network file.
+    NAME is a model, hf-hub:owner/name, or the path of a network file.
 
     Matrix peak is the speed of a large matrix product of the same precision on this device; Share is the network's part
     of it. The networks have random values, which take as long as real weights.

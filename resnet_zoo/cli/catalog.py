@@ -30,13 +30,13 @@ from resnet_zoo.weights.cache_contents import facts_of_weights, weight_facts
     ),
 )
 @click.argument("pattern", required=False)
-@click.option("--dataset", type=click.Choice(list(DATASET_TITLES)), help="Only rows of this data set.")
+@click.option("--dataset", type=click.Choice(list(DATASET_TITLES)), help="Only models of this data set.")
 @click.option(
-    "--where", multiple=True, metavar="KEY<VALUE", help="Only rows that meet this condition (< <= = >= >); repeatable."
+    "--where", multiple=True, metavar="KEY<VALUE", help="Only models that meet this (< <= = >= >); repeatable."
 )
 @click.option("--sort", metavar="KEY[:desc]", help="Sort by a key of the JSON output.")
 @click.option("-q", "--quiet", is_flag=True, help="Names only, one per line.")
-@click.option("--weights", "every_set", is_flag=True, help="List the rows' weight sets.")
+@click.option("--weights", "every_set", is_flag=True, help="List the models' weight sets.")
 @click.option("--local", is_flag=True, help="List the weight sets on this machine.")
 @format_option("table", "json", "csv", "markdown")
 def list_command(
@@ -49,7 +49,7 @@ def list_command(
     local: bool,
     form: str,
 ) -> None:
-    """List the rows of the zoo, or those whose name matches PATTERN.
+    """List the models of the zoo, or those whose name matches PATTERN.
 
     PATTERN has wildcards (quote them), or is part of the name. Parameters are in millions, FLOPs in billions (one
     multiply-accumulate counts as one), top-1 and top-5 in percent, all as published. KEY is a key of the JSON output:
@@ -66,7 +66,7 @@ def list_command(
         raise click.UsageError("--weights and --local go with --format table or json.")
     entries = select(map(get_entry, list_models(pattern, dataset=dataset)), where, sort)
     if not entries:
-        tell("No row matches; `resnet-zoo list` shows all.")
+        tell("No model matches; `resnet-zoo list` shows all.")
     if every_set or local:
         sets = [found for found in weight_facts(entries) if found.is_here or not local]
         if local and not sets:
@@ -93,7 +93,7 @@ def _place(entry: Entry) -> str:
     epilog=examples(
         "show resnet50", "show resnetv1d50 --format json", "show resnet50 --chain", "show pets.safetensors"
     ),
-    short_help="Show everything that is known about a row or network.",
+    short_help="Show everything that is known about a model or network.",
 )
 @click.argument("name")
 @click.option(
@@ -101,9 +101,9 @@ def _place(entry: Entry) -> str:
 )
 @with_options(weights_option, format_option("table", "json"))
 def show(name: str, chain: bool, weights: str | None, form: str) -> None:
-    """Show everything the manifest says about a row, and its training recipe; or what a network says of itself.
+    """Show everything the manifest says about a model, and its training recipe; or what a network says of itself.
 
-    NAME is a row or an alias, hf-hub:owner/name, or the path of a network file. --weights TAG shows the row with the
+    NAME is a model or an alias, hf-hub:owner/name, or the path of a network file. --weights TAG shows the row with the
     preprocessing of that weight set. --chain follows a file from the manifest to the tensors in memory: source, sha256
     at each step, and what vouches for it. It follows the file of --weights, or the row's default.
     """
@@ -137,7 +137,7 @@ def _show_network(name: str, *, chain: bool, form: str) -> None:
     network = open_network(name)
     if chain:
         links = asdict(network.chain)
-        echo_json(links) if form == "json" else echo_record(links)
+        echo_json(links) if form == "json" else echo_record(readable(links))
     elif form == "json":
         echo_json(facts_of_network(network))
     else:

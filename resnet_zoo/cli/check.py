@@ -34,7 +34,8 @@ from resnet_zoo.cli.shell import (
         "verify pets.safetensors --data pets/",
         "verify --run runs/resnet18_cifar10/20261124T203719Z --data cifar10/",
         "verify --format junit > verify.xml",
-    )
+    ),
+    short_help="Check every published number, and weights and accuracies.",
 )
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--data", type=click.Path(), metavar="DIR", help="Test images, to measure top-1 and top-5 too.")
@@ -46,7 +47,7 @@ from resnet_zoo.cli.shell import (
     is_flag=True,
     help="Fetch weights that are not on this machine.",
 )
-@click.option("--run", type=click.Path(), metavar="DIR", help="Check this run folder instead of rows.")
+@click.option("--run", type=click.Path(), metavar="DIR", help="Check this run folder instead of models.")
 @with_options(weights_option, size_option, device_option, *data_options, format_option("table", "json", "junit"))
 @click.pass_context
 def verify(
@@ -64,10 +65,10 @@ def verify(
     partial: bool,
     form: str,
 ) -> None:
-    """Check every number of the named rows, or of all fifteen, or of networks of one's own.
+    """Check every number of the named models, or of all fifteen, or of networks of one's own.
 
-    NAME is a row, hf-hub:owner/name, or the path of a network file, whose counts are held against its row's, and whose
-    accuracy on --data against the one that finetune recorded in it.
+    NAME is a model, hf-hub:owner/name, or the path of a network file, whose counts are held against its model's, and
+    whose accuracy on --data against the one that finetune recorded in it.
 
     Without options this checks manifest, architecture, parameters and FLOPs; with weights also the file; with --data
     also the accuracy. A number that could not be checked is marked as not checked and never counts as passed.
@@ -173,7 +174,7 @@ def evaluate(
 ) -> None:
     """Measure a network on test images: top-1 and top-5 in percent, each class, confusions and calibration.
 
-    NAME is a row, hf-hub:owner/name, or the path of a network file. For a row, DIR holds test/<class>/ or the CIFAR
+    NAME is a model, hf-hub:owner/name, or the path of a network file. For a model, DIR holds test/<class>/ or the CIFAR
     archive; for ImageNet, val/<wnid>/. The weights are those of --weights, or the row's default (fetched if needed).
     For a network of other classes, DIR holds test/<class>/, val/<class>/ or <class>/; of images that the network was
     trained on, those count that were held out.

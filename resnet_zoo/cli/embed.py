@@ -78,7 +78,7 @@ def embed(
 ) -> None:
     """Write one vector per image: the pooled features before the classifier.
 
-    NAME is a row, hf-hub:owner/name, or the path of a network file. PATH is an image, a folder, a tar shard (.tar), a
+    NAME is a model, hf-hub:owner/name, or the path of a network file. PATH is an image, a folder, a tar shard (.tar), a
     .parquet file, or a pattern ('shard-{000..003}.tar'); s3://, https:// and other addresses need fsspec's driver.
     Images in shards are named shard.tar/MEMBER and file.parquet#ROW. Unreadable images are left out and listed in
     OUT.bad.jsonl. The paths are in OUT.paths.json (.npy), or in OUT itself. Run the same command again to resume an

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from resnet_zoo.catalog.names import check_name
-from resnet_zoo.cli.output import echo_record
+from resnet_zoo.cli.output import echo_record, readable
 from resnet_zoo.cli.shell import examples, int8_options, size_option, weights_option
 
 
@@ -57,7 +57,7 @@ def export(
 ) -> None:
     """Write a network as an ONNX, OpenVINO or torch.export file.
 
-    NAME is a row, hf-hub:owner/name, or the path of a network file. The batch size is free. The file's metadata holds
+    NAME is a model, hf-hub:owner/name, or the path of a network file. The batch size is free. The file's metadata holds
     preprocessing, class names and the weights' hashes. The file is compared with the network before it is moved into
     place.
     """
@@ -80,5 +80,9 @@ def export(
         opset=opset,
         overwrite=force,
     )
-    origin = written.weights.title if written.weights else "random values"
-    echo_record(asdict(written) | {"weights": origin})
+    record = asdict(written)
+    batches, difference = record.pop("checked_batch_sizes"), record.pop("largest_difference")
+    record["weights"] = written.weights.title if written.weights else "random values"
+    sizes = " and ".join(map(str, batches))
+    record["compared"] = f"with the network, on batches of {sizes}: outputs differ by at most {difference:.2g}"
+    echo_record(readable(record))

@@ -10,7 +10,7 @@ import click
 from resnet_zoo.catalog.names import check_name
 from resnet_zoo.catalog.recipes import Precision
 from resnet_zoo.cli.networks import echo_classes, evaluation_as_json
-from resnet_zoo.cli.output import echo_json, echo_record
+from resnet_zoo.cli.output import echo_json, echo_record, readable
 from resnet_zoo.cli.shell import (
     device_option,
     examples,
@@ -116,7 +116,7 @@ def finetune(
 ) -> None:
     """Train a network on the classes of a folder: first a new classifier, then the whole network.
 
-    NAME is a row, hf-hub:owner/name, or the path of a network file. OUT also holds class names and preprocessing, and
+    NAME is a model, hf-hub:owner/name, or the path of a network file. OUT also holds class names and preprocessing, and
     works as NAME in predict, embed, evaluate and others. Progress goes to stderr. Run the same command again to resume
     an interrupted training.
 
@@ -149,7 +149,7 @@ def finetune(
         report = None if result.report is None else evaluation_as_json(result.report)
         echo_json({**asdict(replace(result, report=None)), "report": report})
         return
-    echo_record(_shown(result))
+    echo_record(readable(_shown(result)))
     if result.report is not None:
         echo_classes(result.report)
 
@@ -167,15 +167,15 @@ def _shown(result: FinetuneResult) -> dict[str, Any]:
         "made_from": result.made_from,
         "classes": f"{len(names)}: {', '.join(names[:10])}{more}",
         "images": ", ".join(f"{number} for {purpose}" for purpose, number in images.items() if number),
-        "top1": "-",
-        "train_seconds": f"{result.train_seconds:.1f}",
+        "top-1": None,
+        "training took": f"{result.train_seconds:.1f} s",
         "device": result.device,
     }
     if report is not None:
         low, high = report.top1_interval
         where = f"{report.num_images} images, {report.dataset}"
-        record["top1"] = f"{report.top1:.2f}% of {where} (95% interval {low:.2f} to {high:.2f})"
-        record["calibration error"] = f"{report.calibration_error_pct:.2f} points"
+        record["top-1"] = f"{report.top1:.2f}% of {where} (95% interval {low:.2f} to {high:.2f})"
+        record["calibration"] = f"probabilities are {report.calibration_error_pct:.2f} points off the accuracy"
     if result.best_epoch is not None:
         record["best_epoch"] = result.best_epoch
         if not result.num_test:

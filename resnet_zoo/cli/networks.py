@@ -10,7 +10,7 @@ import click
 from resnet_zoo.base.shown import shown
 from resnet_zoo.catalog.classes import limits_of, listed
 from resnet_zoo.catalog.records import to_json
-from resnet_zoo.cli.output import echo_table, new_table
+from resnet_zoo.cli.output import echo_table, new_table, readable
 
 if TYPE_CHECKING:
     from resnet_zoo.inference.evaluation import Evaluation
@@ -46,7 +46,8 @@ def describe_network(network: Network) -> dict[str, str]:
     if made:
         lines["fine-tuned from"] = str(made.get("weights", "-"))
     if facts["finetuning"]:
-        lines["fine-tuning"] = ", ".join(f"{key} {value}" for key, value in facts["finetuning"].items())
+        given = readable({key: value for key, value in facts["finetuning"].items() if value is not None})
+        lines["fine-tuning"] = ", ".join(f"{key} {value}" for key, value in given.items())
     if recorded:
         note = ", which also chose the epoch" if recorded["chose_epoch"] else ""
         lines["top-1 recorded (%)"] = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -190,7 +191,7 @@ def echo_cache(files: Sequence[CachedFile]) -> None:
     """Write the files of the cache as a table."""
     table = new_table("Weights", ">Bytes", "Modified", "Checked by", "sha256")
     for file in files:
-        owners = ", ".join(file.weights) or "(no row)"
+        owners = ", ".join(file.weights) or "(no model)"
         table.add_row(owners, f"{file.size_bytes:,}", file.modified, file.pin or "-", file.sha256)
     echo_table(table)
 
@@ -204,7 +205,9 @@ def echo_reports(reports: Sequence[Report]) -> None:
 
     On a narrow terminal the short form: equal numbers once, a dash for what was not checked.
     """
-    short = (terminal_width(sys.stdout) or _WIDE_COLUMNS) < _WIDE_COLUMNS
+    asked = os.environ.get("COLUMNS", "")  # of a pipe too, where somebody sets it
+    width = terminal_width(sys.stdout) or (int(asked) if asked.isdecimal() and len(asked) < 6 else _WIDE_COLUMNS)
+    short = width < _WIDE_COLUMNS
     has_run = any(report.has(RUN_CHECKS[0]) for report in reports)
     run_column = ["Run"] if has_run else []
     table = new_table("Model", *run_column, "Net", ">Params (M)", ">FLOPs (G)", "Weights", ">Top-1 (%)", ">Top-5 (%)")
@@ -223,10 +226,11 @@ def echo_reports(reports: Sequence[Report]) -> None:
     echo_table(table, narrow=("Top-5 (%)", "FLOPs (G)"))
     statuses = count_statuses(reports)
     if short:
-        click.echo(f"✓ equal to the {'recorded or ' if has_run else ''}published value, - not checked")
-    rows = "row" if len(reports) == 1 else "rows"
+        recorded = has_run or any(check.recorded is not None for report in reports for check in report.checks)
+        click.echo(f"✓ equal to the {'recorded or ' if recorded else ''}published value, - not checked")
+    models = "model" if len(reports) == 1 else "models"
     click.echo(
-        f"{len(reports)} {rows}: " + ", ".join(f"{statuses[s]} {s}" for s in ("passed", "failed", "not checked"))
+        f"{len(reports)} {models}: " + ", ".join(f"{statuses[s]} {s}" for s in ("passed", "failed", "not checked"))
     )
     for report in reports:
         for check in report.checks:
@@ -236,7 +240,7 @@ def echo_reports(reports: Sequence[Report]) -> None:
     if len(reports) == 1:
         _echo_details(reports[0])
     elif statuses["not checked"]:
-        tell("Not checked: `resnet-zoo verify NAME` says why for a row; --format json for all.")
+        tell("Not checked: `resnet-zoo verify NAME` says why for a model; --format json for all.")
 
 
 def _echo_details(report: Report) -> None:
@@ -311,7 +315,7 @@ def echo_benchmark(benchmark: Benchmark) -> None:
         table.add_row(speed.name, speed.mode, speed.dtype, str(speed.batch_size), *times, *share)
     echo_table(table, narrow=("Matrix peak", "TFLOP/s", "p95 (ms)", "Share (%)"))
     torch = benchmark.versions["torch"]
-    tell(f"{benchmark.device}, torch {torch}")
+    tell(f"{benchmark.device}, torch {torch}. Share: of the speed of a large matrix product here.")
 
 
 def _accuracy(measured: float, correct: int, interval: tuple[float, float], published: str | None) -> str:

@@ -84,7 +84,7 @@ def predict(
 ) -> None:
     """Classify images, best classes first.
 
-    NAME is a row, hf-hub:owner/name, or the path of a network file. A FOLDER means every image below it; tar shards
+    NAME is a model, hf-hub:owner/name, or the path of a network file. A FOLDER means every image below it; tar shards
     (.tar), .parquet files, patterns of them and addresses are read as in embed. With -, or
     without images, paths are read from standard input, one per line. jsonl and csv output is written as images are
     done, for any number of them. FILE is moved into place when it is complete.

@@ -62,7 +62,7 @@ def _manifest_unchanged() -> Iterator[None]:
 @click.option("--tag", default="retrained", show_default=True, help="Name of the weight set.")
 @click.option("--replace", is_flag=True, help="Replace a weight set with this name.")
 @click.option("--allow-worse", is_flag=True, help="Accept weights worse than those there or published.")
-@click.option("--default", is_flag=True, help="Make it the row's default weight set.")
+@click.option("--default", is_flag=True, help="Make it the model's default weight set.")
 @with_options(manifest_option, batch_size_option(64), device_option)
 @click.pass_context
 def accept(ctx: click.Context, /, folder: str, data: str, device: str, batch_size: int, **options: Any) -> None:
@@ -111,7 +111,7 @@ def accept(ctx: click.Context, /, folder: str, data: str, device: str, batch_siz
 @click.option("--pin-only", is_flag=True, help="Write hashes and sizes of what was fetched; no upload, no --repo.")
 @click.option("--dry-run", is_flag=True, help="Fetch, convert, check and compare; write nothing.")
 @click.option(
-    "--data", metavar="DIR", help="Folder with cifar10/, cifar100/ or in1k/: rows not measured are evaluated."
+    "--data", metavar="DIR", help="Folder with cifar10/, cifar100/ or in1k/: models not measured are evaluated."
 )
 @manifest_option
 def publish(names: tuple[str, ...], repo: str | None, pin_only: bool, dry_run: bool, data: str | None) -> None:

@@ -21,7 +21,7 @@ from resnet_zoo.cli.shell import ZooCommand, device_option, example, examples, w
     )
     + "\n"
     + example("torchrun --nproc-per-node 8 -m resnet_zoo reproduce resnet50 --data imagenet/"),
-    short_help="Train a row from its recipe, into a run folder to be checked.",
+    short_help="Train a model from its recipe, into a run folder to be checked.",
 )
 @click.argument("name")
 @click.option("--data", type=click.Path(), required=True, metavar="DIR", help="Training and test images.")
@@ -73,7 +73,7 @@ def reproduce(
     hold_out: int | None,
     **settings: Any,
 ) -> None:
-    """Train a row from its recipe, evaluate it, and write a run folder that anyone can check.
+    """Train a model from its recipe, evaluate it, and write a run folder that anyone can check.
 
     DIR holds train/<class>/ and test/<class>/, or the CIFAR archive; for ImageNet, train/<wnid>/ or shards, and val/.
     The run folder is printed at the end; `resnet-zoo verify --run` checks it.

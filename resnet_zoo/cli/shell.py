@@ -70,7 +70,8 @@ class _Sentences(click.Command):
     def invoke(self, ctx: click.Context) -> None:
         """Run the command; see the class."""
         try:
-            super().invoke(ctx)
+            with _log_on_stderr():
+                super().invoke(ctx)
             if sys.stdout is not None:  # none at all, if the shell closed it
                 sys.stdout.flush()
         except ZooError as error:
@@ -212,7 +213,7 @@ def is_debugging(ctx: click.Context) -> bool:
 
 
 weights_option = click.option(
-    "--weights", metavar="TAG|PATH", help="A weight set of the row, or a .safetensors or .pth file."
+    "--weights", metavar="TAG|PATH", help="A weight set of the model, or a .safetensors or .pth file."
 )
 size_option = click.option(
     "--size", type=int, metavar="PX", help="Test size, one that the weights' publisher used.  [default: the usual one]"
@@ -259,18 +260,19 @@ def going_on_later() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _log_on_stderr() -> Iterator[None]:
-    """Show what the package logs, for as long as the context lasts."""
+    """Show the package's warnings, and what else it is set to log, for as long as the context lasts."""
     import logging
 
-    log, handler = logging.getLogger("resnet_zoo"), logging.StreamHandler()
-    before = log.level
+    class Told(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            tell(record.getMessage())
+
+    log, handler = logging.getLogger("resnet_zoo"), Told()
     log.addHandler(handler)
-    log.setLevel(logging.INFO)
     try:
         yield
     finally:
         log.removeHandler(handler)
-        log.setLevel(before)
 
 
 def _tell_what_was_done(ctx: click.Context, _option: click.Parameter, wanted: bool) -> bool:
@@ -282,7 +284,11 @@ def _tell_what_was_done(ctx: click.Context, _option: click.Parameter, wanted: bo
 
     try:
         if Processes.from_environment().is_first:
-            ctx.with_resource(_log_on_stderr())
+            import logging
+
+            log = logging.getLogger("resnet_zoo")
+            ctx.call_on_close(functools.partial(log.setLevel, log.level))
+            log.setLevel(logging.INFO)
     except ZooError as error:
         raise Failure(str(error), error.exit_code) from error
     return True

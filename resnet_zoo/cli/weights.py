@@ -37,7 +37,7 @@ from resnet_zoo.weights.cache_contents import (
 )
 @click.argument("source", type=click.Path())
 @click.argument("target", type=click.Path())
-@click.option("--name", metavar="NAME", help="The row the checkpoint must fit.  [default: found from the file]")
+@click.option("--name", metavar="NAME", help="The model the checkpoint must fit.  [default: found from the file]")
 @click.option(
     "--layout",
     type=click.Choice(["resnet_zoo", "torchvision", "timm", "openmmlab", "mmseg"]),
@@ -76,10 +76,10 @@ def convert(
     short_help="Fetch weights into the cache, to load them offline later.",
 )
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option("--all", "every", is_flag=True, help="All rows of the zoo.")
-@click.option("--dataset", type=click.Choice(list(DATASET_TITLES)), help="With --all: only rows of this data set.")
-@click.option("--weights", "tag", metavar="TAG", help="A weight set of the rows.  [default: each row's default]")
-@click.option("--all-sets", is_flag=True, help="Every weight set of the rows.")
+@click.option("--all", "every", is_flag=True, help="All models of the zoo.")
+@click.option("--dataset", type=click.Choice(list(DATASET_TITLES)), help="With --all: only models of this data set.")
+@click.option("--weights", "tag", metavar="TAG", help="A weight set of the models.  [default: each model's default]")
+@click.option("--all-sets", is_flag=True, help="Every weight set of the models.")
 @format_option("table", "json")
 @click.pass_context
 def download(
@@ -146,7 +146,7 @@ def cache_dir() -> None:
 @cache.command("list", epilog=examples("cache list", "cache list --format json"))
 @format_option("table", "json")
 def cache_list(form: str) -> None:
-    """List the weights in the cache: row and tag, size in bytes, sha256."""
+    """List the weights in the cache: model and tag, size in bytes, sha256."""
     files = list_cache()
     if form == "json":
         echo_json([asdict(file) for file in files])
@@ -185,7 +185,7 @@ def cache_verify(ctx: click.Context, form: str) -> None:
 @click.argument("names_and_tags", nargs=-1, metavar="[NAME[/TAG]]...")
 @click.option("--all", "every", is_flag=True, help="All weights in the cache.")
 def cache_rm(names_and_tags: tuple[str, ...], every: bool) -> None:
-    """Remove weights from the cache: all of a row (NAME), or one weight set of it (NAME/TAG)."""
+    """Remove weights from the cache: all of a model (NAME), or one weight set of it (NAME/TAG)."""
     if every == bool(names_and_tags):
         raise click.UsageError("Name the rows to remove, or pass --all.")
     click.echo(f"{remove_files(list_cache() if every else select_files(names_and_tags)):,} bytes freed")
@@ -195,7 +195,7 @@ def cache_rm(names_and_tags: tuple[str, ...], every: bool) -> None:
     "prune", epilog=examples("cache prune"), short_help="Remove what is unfinished, damaged or no longer used."
 )
 def cache_prune() -> None:
-    """Remove unfinished transfers, damaged files put aside, and weights that no row uses any more."""
+    """Remove unfinished transfers, damaged files put aside, and weights that no model uses any more."""
     click.echo(f"{prune():,} bytes freed")
 
 

@@ -51,10 +51,16 @@ class LeftOut:
     def report(self, folder: str | os.PathLike[str]) -> None:
         """Log a warning if anything was left out; without a handler, Python writes it to standard error."""
         if self._kinds.total():
-            kinds = ", ".join(f"{number} {kind}" for kind, number in (+self._kinds).most_common(_SHOWN_KINDS))
+            counted = (+self._kinds).most_common(_SHOWN_KINDS)
+            kinds = ", ".join(f"{number} {_one(kind) if number == 1 else kind}" for kind, number in counted)
             more = f" and {number} more" if (number := len(self._kinds) - _SHOWN_KINDS) > 0 else ""
             names = ", ".join(sorted(IMAGE_SUFFIXES))
             _LOG.warning("%s: left out %s%s. Names of images end in %s.", folder, kinds, more, names)
+
+
+def _one(kind: str) -> str:
+    """Return the singular of what is counted by a noun, as ``images beside the class folders`` is."""
+    return re.sub(r"^(folder|image|label|link)s\b", r"\1", kind)
 
 
 def find_images(paths: Iterable[str | os.PathLike[str]]) -> Iterator[str]:

@@ -119,9 +119,7 @@ def load_newest(
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError, WrongValueError) as error:
             say(f"{path} is not a snapshot of this training ({error}); skipping it.")
     if lost is not None:
-        raise TrainingError(
-            f"{lost}. Restore the file to resume, or start over (reproduce.py --new, finetune --force)."
-        )
+        raise TrainingError(f"{lost}. Restore the file to resume, or start over (reproduce --new, finetune --force).")
     return None
 
 

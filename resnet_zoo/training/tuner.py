@@ -284,8 +284,8 @@ class Tuner:
         learner = Learner(
             model, recipe, self.network.transform.normalise, self.processes, class_weights=self._class_weights()
         )
-        most = "at most " if best is not None else ""
-        self.screen.say(f"The {'classifier' if is_head else 'whole network'}: {most}{recipe.epochs} epochs")
+        most, epochs = "at most " if best is not None else "", "epoch" if recipe.epochs == 1 else "epochs"
+        self.screen.say(f"The {'classifier' if is_head else 'whole network'}: {most}{recipe.epochs} {epochs}")
         loop = Loop(
             learner,
             training,

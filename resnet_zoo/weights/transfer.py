@@ -292,7 +292,8 @@ def _network_errors() -> Iterator[None]:
     try:
         yield
     except (requests.exceptions.InvalidURL, requests.exceptions.SSLError, requests.exceptions.ProxyError) as error:
-        raise _FinalError(_plain(error)) from error
+        proxy = "the proxy does not connect: " if isinstance(error, requests.exceptions.ProxyError) else ""
+        raise _FinalError(f"{proxy}{_plain(error)}") from error
     except (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError) as error:
         raise _AgainError("the server did not answer in time") from error
     except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as error:
@@ -392,8 +393,8 @@ def _whole_number(text: str) -> int | None:
 
 
 def _plain(error: Any) -> str:
-    """Return the innermost reason of a network error, without object addresses and secrets."""
+    """Return the innermost reason of a network error, without the objects that it quotes and without secrets."""
     while isinstance(inner := getattr(error, "reason", None) or (error.args or [None])[-1], Exception):
         error = inner
-    text = " ".join(str(error).split())
+    text = re.sub(r"^\w+\(host=[^()]*\): ", "", " ".join(str(error).split()))
     return shown(text.rsplit(": ", 1)[-1] if "object at 0x" in text else text or type(error).__name__)

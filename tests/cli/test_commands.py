@@ -161,7 +161,7 @@ def test_list_takes_a_pattern_a_data_set_conditions_and_an_order() -> None:
 def test_a_list_without_rows_says_so_on_stderr() -> None:
     result = run("list", "nosuch", "--format", "json")
     assert json.loads(assert_good(result)) == []
-    assert "No row matches" in result.stderr
+    assert "No model matches" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -328,8 +328,19 @@ def test_verify_shows_a_row_per_model_and_a_summary() -> None:
     result = run("verify")
     out = assert_good(result)
     assert [line.split()[0] for line in out.splitlines() if line.strip().startswith("resnet")] == NAMES
-    assert "15 rows: 90 passed, 0 failed, 45 not checked" in out
+    assert "15 models: 90 passed, 0 failed, 45 not checked" in out
     assert result.stderr.startswith("Not checked: ")
+
+
+@pytest.mark.usefixtures("nothing_ships")
+@pytest.mark.parametrize(("columns", "is_short"), [("80", True), ("118", False), ("none", False)])
+def test_verify_is_as_narrow_in_a_pipe_as_columns_says(
+    columns: str, is_short: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    out = assert_good(run("verify", ROW))
+    assert ("- not checked" in out, "not checked  " in out) == (is_short, not is_short)
+    assert (max(map(len, out.splitlines())) <= 80) == is_short
 
 
 @pytest.mark.usefixtures("nothing_ships")
@@ -338,7 +349,7 @@ def test_verify_shows_published_beside_measured() -> None:
     assert "25.56 = 25.56 ✓" in out
     assert "4.12 = 4.12 ✓" in out
     assert "76.55 not checked" in out
-    assert "1 row: 6 passed, 0 failed, 3 not checked" in out
+    assert "1 model: 6 passed, 0 failed, 3 not checked" in out
 
 
 @pytest.mark.usefixtures("nothing_ships")
@@ -749,7 +760,7 @@ def test_embed_writes_vectors_and_says_what_it_did(tuned: Path, image: Path, tmp
     result = run("embed", tuned, root, "-o", out, "--device", "cpu", "--format", "json")
     record = json.loads(assert_good(result))
     assert (record["num_images"], record["num_bad"], record["precision"]) == (2, 1, "float32")
-    assert result.stderr.startswith(f"Skipped: {root / 'broken.jpg'}")
+    assert f"Skipped: {root / 'broken.jpg'}" in result.stderr
     assert np.load(out).shape == (2, 512)
     assert json.loads(out.with_name("v.npy.paths.json").read_text()) == [str(root / "a/1.png"), str(root / "b.png")]
     assert_one_sentence(run("embed", tuned, root, "-o", out), 2, out, "exists already", "--force")
@@ -798,16 +809,22 @@ def test_finetune_writes_a_network_that_predict_takes_and_says_what_it_did(
     out = tmp_path / "out.safetensors"
     options = ("--data", photos, "-o", out, "--device", "cpu", "--head-epochs", "2", "--epochs", "0")
     result = run("finetune", small, *options, "--format", "json")
+    assert "The classifier: 2 epochs\n" in result.stderr
     record = json.loads(assert_good(result))
     assert (record["class_names"], record["num_train"], record["num_val"]) == (["sea", "sky"], 4, 2)
     assert "held out" in result.stderr
     (found,) = json.loads(assert_good(run("predict", out, photos / "sea" / "0.png", "--format", "json")))
     assert {score["name"] for score in found["classes"]} == {"sea", "sky"}
     assert_one_sentence(run("finetune", small, *options), 2, out, "exists already", "--force")
-    table = assert_good(run("finetune", small, *options, "--force", "--classes", "sky, sea"))
+    again = run("finetune", small, *options, "--force", "--classes", "sky, sea", "--head-epochs", "1")
+    assert "The classifier: 1 epoch\n" in again.stderr
+    table = assert_good(again)
     assert "2: sky, sea" in table
     assert "4 for training, 2 for validation" in table
     assert "2 images, class folders (held out)" in table
+    assert not re.search(r"^\w+_\w+ ", table, re.MULTILINE)  # a field's name
+    assert "image_size" not in assert_good(run("show", out))
+    assert "head epochs 1," in assert_good(run("show", out))
     assert record["report"]["correct1"] + sum(pair["num_images"] for pair in record["report"]["most_confused"]) == 2
 
 

@@ -69,11 +69,11 @@ def test_show_says_what_a_file_holds(pet_file: Path) -> None:
     found = json.loads(good("show", pet_file, "--format", "json"))
     assert (found["class_names"], found["row"], found["recorded"]) == (PETS, "resnet18_cifar10", None)
     assert found["params"] == 11_173_962 - 7 * 513
-    assert "tensors_sha256" in good("show", pet_file, "--chain")
+    assert "tensors sha256" in good("show", pet_file, "--chain")
 
 
 def test_verify_benchmark_and_convert_take_a_file(pet_file: Path, pets: Path, tmp_path: Path) -> None:
-    assert "1 row: 7 passed, 0 failed, 2 not checked" in good("verify", pet_file)
+    assert "1 model: 7 passed, 0 failed, 2 not checked" in good("verify", pet_file)
     done = run("verify", pet_file, "--data", pets, *SMALL)
     assert (done.exit_code, "no top1 is recorded" in done.stderr) == (3, True)
     speeds = json.loads(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +110,18 @@ def test_images_far_larger_than_the_input_are_told_of_once(photos: Path, caplog:
         assert message.startswith(f"{ROW} only knows airplane, automobile, bird,")
         assert "shrunk to 32x32 pixels" in message
         caplog.clear()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_what_the_package_warns_of_is_folded_on_a_terminal(photos: Path) -> None:
+    ours, theirs = os.openpty()
+    program = [sys.executable, "-m", "resnet_zoo", "predict", ROW, str(photos / "large1.png")]
+    try:
+        subprocess.run(program, stdout=subprocess.PIPE, stderr=theirs, check=True, env=os.environ | {"COLUMNS": "60"})
+        lines = os.read(ours, 65536).decode().splitlines()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert " ".join(lines).count("only knows airplane") == 1
+    assert len(lines) > 2
+    assert max(map(len, lines)) <= 60

@@ -128,9 +128,7 @@ def test_what_is_left_out_of_a_tree_is_counted(make: Callable[..., Path], caplog
     tree = read_class_tree(root, val_share=0)
     assert len(tree.train.paths) == 6
     (message,) = caplog.messages
-    assert message.startswith(
-        f"{root}: left out 2 .heic, 1 images beside the class folders, 1 folders. Names of images"
-    )
+    assert message.startswith(f"{root}: left out 2 .heic, 1 image beside the class folders, 1 folder. Names of images")
 
 
 @pytest.mark.parametrize("place", ["", "cat"])

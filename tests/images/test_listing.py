@@ -74,7 +74,7 @@ def test_links_and_sparse_files_in_a_tar_file_are_not_read(tmp_path: Path, caplo
         member.size = 4
         archive.addfile(member, io.BytesIO(b"good"))
     assert data_of(images_at(shard)) == [b"good"]
-    assert "4 links and other special members, 1 folders" in caplog.text
+    assert "4 links and other special members, 1 folder" in caplog.text
 
 
 def damaged(shard: Path) -> Iterator[tuple[str, bytes]]:

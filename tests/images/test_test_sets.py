@@ -406,7 +406,7 @@ def test_what_is_left_out_of_class_folders_is_counted(class_tree: Tree, caplog: 
     (root / "test" / "dog" / "more").mkdir()
     assert len(open_test_set(CIFAR, root)) == 10
     (message,) = caplog.messages
-    assert all(kind in message for kind in ("1 .heic", "1 images beside the class folders", "1 folders"))
+    assert all(kind in message for kind in ("1 .heic", "1 image beside the class folders", "1 folder"))
 
 
 @pytest.mark.parametrize("place", ["meta/val.txt", "val/val.txt"])

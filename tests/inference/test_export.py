@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -420,6 +421,9 @@ def test_the_command_writes_the_file_and_says_what_it_is(weights: Path, tmp_path
     assert sha256_of(target) in done.stdout
     assert sha256_of(weights) in done.stdout
     assert "stage2, pool" in done.stdout
+    assert "with the network, on batches of 1 and 3: outputs differ by at most " in done.stdout
+    assert f"{target.stat().st_size:,} bytes" in done.stdout
+    assert not re.search(r"^\w+_\w+ ", done.stdout, re.M)  # a field's name
     refused = run(*arguments)
     assert (refused.exit_code, refused.stdout) == (2, "")
     assert "--force" in refused.stderr

@@ -433,6 +433,15 @@ def test_nobody_there_is_named(part: Path) -> None:
         refusal(f"http://127.0.0.1:{taken.getsockname()[1]}/file", part, says="refused")
 
 
+def test_a_proxy_that_does_not_answer_is_named_in_words(part: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{taken.getsockname()[1]}")
+        with pytest.raises(DownloadError, match=r"the proxy does not connect: .*refused") as caught:
+            bring("http://weights.example/file", part)
+    assert "host=" not in str(caught.value)
+
+
 @pytest.mark.parametrize("answer", [cut, range_piecewise(50_000)])
 def test_what_brings_something_is_not_counted_as_failed(server: FaultServer, part: Path, answer: Answer) -> None:
     data = DATA[:200_000]
