@@ -6,6 +6,7 @@ small batches. The graph takes any batch and image size; compiling it takes a te
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import sys
@@ -89,7 +90,7 @@ class OpenVinoNetwork:
         """Convert a float32 network in eval mode.
 
         Args:
-            network: Its weights are shared, not copied.
+            network: Its weights are copied.
             images: Images (N, C, H, W) to trace it with; one is enough.
             dtype: What to compute with.
             names: Keys of the network's outputs in order, or ``None`` if it returns one tensor.
@@ -156,7 +157,7 @@ class OpenVinoNetwork:
                     "NUM_STREAMS": self.num_callers,
                     "ENABLE_CPU_PINNING": False,  # processes beside this one would be pinned to the same cores
                 }
-                self._compiled[key] = load("openvino").Core().compile_model(self.model, "CPU", settings), []
+                self._compiled[key] = _core().compile_model(self.model, "CPU", settings), []
             return self._compiled[key]
 
 
@@ -186,6 +187,12 @@ def load(name: str) -> Any:
                 sys.modules[_TELEMETRY] = telemetry
 
 
+@functools.cache
+def _core() -> Any:
+    """Return this process's one core: a process that makes a second one can crash (OpenVINO's issue 35338)."""
+    return load("openvino").Core()
+
+
 def _converted(network: nn.Module, images: Tensor) -> Any:
     """Return the graph of a network, which takes images of any number and size.
 
@@ -197,7 +204,9 @@ def _converted(network: nn.Module, images: Tensor) -> Any:
         warnings.simplefilter("ignore")  # torch's own, that torch.jit is deprecated
         # A branch that the trace would make permanent.
         warnings.simplefilter("error", torch.jit._trace.TracerWarning)
-        traced = decoder(network, example_input=images, trace_kwargs={"check_trace": False})
+        # OpenVINO's threads give up shared weights without Python's lock, which can end the process.
+        options = {"shared_memory": False, "trace_kwargs": {"check_trace": False}}
+        traced = decoder(network, example_input=images, **options)
     converter = frontend.FrontEndManager().load_by_framework("pytorch")
     graph = converter.load(traced)
     place = graph.get_place_by_input_index(0)
@@ -220,4 +229,4 @@ def opened(
     parts: tuple[bytes, bytes], names: Sequence[str] | None, dtype: torch.dtype, num_callers: int = 1
 ) -> OpenVinoNetwork:
     """Return the network of `to_bytes`."""
-    return OpenVinoNetwork(load("openvino").Core().read_model(*parts), names, dtype, num_callers)
+    return OpenVinoNetwork(_core().read_model(*parts), names, dtype, num_callers)
