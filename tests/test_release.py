@@ -82,6 +82,7 @@ def test_every_command_has_examples_of_itself(path: tuple[str, ...], monkeypatch
 SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py") if path.name != "sync_docs.py")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_every_script_has_help(name: str, flag: str) -> None:

@@ -197,6 +197,7 @@ def test_without_images_or_a_record_the_accuracy_is_not_checked(model: ResNet, p
     assert checked(tmp_path / "plain.safetensors", pets).check("top1").status == "not checked"
 
 
+@pytest.mark.slow
 def test_another_accuracy_than_the_recorded_one_fails(model: ResNet, pets: Path, tmp_path: Path) -> None:
     correct = measured(save(tmp_path / "p.safetensors", model), pets).correct1
     for off, device, status in ((1, None, "passed"), (2, None, "failed"), (1, "same", "failed")):

@@ -254,6 +254,7 @@ def test_what_fails_or_only_tries_leaves_the_manifest_as_it_was(zoo: Zoo, server
     assert zoo.manifest.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_wrong_usage_ends_at_once(zoo: Zoo, server: HubServer, tmp_path: Path) -> None:
     here = machine(server, tmp_path / "here")
     done = here.publish(zoo, "resnet19")

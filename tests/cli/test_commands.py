@@ -514,6 +514,7 @@ def test_predict_prints_a_path_as_it_is(weights: Path, image: Path, name: str) -
     assert str(path) in assert_good(run("predict", ROW, path, "--weights", weights))
 
 
+@pytest.mark.slow
 def test_predict_on_a_png_of_the_networks_size_says_nothing_on_stderr(weights: Path, tmp_path: Path) -> None:
     path = tmp_path / "cat.png"
     Image.fromarray(smooth_image(32, 32)).save(path)
@@ -803,6 +804,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_finetune_writes_a_network_that_predict_takes_and_says_what_it_did(
     small: Path, photos: Path, tmp_path: Path
 ) -> None:

@@ -134,6 +134,7 @@ def test_an_error_on_a_terminal_ends_its_lines_between_words(
     assert all(len(line) <= 60 for line in lines)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments", [("accept", "nowhere", "--data", "x"), ("publish", "--pin-only"), ("publish", "--repo", "a/b")]
 )

@@ -60,6 +60,7 @@ def test_a_folder_that_does_not_do_is_told(photos: Path, transform: Any, tmp_pat
         read_calibration(photos, transform)
 
 
+@pytest.mark.slow
 @needs_int8
 def test_a_network_is_made_fast_only_if_asked_and_left_as_it_was(photos: Path, transform: Any) -> None:
     model = random_network(ROW).train()
@@ -73,6 +74,7 @@ def test_a_network_is_made_fast_only_if_asked_and_left_as_it_was(photos: Path, t
         made_fast(optimized, CPU, transform, fast=False, calibration=photos)
 
 
+@pytest.mark.slow
 @needs_int8
 def test_predictions_in_int8_are_nearly_those_of_the_network(photos: Path) -> None:
     model, pictures = random_network(ROW), [smooth_image(32, 32), smooth_image(40, 30)]

@@ -117,6 +117,7 @@ def marks_of(name: str, form: Format) -> list[pytest.MarkDecorator]:
     return [pytest.mark.slow if name in QUICK_ROWS and form != "onnx" else pytest.mark.long]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "form"),
     [pytest.param(name, form, marks=marks_of(name, form)) for form in FORMATS for name in NAMES],
@@ -138,6 +139,7 @@ def test_the_file_computes_what_the_network_does_for_any_batch(name: str, form: 
     assert set(tmp_path.iterdir()) == {*files, tmp_path / "row.safetensors"}
 
 
+@pytest.mark.slow
 @formats
 def test_the_metadata_are_enough_to_use_the_file(form: Format, weights: Path, tmp_path: Path) -> None:
     target, entry = tmp_path / f"row{SUFFIXES[form]}", get_entry(ROW)
@@ -165,6 +167,7 @@ def test_the_metadata_of_an_imagenet_row_tell_resize_and_crop() -> None:
     assert (rules["resize_backend"], rules["short_edge"], rules["crop"]) == ("pillow", 256, 224)
 
 
+@pytest.mark.slow
 def test_a_network_file_is_exported_with_its_own_classes_channels_and_size(tmp_path: Path) -> None:
     grey = random_network(num_classes=2, in_channels=1)
     tuned, target = tmp_path / "tuned.safetensors", tmp_path / "tuned.pt2"
@@ -182,6 +185,7 @@ def test_a_network_file_is_exported_with_its_own_classes_channels_and_size(tmp_p
         export_model(tuned, tmp_path / "other.pt2", format="torch-export", weights="openmmlab")
 
 
+@pytest.mark.slow
 @formats
 def test_features_are_exported_by_name(form: Format, weights: Path, model: ResNet, tmp_path: Path) -> None:
     target, layers = tmp_path / f"maps{SUFFIXES[form]}", ("stage4", "stage2")
@@ -222,6 +226,7 @@ def test_fresh_values_are_exported_only_if_asked_for_and_said_to_be_so(form: For
 # --- what is refused, and what is left behind ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @formats
 def test_a_file_that_computes_something_else_is_not_kept(
     form: Format, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -413,6 +418,7 @@ def run(*arguments: str | Path) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments], prog_name="resnet-zoo")
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_file_and_says_what_it_is(weights: Path, tmp_path: Path) -> None:
     target = tmp_path / "maps.pt2"
     arguments = ("export", ROW, "--format", "torch-export", "-o", target, "--weights", weights)
@@ -430,6 +436,7 @@ def test_the_command_writes_the_file_and_says_what_it_is(weights: Path, tmp_path
     assert run(*arguments, "--force").exit_code == 0
 
 
+@pytest.mark.slow
 def test_the_command_writes_random_values_only_when_told(weights: Path, tmp_path: Path) -> None:
     arguments = ("export", UNFETCHED, "--format", "torch-export", "-o", tmp_path / "row.pt2")
     assert run(*arguments).exit_code == 3

@@ -51,6 +51,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @needs_int8
 @int8_formats
 def test_an_int8_file_is_a_quarter_of_the_size_and_computes_nearly_the_same(
@@ -74,6 +75,7 @@ def test_an_int8_file_is_a_quarter_of_the_size_and_computes_nearly_the_same(
     assert json.loads(metadata["weights"]) is not None
 
 
+@pytest.mark.slow
 @needs_int8
 @int8_formats
 def test_the_same_images_give_the_same_int8_file(form: Any, weights: Path, photos: Path, tmp_path: Path) -> None:
@@ -82,6 +84,7 @@ def test_the_same_images_give_the_same_int8_file(form: Any, weights: Path, photo
     assert first == second
 
 
+@pytest.mark.slow
 @needs_int8
 def test_an_int8_file_that_is_too_far_off_is_not_kept(
     weights: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -152,6 +155,7 @@ def test_onnx_takes_another_opset(weights: Path, tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.slow
 @needs_int8
 def test_the_command_takes_calibration_images_with_int8_and_tells_one_without_the_other(
     weights: Path, photos: Path, tmp_path: Path

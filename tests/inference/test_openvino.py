@@ -59,6 +59,7 @@ def test_float32_logits_are_those_of_the_network_for_any_batch_and_size(name: st
         )
 
 
+@pytest.mark.slow
 @needs_openvino
 @pytest.mark.skipif(torch.bfloat16 not in supported_dtypes(CPU), reason="this CPU does not multiply bfloat16")
 def test_bfloat16_is_chosen_and_not_taken_where_float32_was_asked_for(model: ResNet) -> None:

@@ -381,6 +381,7 @@ def rounding(actual: Tensor, expected: Tensor) -> float:
     return float((actual - expected).norm() / (expected - expected.mean(0)).norm())
 
 
+@pytest.mark.slow
 @needs_int8
 @pytest.mark.parametrize("name", [ROW, "resnet50_in1k", DEEP_ROW])
 def test_int8_agrees_but_for_its_rounding(name: str) -> None:
@@ -404,6 +405,7 @@ def inputs_of(engine: openvino.OpenVinoNetwork, kind: str) -> list[set[str]]:
     return [{value.get_node().get_type_name() for value in node.input_values()} for node in nodes]
 
 
+@pytest.mark.slow
 @needs_int8
 def test_int8_rounds_what_every_convolution_takes_and_leaves_pool_and_classifier_alone(model: ResNet) -> None:
     optimized = optimize_for_inference(model, dtype=torch.int8, calibration=unlike_images(8))
@@ -428,6 +430,7 @@ def test_int8_leaves_the_network_and_standard_output_as_they_were(capfd: pytest.
     assert logging.getLogger("nncf").level == level
 
 
+@pytest.mark.slow
 @needs_int8
 def test_the_range_of_maps_is_that_of_the_calibration_images(model: ResNet) -> None:
     x = unlike_images(16)

@@ -35,6 +35,7 @@ def test_the_index_and_what_it_loads_are_small(full_site: Path) -> None:
     assert size < MAX_INDEX_BYTES
 
 
+@pytest.mark.slow
 def test_the_same_inputs_give_the_same_bytes(plain_site: Path, tmp_path: Path) -> None:
     build_site(tmp_path / "again")
     assert contents(tmp_path / "again") == contents(plain_site)
@@ -116,6 +117,7 @@ def test_a_failed_write_leaves_the_former_site_and_nothing_else(
 # --- the command --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_says_where_to_look_and_what_is_left_out(tmp_path: Path) -> None:
     write_run(tmp_path / "runs" / "begun", epochs=0, finished=False)
     report = write_report(tmp_path / "verify.json", a_report())
@@ -133,6 +135,7 @@ def test_a_place_that_is_a_file_is_refused(tmp_path: Path) -> None:
     assert (done.exit_code, "is a file. Pass a folder" in done.stderr) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = run(tmp_path / "file" / "out")
@@ -147,6 +150,7 @@ def test_a_damaged_run_stops_before_anything_is_written(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_without_jinja_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resnet_zoo.site.pages, "find_spec", lambda name: None)
     with pytest.raises(ArgumentError, match=r"pip install 'resnet-zoo\[site\]'"):
@@ -154,6 +158,7 @@ def test_without_jinja_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Mo
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("docs", "index", "model"),
     [
@@ -169,6 +174,7 @@ def test_documentation_is_linked_to_from_every_page(docs: str, index: str, model
     assert model in pages[f"models/{NAME}.html"].links
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "docs", ["javascript:alert(1)", "http://a.org", "//a.org", "/docs", "https:", "data:,x", "a\nb"]
 )

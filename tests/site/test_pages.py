@@ -58,6 +58,7 @@ def test_pages_load_nothing_from_elsewhere(site: Path) -> None:
             assert loaded is None or not urlsplit(loaded).scheme, f"{address}: {loaded}"
 
 
+@pytest.mark.slow
 def test_ids_are_unique_and_labels_refer_to_something(site: Path) -> None:
     for address, page in pages_of(site).items():
         assert len(page.ids) == len(set(page.ids)), address
@@ -72,6 +73,7 @@ def test_every_number_has_a_state(site: Path) -> None:
     assert len(states) == 4 * len(ENTRIES) + in_legend
 
 
+@pytest.mark.slow
 def test_a_model_page_has_every_weight_set_with_its_numbers_size_pin_and_place(plain_site: Path) -> None:
     for entry in ENTRIES:
         text = " ".join(pages_of(plain_site)[f"models/{entry.name}.html"].text.split())
@@ -221,6 +223,7 @@ def test_curves_and_points_are_numbers_of_their_sources(full_site: Path) -> None
     assert [point["params"] for point in points[:2]] == [11.174, 21.282]
 
 
+@pytest.mark.slow
 def test_a_curve_ends_at_the_result_where_the_log_has_no_accuracy(tmp_path: Path) -> None:
     log = write_run(tmp_path / "run") / "log.jsonl"
     log.write_text(log.read_text().replace('"top1": 90.0', '"top1": null'))
@@ -284,6 +287,7 @@ def test_a_run_outside_of_the_manifest_s_folder_is_not_read(tmp_path: Path) -> N
     assert "No run of this model was at hand" in pages_of(tmp_path / "out")[f"models/{NAME}.html"].text
 
 
+@pytest.mark.slow
 def test_an_architecture_that_is_none_of_ours_has_no_sketch(tmp_path: Path) -> None:
     def change(content: Any) -> None:
         content["models"][0]["architecture"] = "convnet"

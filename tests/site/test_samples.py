@@ -58,6 +58,7 @@ def test_copies_are_small_and_keep_nothing_but_pixels(samples: Path, tmp_path: P
     assert b"secret" in (samples / "cifar10" / "cat" / "00.png").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_page_shows_them_and_a_folder_s_name_stays_out(samples: Path, tmp_path: Path) -> None:
     made = build_site(tmp_path / "out", samples=samples)
     page = (made.folder / "models" / f"{NAME}.html").read_text()
@@ -77,6 +78,7 @@ def test_a_data_set_whose_weights_are_not_here_is_left_out_and_named(tmp_path: P
     assert reason.endswith("no default weights of a row for in1k are on this machine")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["", "mnist"])
 def test_a_folder_without_a_data_set_is_refused(tmp_path: Path, folder: str) -> None:
     write_image(tmp_path / folder / "x.png")
@@ -87,11 +89,13 @@ def test_a_folder_without_a_data_set_is_refused(tmp_path: Path, folder: str) -> 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="is not a folder; pass the folder that holds the samples"):
         build_site(tmp_path / "out", samples=tmp_path / "nowhere")
 
 
+@pytest.mark.slow
 def test_what_is_no_image_stops_before_anything_is_written(tmp_path: Path) -> None:
     (tmp_path / "s" / "cifar10").mkdir(parents=True)
     (tmp_path / "s" / "cifar10" / "x.png").write_bytes(b"<script>")

@@ -375,6 +375,7 @@ def test_images_of_another_size_are_trained_on_and_kept_in_the_file(
     assert (crop.input_size, crop.preprocess.short_edge, crop.preprocess.crop) == ((3, 64, 64), 72, 64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augmentation", ["none", "light", "strong"])
 @pytest.mark.parametrize("network", ["small", "small_in1k"])
 def test_augmentation_of_every_strength_goes_on_to_the_same_bytes(
@@ -407,6 +408,7 @@ def early(log: Log) -> list[float]:
     return [line.top1 for line in log.lines if isinstance(line, LogEpoch) and line.top1 is not None]
 
 
+@pytest.mark.slow
 def test_early_stopping_keeps_the_first_best_epoch_and_goes_on_to_the_same_bytes(
     small: Path, photos: Path, tmp_path: Path
 ) -> None:

@@ -496,6 +496,7 @@ def test_a_bad_image_is_named_and_later_passes_go_on(data: bytes | None, num_wor
     assert len(whole_pass(images)) == NUM
 
 
+@pytest.mark.slow
 def test_an_image_that_vanishes_is_named(root: Path) -> None:
     images = reader(root)
     listed(root)[3].unlink()

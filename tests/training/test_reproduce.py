@@ -80,6 +80,7 @@ def test_a_training_begins_with_the_recipes_initial_values(
     assert torch.allclose(last_of_block, torch.full_like(last_of_block, weight), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_weights_and_others_do_not(cifar: Path, tmp_path: Path) -> None:
     shas = [
         read_run(train(cifar, tmp_path / str(place), seed=seed)).result.weights.sha256
@@ -325,6 +326,7 @@ def quick_fields(**fields: str) -> list[str]:
     return [part for key, value in {**QUICK, **fields}.items() for part in ("--set", f"{key}={value}")]
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_run_folder_and_talks_on_stderr(cifar: Path, tmp_path: Path) -> None:
     done = run(
         [
@@ -347,6 +349,7 @@ def test_the_command_prints_the_run_folder_and_talks_on_stderr(cifar: Path, tmp_
     assert "on the official 10,000, of which 9,980 are missing here)" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

@@ -646,6 +646,7 @@ def run_offline(**environment: str) -> tuple[str, float]:
     return said, float(seconds)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variable", ["RESNET_ZOO_OFFLINE", slow("HF_HUB_OFFLINE")])
 def test_offline_a_cold_cache_fails_at_once_without_a_socket(variable: str, origin: str) -> None:
     said, seconds = run_offline(**{variable: "1"})

@@ -152,11 +152,13 @@ def test_a_hub_that_asks_to_come_back_in_days_is_given_up(step: str, ask: Ask, s
     assert ask(facts_within, 10.0, f"hf-hub:{OURS}")["num_classes"] == 10
 
 
+@pytest.mark.slow
 def test_what_was_pushed_is_loaded_with_equal_logits(ask: Ask) -> None:
     expected = network()(images())
     assert torch.equal(ask(logits, f"hf-hub:{OURS}", {}), expected)
 
 
+@pytest.mark.slow
 def test_a_repository_keeps_its_classes_channels_and_names(ask: Ask, server: HubServer) -> None:
     found = ask(facts, f"hf-hub:{THEIRS}")
     assert (found["name"], found["num_classes"], found["in_channels"]) == (ROW, 7, 1)
@@ -175,17 +177,20 @@ def commands(address: str, folder: str) -> list[str]:
     return [report.name, *statuses, written.source, *again.class_names[:1], speed.name]
 
 
+@pytest.mark.slow
 def test_a_repository_is_taken_where_a_row_is(ask: Ask, tmp_path: Path) -> None:
     address = f"hf-hub:{OURS}"
     assert ask(commands, address, str(tmp_path)) == [address, "passed", address, "airplane", address]
 
 
+@pytest.mark.slow
 def test_other_classes_and_channels_can_be_asked_for(ask: Ask) -> None:
     assert ask(logits, f"hf-hub:{THEIRS}", {"num_classes": 4}).shape == (2, 4)
     grey = ask(logits, f"hf-hub:{OURS}", {"in_channels": 1})
     torch.testing.assert_close(grey, network()(images(1).expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_repository_of_timm_is_loaded(ask: Ask) -> None:
     expected = network(3, name="resnet18")
     x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
@@ -194,6 +199,7 @@ def test_a_repository_of_timm_is_loaded(ask: Ask) -> None:
     assert ask(facts, f"hf-hub:{FOREIGN}")["name"] == "resnet18_in1k"
 
 
+@pytest.mark.slow
 def test_an_old_revision_stays_readable(ask: Ask, server: HubServer) -> None:
     first = server.add("someone/moving", {**foreign_files(), "note.txt": b"1"})
     server.add("someone/moving", {"config.json": b"[]"})
@@ -224,6 +230,7 @@ def test_pushing_the_same_again_commits_nothing(ask: Ask, server: HubServer) -> 
     assert server.num_commits(OURS) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("repository", "position"), [(OURS, 10), (OURS, -1), (FOREIGN, 2_000_000)])
 def test_a_damaged_cache_is_fetched_again(
     ask: Ask, server: HubServer, tmp_path: Path, repository: str, position: int
@@ -239,6 +246,7 @@ def test_a_damaged_cache_is_fetched_again(
     assert not [path for _, path in server.requests if path.startswith("/storage")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("repository", [OURS, FOREIGN])
 def test_a_damaged_cache_is_an_error_where_nothing_can_be_fetched(ask: Ask, tmp_path: Path, repository: str) -> None:
     good = ask(facts, f"hf-hub:{repository}")
@@ -247,6 +255,7 @@ def test_a_damaged_cache_is_an_error_where_nothing_can_be_fetched(ask: Ask, tmp_
         ask(facts, f"hf-hub:{repository}", RESNET_ZOO_OFFLINE="1")
 
 
+@pytest.mark.slow
 def test_a_damaged_configuration_is_fetched_again(ask: Ask, tmp_path: Path) -> None:
     good = ask(facts, f"hf-hub:{OURS}")
     flip_a_bit(blob(tmp_path / "hf", OURS, "config.json"), 5)
@@ -264,6 +273,7 @@ def test_weights_that_are_not_those_of_the_configuration_are_refused(ask: Ask, s
         ask(facts, "hf-hub:someone/swapped")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", [{"num_classes": 10**12}, {"num_classes": 11}, {"in_channels": 10**9}])
 def test_a_configuration_that_asks_for_more_than_its_weights_have_is_refused_at_once(
     ask: Ask, server: HubServer, wrong: dict[str, int]
@@ -304,6 +314,7 @@ def test_a_warm_cache_needs_no_network(ask: Ask, server: HubServer) -> None:
     assert server.requests == []
 
 
+@pytest.mark.slow
 def test_what_is_not_there_is_named(ask: Ask, server: HubServer) -> None:
     server.add("someone/empty", {"note.txt": b"nothing else"})
     server.add("someone/half", {"config.json": foreign_files()["config.json"]})
@@ -393,6 +404,7 @@ def test_images_get_in_as_a_configuration_of_timm_says() -> None:
             config_of(TIMM_A1 | {"pretrained_cfg": TIMM_A1["pretrained_cfg"] | change})
 
 
+@pytest.mark.slow
 def test_a_set_of_others_is_pushed_with_its_own_rules_and_licence(ask: Ask, server: HubServer) -> None:
     ask(push_set, "someone/v2")
     files = server.repositories["someone/v2"].files("main")

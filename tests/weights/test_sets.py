@@ -171,6 +171,7 @@ def test_a_damaged_file_in_the_clients_cache_is_fetched_again(ask: Ask, zoo: Pat
     assert ask(load, zoo)["sha256"] == sha256(weights)
 
 
+@pytest.mark.slow
 def test_a_file_replaced_under_the_same_commit_is_refused_with_both_hashes(
     ask: Ask, zoo: Path, server: HubServer, weights: bytes, tmp_path: Path
 ) -> None:
@@ -192,6 +193,7 @@ def damage(path: Path) -> None:
         file.write(b"\0\1\2\3")
 
 
+@pytest.mark.slow
 def test_a_damaged_file_in_the_clients_cache_is_replaced_by_a_mirrors(
     ask: Ask, zoo: Path, weights: bytes, tmp_path: Path, own_cache: Path
 ) -> None:
@@ -203,6 +205,7 @@ def test_a_damaged_file_in_the_clients_cache_is_replaced_by_a_mirrors(
     assert list((own_cache / "objects").iterdir()) == [own_cache / "objects" / f"{sha256(weights)}.safetensors"]
 
 
+@pytest.mark.slow
 def test_a_damaged_file_in_the_clients_cache_is_named_where_nothing_can_be_fetched(
     ask: Ask, zoo: Path, weights: bytes
 ) -> None:
@@ -274,6 +277,7 @@ def troubled(server: HubServer) -> Iterator[HubServer]:
     server.faults, server.moved, server.announced, server.is_endless = {}, {}, {}, False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "code", "headers", "words"),
     [
@@ -299,6 +303,7 @@ def test_a_hub_that_refuses_is_a_sentence_at_once_and_leaves_nothing(
     assert ask(is_cached, zoo) is False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("header", "value", "words"),
     [
@@ -320,6 +325,7 @@ def test_what_is_announced_otherwise_is_not_fetched(
     assert ask(is_cached, zoo) is False
 
 
+@pytest.mark.slow
 def test_a_file_without_an_end_is_broken_off_at_its_size(
     ask: Ask, zoo: Path, troubled: HubServer, weights: bytes, tmp_path: Path
 ) -> None:
@@ -339,6 +345,7 @@ def test_a_renamed_repository_is_followed_and_its_bytes_checked_as_ever(
     assert ask(load, path)["sha256"] == sha256(weights)
 
 
+@pytest.mark.slow
 def test_a_mirror_comes_first_and_its_file_is_named_by_the_repository(
     ask: Ask, zoo: Path, weights: bytes, tmp_path: Path, own_cache: Path
 ) -> None:
@@ -355,6 +362,7 @@ def export(manifest: Path, target: Path) -> list[str]:
         return [path.name for path in export_mirror(target)[0]]
 
 
+@pytest.mark.slow
 def test_the_error_names_what_is_on_this_machine(ask: Ask, zoo: Path) -> None:
     ask(load, zoo)
     with pytest.raises(DownloadError, match=r"on this machine: timm_a1 \(--weights timm_a1\)\. .*Leave offline mode"):

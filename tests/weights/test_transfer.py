@@ -160,6 +160,7 @@ def test_a_chunk_whose_size_never_ends_is_given_up(server: FaultServer, part: Pa
     refusal(url, part, exact=False, patience=HASTY, says="in time")
 
 
+@pytest.mark.slow
 def test_trailers_that_never_end_are_not_waited_for(server: FaultServer, part: Path) -> None:
     url = server.serve("/file", DATA, then=fault_server.trailers_for_ever)
     assert_is(bring(url, part, patience=HASTY), part, DATA)
