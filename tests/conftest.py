@@ -53,7 +53,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("RESNET_ZOO_HOME", str(home))
     monkeypatch.setenv("RESNET_ZOO_OFFLINE", "1")
-    for name in ("RESNET_ZOO_MIRROR", "RESNET_ZOO_MANIFEST", "HF_HUB_OFFLINE", "HF_ENDPOINT"):
+    for name in ("RESNET_ZOO_MIRROR", "RESNET_ZOO_MANIFEST", "HF_HUB_OFFLINE", "HF_ENDPOINT", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)
     yield home
     shutil.rmtree(home, ignore_errors=True)
