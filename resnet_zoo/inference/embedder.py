@@ -15,7 +15,7 @@ from resnet_zoo.base.devices import resolve_device
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.images.batches import batched, num_cores
 from resnet_zoo.images.listing import IMAGE_COLUMN, LoadedRow
-from resnet_zoo.inference.embedding import Pipeline
+from resnet_zoo.inference.embedding import Pipeline, check_numbers
 from resnet_zoo.zoo import open_network
 
 
@@ -70,9 +70,7 @@ class Embedder:
         skip_bad: bool = False,
     ) -> None:
         threads = min(num_cores(), torch.get_num_threads()) if num_threads is None else num_threads
-        for title, number in (("batch size", batch_size), ("number of threads", threads)):
-            if number < 1:
-                raise ArgumentError(f"Expected a positive {title}, got {number}.")
+        check_numbers(batch_size, threads)
         self._remade: Callable[[], Embedder] = partial(
             type(self),
             name,

@@ -122,6 +122,17 @@ class Pipeline:
         return rows
 
 
+def check_numbers(batch_size: int, num_threads: int | None) -> None:
+    """Refuse numbers that are not positive.
+
+    Raises:
+        ArgumentError: One is not.
+    """
+    for title, number in (("batch size", batch_size), ("number of threads", num_threads)):
+        if number is not None and number < 1:
+            raise ArgumentError(f"Expected a positive {title}, got {number}.")
+
+
 @contextlib.contextmanager
 def one_core_per_thread() -> Iterator[Callable[[], None]]:
     """Give what makes a new thread compute on one core, and put torch's setting back at the end."""

@@ -15,10 +15,10 @@ from resnet_zoo.base.devices import resolve_device
 from resnet_zoo.base.files import check_target, write_atomically
 from resnet_zoo.base.processes import Processes
 from resnet_zoo.base.progress import Progress
-from resnet_zoo.errors import ArgumentError, DatasetError
+from resnet_zoo.errors import DatasetError
 from resnet_zoo.images.batches import OnBad, batched, num_cores
 from resnet_zoo.images.listing import IMAGE_COLUMN, check_there, find_all, with_bytes
-from resnet_zoo.inference.embedding import LAYER, Pipeline
+from resnet_zoo.inference.embedding import LAYER, Pipeline, check_numbers
 from resnet_zoo.inference.unfinished import PartialRun, RowLog, Rows, RunFacts, hold_run
 from resnet_zoo.inference.vector_formats import (
     Contents,
@@ -126,7 +126,7 @@ def embed_files(
         (3, 512)
     """
     output = Path(output)
-    _check_numbers(batch_size, num_threads)
+    check_numbers(batch_size, num_threads)
     header = header_for(output)
     check_target(output, overwrite=overwrite)
     given = _check_paths(paths)
@@ -148,12 +148,6 @@ def embed_files(
         processes.wait()
         written = processes.first(lambda: _finish(run, log, header, *work))
         return written if processes.is_first else None
-
-
-def _check_numbers(batch_size: int, num_threads: int | None) -> None:
-    for title, number in (("batch size", batch_size), ("number of threads", num_threads)):
-        if number is not None and number < 1:
-            raise ArgumentError(f"Expected a positive {title}, got {number}.")
 
 
 def _check_paths(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
