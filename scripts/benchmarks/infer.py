@@ -17,10 +17,13 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-ARCHITECTURES, BATCH_SIZES = ("resnet18", "resnet50"), (1, 16)
+ARCHITECTURES = ("resnet18", "resnet50")
 
-IMAGES_PER_TURN = 32
-"""How many a contestant computes in a turn, after a batch that is not timed: others' threads still spin then."""
+BATCH_SIZES = {"cpu": (1, 16), "cuda": (1, 16, 128)}
+
+IMAGES_PER_TURN = {"cpu": 32, "cuda": 256}
+"""Images that a contestant computes in a turn, in two passes at least, after a batch that is not timed: others' threads
+still spin then."""
 
 CIFAR_ROW = "resnet18_cifar10"
 
@@ -30,17 +33,17 @@ NUM_CALIBRATION_IMAGES = 256
 def measure(options: Options) -> None:
     """Print the tables, ratios to timm as it comes."""
     for name in ARCHITECTURES:
-        for batch_size, contestants in zip(BATCH_SIZES, infer_contestants(name), strict=True):
+        for batch_size, contestants in infer_contestants(name):
             compare(
                 f"{name}, batch {batch_size}", contestants, options.rounds, batch_size, anchor=next(iter(contestants))
             )
 
 
-def infer_contestants(name: str) -> Iterator[Contestants]:
+def infer_contestants(name: str) -> Iterator[tuple[int, Contestants]]:
     """Yield for each batch size the same network in the hands of each contestant, on the same images.
 
-    timm's as it comes, and compiled; ours as it comes and optimised; on a CPU OpenVINO and ONNX Runtime, called as
-    their own documentation does, the batch size fixed.
+    timm's as it comes, and compiled (on a GPU with CUDA graphs); ours as it comes and optimised (on a GPU compiled
+    too); on a CPU OpenVINO and ONNX Runtime, called as their own documentation does, the batch size fixed.
     """
     import timm
     import torch
@@ -56,6 +59,7 @@ def infer_contestants(name: str) -> Iterator[Contestants]:
     ours = create_model(name, device=device).eval()
     int8 = None
     optimised = {dtype: optimize_for_inference(ours, dtype=dtype) for dtype in (torch.float32, half)}
+    on_gpu = device.type == "cuda"
     if quantization.is_available(device):
         calibration = torch.randn(16, 3, 224, 224)
         int8 = optimised[torch.int8] = optimize_for_inference(ours, dtype=torch.int8, calibration=calibration)
@@ -65,16 +69,18 @@ def infer_contestants(name: str) -> Iterator[Contestants]:
         def forward() -> None:
             with torch.inference_mode():
                 model(x)
-            if device.type == "cuda":
+            if on_gpu:
                 torch.cuda.synchronize()
 
-        return seconds_of(forward, len(x))
+        return seconds_of(forward, num_passes(len(x), device.type))
 
     def compiled(dtype: torch.dtype) -> Any:
         model = timm.create_model(name).eval().to(device, dtype).to(memory_format=torch.channels_last)
-        return torch.compile(model, options={"freezing": True})
+        how: dict[str, Any] = {"mode": "reduce-overhead"} if on_gpu else {"options": {"freezing": True}}
+        return torch.compile(model, **how)
 
-    for batch_size in BATCH_SIZES:
+    for batch_size in BATCH_SIZES[device.type]:
+        torch.compiler.reset()  # or the second size is compiled for any
         x = torch.randn(batch_size, 3, 224, 224, device=device)
         last = x.to(memory_format=torch.channels_last)
         contestants = {
@@ -87,21 +93,28 @@ def infer_contestants(name: str) -> Iterator[Contestants]:
             contestants |= sessions(x) | openvino_contestants(ours, int8, x)
         for dtype, model in optimised.items():
             contestants[f"resnet_zoo, optimised, {str(dtype).removeprefix('torch.')}"] = run(model, x)
-        yield contestants
+        if on_gpu:
+            graphs = optimize_for_inference(ours, dtype=half, compile=True)
+            contestants[f"resnet_zoo, optimised and compiled, {kind}"] = run(graphs, x)
+        yield batch_size, contestants
 
 
-def seconds_of(forward: Callable[[], object], batch_size: int) -> Callable[[], float]:
-    """Return what tells the seconds of one forward pass, the mean of a turn."""
+def seconds_of(forward: Callable[[], object], passes: int) -> Callable[[], float]:
+    """Return what tells the seconds of one forward pass, the mean of a turn of some passes."""
 
     def turn() -> float:
         forward()
-        passes = IMAGES_PER_TURN // batch_size
         start = time.perf_counter()
         for _ in range(passes):
             forward()
         return (time.perf_counter() - start) / passes
 
     return turn
+
+
+def num_passes(batch_size: int, device: str = "cpu") -> int:
+    """Return how many batches a contestant computes in a turn."""
+    return max(2, IMAGES_PER_TURN[device] // batch_size)
 
 
 def openvino_contestants(model: Any, int8: Any, images: Tensor) -> dict[str, Callable[[], float]]:
@@ -119,7 +132,7 @@ def openvino_contestants(model: Any, int8: Any, images: Tensor) -> dict[str, Cal
         fixed.reshape(list(array.shape))
         settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
         request = openvino.compile_model(fixed, "CPU", settings).create_infer_request()
-        return seconds_of(lambda: request.infer([array], share_inputs=True, share_outputs=True), len(array))
+        return seconds_of(lambda: request.infer([array], share_inputs=True, share_outputs=True), num_passes(len(array)))
 
     graphs = {"float32": (exact, "f32"), "bfloat16": (exact, "bf16"), "int8": (int8.engine.model, "f32")}
     return {f"OpenVINO, {name}": run(*graph) for name, graph in graphs.items()}
@@ -143,7 +156,7 @@ def onnx_sessions(model: Any, calibration: Tensor) -> Callable[[Tensor], dict[st
     def contestants(x: Tensor) -> dict[str, Callable[[], float]]:
         fed = {"images": x.numpy()}
         return {
-            f"ONNX Runtime, {name}": seconds_of(partial(session.run, None, fed), len(x))
+            f"ONNX Runtime, {name}": seconds_of(partial(session.run, None, fed), num_passes(len(x)))
             for name, session in sessions.items()
         }
 

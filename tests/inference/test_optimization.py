@@ -8,6 +8,7 @@ import logging
 import pickle
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib import util
 from pathlib import Path
@@ -545,6 +546,35 @@ def test_compiled_logits_are_those_of_the_network(model: ResNet) -> None:
             torch.testing.assert_close(optimized(images(count)), model(images(count)), rtol=1e-4, atol=1e-4)
     assert optimized.report.compiled is True
     assert optimized.precision.endswith("compiled")
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore")  # torch.compile's own
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_compiled_outputs_outlive_the_next_call_on_a_gpu(model: ResNet, dtype: torch.dtype) -> None:
+    network = copy.deepcopy(model).cuda()
+    compiled = optimize_for_inference(network, dtype=dtype, compile=True)
+    plain = optimize_for_inference(network, dtype=dtype)
+    batches = [images(count).cuda() for count in (1, 3, 0, 3, 5, 1)]
+    outputs = [compiled(batch) for batch in batches]
+    with ThreadPoolExecutor(1) as elsewhere:
+        outputs.append(elsewhere.submit(compiled, batches[1]).result())
+    for batch, output in zip([*batches, batches[1]], outputs, strict=True):
+        torch.testing.assert_close(output, plain(batch), rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore")  # torch.compile's own
+def test_compiled_maps_outlive_the_next_call_on_a_gpu() -> None:
+    extractor = create_feature_extractor(ROW, layers=("stage2", "stage4")).eval().cuda()
+    compiled = optimize_for_inference(extractor, compile=True)
+    first, second = images(2).cuda(), -images(2).cuda()
+    maps, others = compiled(first), compiled(second)
+    for x, actual in ((first, maps), (second, others)):
+        with torch.no_grad():
+            expected = extractor(x)
+        for name, values in expected.items():
+            torch.testing.assert_close(actual[name], values, rtol=2e-2, atol=2e-2)
 
 
 def test_a_compiler_that_fails_is_told_in_a_sentence(model: ResNet, monkeypatch: pytest.MonkeyPatch) -> None:
