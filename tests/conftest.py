@@ -23,6 +23,7 @@ from resnet_zoo.catalog.manifest import current_manifest, get_entry, manifest_pa
 from resnet_zoo.network.building import build
 from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.weights.network_file import save_network
+from resnet_zoo.weights.places import shipped_weights
 
 if TYPE_CHECKING:
     from tests.run_folders import MadeRun
@@ -32,6 +33,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background jo
 
 ENTRIES = current_manifest().models
 NAMES = [entry.name for entry in ENTRIES]
+SHIPPING = [entry.name for entry in ENTRIES if shipped_weights(entry, entry.default_weights)]
+"""Models whose default weights are in the checkout."""
+UNFETCHED = next(name for name in NAMES if name not in SHIPPING and name.endswith("_cifar10"))
+"""A model whose weights are not on this machine."""
 
 needs_permissions = pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
 

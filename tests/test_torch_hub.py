@@ -17,7 +17,7 @@ from torch import nn
 from resnet_zoo.catalog.records import Entry, UpstreamOrigin
 from resnet_zoo.errors import DownloadError, UnknownWeightsError
 from resnet_zoo.weights.places import shipped_weights
-from tests.conftest import ENTRIES, NAMES
+from tests.conftest import ENTRIES, NAMES, UNFETCHED
 
 ROOT = Path(__file__).parent.parent
 
@@ -129,7 +129,7 @@ def test_pretrained_weights_ship_or_are_an_error(name: str, entry: Entry) -> Non
 
 def test_pretrained_may_be_given_by_position() -> None:
     with pytest.raises(DownloadError):
-        load("resnet34_cifar10", True)
+        load(UNFETCHED, True)
 
 
 def test_unknown_weights_are_an_error() -> None:

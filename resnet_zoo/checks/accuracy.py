@@ -72,9 +72,10 @@ def check_reproduction(
     if overridden:
         why = f"the recipe was changed: {', '.join(overridden)}"
         return Check(name, "not checked", published, measured, why)
-    detail = f"tolerance {REPRODUCTION_TOLERANCE_PCT} points below, no limit above"
-    detail += f"; {official.words}" if official.words else ""
     status = official.status(float(published) - REPRODUCTION_TOLERANCE_PCT, 100.0)
+    facts = [f"undecided: published {published}, measured {measured}"] if status == "not checked" else []
+    facts.append(f"at most {REPRODUCTION_TOLERANCE_PCT} points below are allowed")
+    detail = "; ".join([*facts, *filter(None, [official.words])])
     return Check(name, status, published, measured, detail)
 
 

@@ -25,6 +25,7 @@ from resnet_zoo.errors import ArgumentError, DownloadError
 from resnet_zoo.inference.evaluation import evaluate
 from resnet_zoo.weights.checkpoint import load_checkpoint
 from resnet_zoo.weights.convert import safetensors_bytes
+from tests.conftest import UNFETCHED
 from tests.private_zoo import state_dict
 from tests.run_folders import NAME, ROOT, MadeRun, header
 
@@ -136,7 +137,7 @@ def test_verify_holds_the_weights_that_ship_against_what_was_recorded(accepted: 
     assert top1.recorded == top1.measured
     assert top1.published == "94.82"
     assert "of which 9,990 are missing here" in top1.detail
-    (other,) = verify("resnet34_cifar10")
+    (other,) = verify(UNFETCHED)
     assert other.check("weights").status == "not checked"
 
 

@@ -20,7 +20,7 @@ from resnet_zoo.errors import DatasetError, UnknownModelError, UnknownWeightsErr
 from resnet_zoo.network.building import build, build_on_meta
 from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.weights.places import shipped_weights
-from tests.conftest import NAMES, randomise
+from tests.conftest import NAMES, UNFETCHED, randomise
 
 NAME = "resnet18_cifar10"
 CLASSES = class_folders("cifar10")
@@ -266,5 +266,5 @@ def test_an_unreadable_image_is_an_error_unless_it_may_be_left_out(
 
 
 def test_data_without_weights_is_not_checked(class_tree: Callable[..., Path]) -> None:
-    (report,) = verify("resnet34_cifar10", data=class_tree(CLASSES))
+    (report,) = verify(UNFETCHED, data=class_tree(CLASSES))
     assert report.check("top1").detail == "no weights to evaluate"

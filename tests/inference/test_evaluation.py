@@ -22,7 +22,7 @@ from resnet_zoo.inference.evaluation import Evaluation, evaluate
 from resnet_zoo.network.building import build
 from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.weights.provenance import tensors_sha256
-from tests.conftest import random_network, randomise
+from tests.conftest import UNFETCHED, random_network, randomise
 
 NAME = "resnet18_cifar10"
 CLASSES = class_folders("cifar10")
@@ -378,4 +378,4 @@ def test_a_device_that_is_not_there_is_refused(model: ResNet, tmp_path: Path) ->
 
 def test_missing_weights_are_an_error_not_a_random_network(class_tree: Tree) -> None:
     with pytest.raises(DownloadError, match="offline"):
-        evaluate("resnet34_cifar10", class_tree(CLASSES), device="cpu")
+        evaluate(UNFETCHED, class_tree(CLASSES), device="cpu")

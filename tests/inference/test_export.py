@@ -38,11 +38,9 @@ from resnet_zoo.network.building import build
 from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.weights.network_file import save_network
 from resnet_zoo.zoo import open_network
-from tests.conftest import NAMES, random_network
+from tests.conftest import NAMES, UNFETCHED, random_network
 
 ROW = "resnet18_cifar10"
-UNFETCHED = "resnet34_cifar10"
-"""A row whose weights are not here."""
 QUICK_ROWS = [ROW, "resnet18_in1k", "resnetv1d50_in1k"]
 FORMATS: list[Format] = ["torch-export", "onnx", "openvino"]
 SUFFIXES = {name: form.suffixes[0] for name, form in FORMS.items()}

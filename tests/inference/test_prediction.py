@@ -18,7 +18,7 @@ from resnet_zoo.images.transform import ImageSource
 from resnet_zoo.inference.prediction import Prediction, predict, stream_predictions
 from resnet_zoo.network.building import build
 from resnet_zoo.network.resnet import ResNet
-from tests.conftest import random_network, smooth_image
+from tests.conftest import UNFETCHED, random_network, smooth_image
 
 NAME = "resnet18_cifar10"
 CLASSES = class_names("cifar10")
@@ -197,7 +197,7 @@ def test_weights_of_a_file_are_used(model: ResNet, paths: list[Path], tmp_path: 
 
 def test_missing_weights_are_an_error_not_a_random_network(paths: list[Path]) -> None:
     with pytest.raises(DownloadError, match="offline"):
-        predict("resnet34_cifar10", paths, device="cpu")
+        predict(UNFETCHED, paths, device="cpu")
 
 
 def test_an_unknown_row_is_an_error(paths: list[Path]) -> None:

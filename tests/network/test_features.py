@@ -35,7 +35,7 @@ from resnet_zoo.network import features
 from resnet_zoo.network.building import build, build_on_meta
 from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.network.trunk import LAYERS
-from tests.conftest import ENTRIES, NAMES, randomise
+from tests.conftest import ENTRIES, NAMES, UNFETCHED, randomise
 
 STAGES = ("stage1", "stage2", "stage3", "stage4")
 SMALL = "resnet18_cifar10"
@@ -265,7 +265,7 @@ def test_weights_of_a_file_are_loaded(tmp_path: Path) -> None:
 
 def test_pretrained_weights_that_cannot_be_had_are_an_error() -> None:
     with pytest.raises(DownloadError, match="offline"):
-        create_feature_extractor("resnet34_cifar10", pretrained=True)
+        create_feature_extractor(UNFETCHED, pretrained=True)
 
 
 def test_channels_and_device_reach_the_network() -> None:

@@ -46,7 +46,7 @@ from resnet_zoo.runs.records import LogEpoch, LogLine, LogStep
 from resnet_zoo.training.display import Silent
 from resnet_zoo.training.tuning import Tuning
 from resnet_zoo.weights.checkpoint import load_checkpoint
-from tests.conftest import needs_permissions, random_network
+from tests.conftest import UNFETCHED, needs_permissions, random_network
 
 ROW, ROW_IN1K = "resnet18_cifar10", "resnet18_in1k"
 COLOURS = {"blue": (40, 60, 200), "green": (50, 190, 60), "red": (210, 50, 40)}
@@ -463,7 +463,7 @@ def test_names_and_weights_that_cannot_be_are_refused(refused: Callable[..., str
 
 
 def test_weights_that_cannot_be_had_are_never_replaced_by_fresh_values(refused: Callable[..., str]) -> None:
-    assert refused(ZooError, "resnet34_cifar10")
+    assert refused(ZooError, UNFETCHED)
 
 
 def test_a_network_for_grey_images_is_refused(refused: Callable[..., str], tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from resnet_zoo.weights.cache_contents import (
 )
 from tests.private_zoo import files_below, sha256, write_manifest
 
-SECOND, THIRD, PINNED = "resnet34_cifar10", "resnet50_cifar10", "resnet101_cifar10"
+SECOND, THIRD, PINNED = "resnet50_cifar10", "resnet101_cifar10", "resnet152_cifar10"
 CONTENT = {name: random.Random(name).randbytes(1000 + len(name)) for name in (SECOND, THIRD, PINNED, "stranger")}
 ORIGIN = "https://example.org/weights/pinned-12345678.pth"
 PIN = Pin(

@@ -37,7 +37,7 @@ from resnet_zoo.weights.loading import open_weights
 from resnet_zoo.weights.places import LocalWeights, cached_weights, shipped_weights, sources_of
 from resnet_zoo.weights.provenance import chain_of
 from tests import fault_server
-from tests.conftest import slow
+from tests.conftest import UNFETCHED, slow
 from tests.fault_server import FaultServer
 from tests.private_zoo import (
     FAULTS,
@@ -318,7 +318,7 @@ def test_a_mirror_gives_safetensors(
 def test_no_secret_of_an_address_is_stored_or_shown(
     server: FaultServer, use: Use, online: None, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = "resnet34_cifar10"
+    other = UNFETCHED
     secret = server.serve(f"/up/{upstream_name(SMALL)}?token=hunter2", SMALL)
     url = secret.partition("?")[0]
     use(origins={NAME: (secret, sha256(SMALL)[:8])})
@@ -466,7 +466,7 @@ def test_a_file_beside_the_manifest_is_at_hand_without_a_download(use: Use, tmp_
 
 
 def test_a_weight_set_without_a_file_does_not_ship() -> None:
-    assert shipped_weights(get_entry("resnet34_cifar10"), TAG) is None
+    assert shipped_weights(get_entry(UNFETCHED), TAG) is None
 
 
 def test_base_urls_are_tried_in_order(server: FaultServer, use: Use, online: None) -> None:
@@ -612,9 +612,9 @@ def test_the_hostile_files_would_have_done_something(tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_another_row_is_refused(origin: str, server: FaultServer, use: Use, own_cache: Path) -> None:
     content = server.resources[origin].content
-    use(origins={"resnet34_cifar10": (server.url(origin), sha256(content)[:8])})
-    with pytest.raises(DownloadError, match=r"does not fit resnet34_cifar10.*The file fits resnet18_cifar10"):
-        create_model("resnet34_cifar10", pretrained=True)
+    use(origins={UNFETCHED: (server.url(origin), sha256(content)[:8])})
+    with pytest.raises(DownloadError, match=rf"does not fit {UNFETCHED}.*The file fits resnet18_cifar10"):
+        create_model(UNFETCHED, pretrained=True)
     assert not list(own_cache.glob("objects/*"))
 
 

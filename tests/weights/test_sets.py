@@ -29,7 +29,7 @@ from resnet_zoo.weights.loading import open_weights
 from resnet_zoo.weights.places import cached_weights
 from resnet_zoo.weights.provenance import chain_of
 from resnet_zoo.zoo import open_network
-from tests.conftest import ENTRIES, random_network, smooth_image
+from tests.conftest import ENTRIES, SHIPPING, UNFETCHED, random_network, smooth_image
 from tests.hub_server import HubServer, in_new_process
 from tests.private_zoo import sha256
 
@@ -374,8 +374,8 @@ def test_the_error_says_that_nothing_is_here_and_where_other_sets_are_listed() -
         create_model(ROW, pretrained=True)
     assert f"No other weights of {ROW} are on this machine. `resnet-zoo list {ROW} --weights`" in str(caught.value)
     with pytest.raises(DownloadError) as caught:
-        create_model("resnet34_cifar10", pretrained=True)  # has one set only
-    assert "list resnet34_cifar10" not in str(caught.value)
+        create_model(UNFETCHED, pretrained=True)  # has one set only
+    assert f"list {UNFETCHED}" not in str(caught.value)
 
 
 def load_default(manifest: Path) -> None:
@@ -472,7 +472,7 @@ def test_the_plain_list_says_where_the_default_weights_are_and_fits_a_terminal()
     assert done.exit_code == 0, done.output
     assert max(map(len, done.stdout.splitlines())) <= 80
     places = {line.split()[0]: line.split("  ")[-1].strip() for line in done.stdout.splitlines()[2:]}
-    assert places == {e.name: "ships" if e.name == "resnet18_cifar10" else "to fetch" for e in ENTRIES}
+    assert places == {e.name: "ships" if e.name in SHIPPING else "to fetch" for e in ENTRIES}
 
 
 @pytest.mark.parametrize("name", ["resnet18_cifar10", "resnet18_in1k"])
