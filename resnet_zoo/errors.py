@@ -46,11 +46,11 @@ class ArgumentError(ZooError, ValueError):
 
 
 class UnknownModelError(ZooError, LookupError):
-    """A name that no row of the manifest has.
+    """A name that no model of the manifest has.
 
     Attributes:
         name: The name asked for.
-        known: The names and aliases of all rows.
+        known: The names and aliases of all models.
     """
 
     exit_code = USAGE
@@ -64,12 +64,12 @@ class UnknownModelError(ZooError, LookupError):
 
 
 class UnknownWeightsError(ZooError, LookupError):
-    """Weights that are neither a tag of the row nor a file.
+    """Weights that are neither a tag of the model nor a file.
 
     Attributes:
-        name: The row.
+        name: The model.
         tag: The tag or path asked for.
-        known: The tags of the row.
+        known: The tags of the model.
     """
 
     exit_code = USAGE
@@ -109,8 +109,8 @@ class ManifestError(ZooError, ValueError):
 
     Attributes:
         path: The manifest file.
-        row: Name or index of the row; empty for the manifest itself.
-        field: Dotted name of the field within the row.
+        row: Name or index of the model; empty for the manifest itself.
+        field: Dotted name of the model's field.
         why: What is wrong, expected against got.
     """
 
@@ -119,7 +119,9 @@ class ManifestError(ZooError, ValueError):
         super().__init__(self.path, row, field, why)
 
     def _sentence(self) -> str:
-        place = ", ".join(f"{kind} {shown(name)}" for kind, name in (("row", self.row), ("field", self.field)) if name)
+        place = ", ".join(
+            f"{kind} {shown(name)}" for kind, name in (("model", self.row), ("field", self.field)) if name
+        )
         return f"{self.path}: {place + ': ' if place else ''}{self.why}"
 
 
@@ -127,7 +129,7 @@ class WeightsUnavailableError(ZooError):
     """Weights that were asked for and are unavailable. Random values never take their place.
 
     Attributes:
-        name: The row; empty for a file that was named without a row.
+        name: The model; empty for a file that was named without a model.
         tag: The weight set, or the path of the file.
         why: Why they are unavailable, and what to do.
     """
@@ -279,12 +281,12 @@ class WeightsMismatchError(ZooError, RuntimeError):
     """A checkpoint that does not fit the network.
 
     Attributes:
-        name: The row (or network) the weights were meant for.
+        name: The model (or network) the weights were meant for.
         source: Where the weights came from.
         missing: Keys that only the network has.
         unexpected: Keys that only the checkpoint has.
         shapes: (Shape in the network, shape in the checkpoint) of each key whose shapes differ.
-        fits: Rows that the checkpoint does fit.
+        fits: Models that the checkpoint does fit.
     """
 
     def __init__(
@@ -317,7 +319,7 @@ class WeightsMismatchError(ZooError, RuntimeError):
             stem = got.get("conv1.weight") or got.get("conv1.0.weight")
             if len(got) == 1 and stem and len(stem) == 4:
                 return f"Only the image channels differ: create_model(…, in_channels={stem[1]}) loads it."
-        return "It fits no other row either: check which network it was saved from."
+        return "It fits no other model either: check which network it was saved from."
 
 
 class RunError(ZooError):

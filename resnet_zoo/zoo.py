@@ -51,13 +51,13 @@ def create_model(
     Like every new ``nn.Module`` it is in training mode: call ``.eval()`` before using it.
 
     Args:
-        name: A row or alias (`list_models`), ``hf-hub:owner/name[@revision]`` for a network on the Hugging Face Hub, or
-            the path of a file that `save_network` wrote. Repositories and files are always loaded with their weights,
-            and keep their own numbers of classes and channels unless others are given; ``in_channels=3`` keeps them
-            too.
-        pretrained: Load the row's default weights. Without ``weights`` and ``pretrained`` the values are fresh.
-        weights: A tag of the row (``openmmlab``), or the path of a .safetensors or .pth file; ``DEFAULT`` means the
-            row's default weights.
+        name: A model or alias (`list_models`), ``hf-hub:owner/name[@revision]`` for a network on the Hugging Face Hub,
+            or the path of a file that `save_network` wrote. Repositories and files are always loaded with their
+            weights, and keep their own numbers of classes and channels unless others are given; ``in_channels=3``
+            keeps them too.
+        pretrained: Load the model's default weights. Without ``weights`` and ``pretrained`` the values are fresh.
+        weights: A tag of the model (``openmmlab``), or the path of a .safetensors or .pth file; ``DEFAULT`` means the
+            model's default weights.
         weights_key: The key under which that file has its weights, such as ``state_dict_ema``, as in `load_checkpoint`.
         num_classes: Another number of classes: the classifier is freshly initialised, every other tensor kept. A
             file whose classifier already has that many classes is loaded whole. 0: no classifier; the network returns
@@ -72,15 +72,15 @@ def create_model(
         others: None are taken; for those of timm and torchvision, the error names the equivalent here.
 
     Returns:
-        A network that maps normalised float32 images (N, C, H, W) to logits (N, K). Its ``entry`` is the row, with its
-        own classes and preprocessing.
+        A network that maps normalised float32 images (N, C, H, W) to logits (N, K). Its ``entry`` describes the
+        model, with the network's own classes and preprocessing.
 
     Raises:
-        UnknownModelError: No row has this name.
-        UnknownWeightsError: ``weights`` is neither a tag of the row nor a file.
+        UnknownModelError: No model has this name.
+        UnknownWeightsError: ``weights`` is neither a tag of the model nor a file.
         WeightsUnavailableError: The weights are unavailable. Random values never take their place.
         DownloadError: Every source of the weights failed; the error lists their answers.
-        WeightsMismatchError: The file is for another network; the error lists the keys and the rows it fits.
+        WeightsMismatchError: The file is for another network; the error lists the keys and the models it fits.
         IntegrityError, UnsafeCheckpointError, CheckpointError: As `load_checkpoint`.
         ManifestError: The manifest cannot be read, or breaks a rule.
         ArgumentError: ``num_classes`` is negative, ``in_channels`` is not positive, ``drop_rate`` is not from 0 to
@@ -136,11 +136,11 @@ def create_feature_extractor(
     Like every new ``nn.Module`` it is in training mode: call ``.eval()`` before using it.
 
     Args:
-        name: A row or alias, ``hf-hub:owner/name``, or the path of a network file, as in `create_model`.
+        name: A model or alias, ``hf-hub:owner/name``, or the path of a network file, as in `create_model`.
         layers: The layers to return, in any order: ``stem.relu``, ``stem``, ``stage1`` to ``stage4``, a block such as
             ``stage3.5``, ``pool`` or ``logits``; `resnet_zoo.network.features` has a table of them.
-        pretrained: Load the row's default weights.
-        weights: A tag of the row, or the path of a weights file, as in `create_model`.
+        pretrained: Load the model's default weights.
+        weights: A tag of the model, or the path of a weights file, as in `create_model`.
         in_channels: Another number of image channels, as in `create_model`.
         output_stride: As in `create_model`; ``reductions`` say what it makes of each layer.
         device: Where to put it: a torch device, or ``auto`` (CUDA, MPS, then CPU).
@@ -186,16 +186,16 @@ def create_transform(
     """Return a network's image transform, which turns an image of any kind into a (3, H, W) float32 tensor.
 
     Args:
-        name: A row or alias, ``hf-hub:owner/name``, or the path of a network file; or a network of `create_model` or
+        name: A model or alias, ``hf-hub:owner/name``, or the path of a network file; or a network of `create_model` or
             `open_network`, whose ``entry`` has the preprocessing of the weights it was created with.
-        weights: The weights that the network has. A tag selects the preprocessing of its publisher, a path the row's
-            own; ``None`` means the row's default weights.
+        weights: The weights that the network has. A tag selects the preprocessing of its publisher, a path the model's
+            own; ``None`` means the model's default weights.
         size: Height and width in pixels, one that the weight set was tested at; ``None`` means its usual one.
-        any_size: Resize images that are not 32x32 for a CIFAR row, which refuses them otherwise; see `Transform`.
+        any_size: Resize images that are not 32x32 for a CIFAR model, which refuses them otherwise; see `Transform`.
 
     Raises:
-        UnknownModelError: No row has this name.
-        UnknownWeightsError: ``weights`` is neither a tag of the row nor a path.
+        UnknownModelError: No model has this name.
+        UnknownWeightsError: ``weights`` is neither a tag of the model nor a path.
         ArgumentError: The weight set was not tested at this size; or the network was not created by name, takes images
             that are not RGB, or comes with ``weights`` or ``size``.
         ZooError: As `open_network`, for a file or repository.
@@ -229,9 +229,9 @@ _ELSEWHERE = {
     "cache_dir": "Weights are kept in $RESNET_ZOO_HOME.",
     "progress": "A bar of the download is drawn on terminals only; leave it out.",
     "zero_init_residual": "Fresh networks always begin so; leave it out.",
-    "drop_path_rate": "The rows' networks have no stochastic depth; drop_rate drops values before the classifier.",
-    "norm_layer": "The rows' networks have batch-norm; replace modules of the model.",
-    "act_layer": "The rows' networks have ReLU; replace modules of the model.",
+    "drop_path_rate": "The zoo's networks have no stochastic depth; drop_rate drops values before the classifier.",
+    "norm_layer": "The zoo's networks have batch-norm; replace modules of the model.",
+    "act_layer": "The zoo's networks have ReLU; replace modules of the model.",
     "img_size": "The networks take images of any size; leave it out.",
     "scriptable": "torch.jit.script takes every network; leave it out.",
     "exportable": "export_model and torch.export take every network; leave it out.",
@@ -257,7 +257,7 @@ class Network:
 
     Attributes:
         name: The name it was found by.
-        entry: Its row; number of classes, preprocessing and input size are the network's own.
+        entry: What the manifest says of its model; classes, preprocessing and input size are the network's own.
         class_names: In label order.
         in_channels: Image channels.
         obtain: Reads the weights.
@@ -276,12 +276,12 @@ class Network:
 
     @property
     def has_classes_of_row(self) -> bool:
-        """Whether the classes are the row's own, by name and order."""
+        """Whether the classes are the model's own, by name and order."""
         return self.class_names == tuple(names_of_classes(self.entry.classes))
 
     @cached_property
     def weights(self) -> LoadedWeights:
-        """The weights, every byte hashed; a row's are read (and fetched) on first use.
+        """The weights, every byte hashed; a model's are read (and fetched) on first use.
 
         Raises:
             UnknownWeightsError, WeightsUnavailableError, DownloadError, IntegrityError, UnsafeCheckpointError,
@@ -337,17 +337,17 @@ def open_network(
 ) -> Network:
     """Find a network by name, with its class names, preprocessing and weights.
 
-    A file or repository is read and checked at once, a row's weights on first use.
+    A file or repository is read and checked at once, a model's weights on first use.
 
     Args:
-        name: A row or alias; ``hf-hub:owner/name[@revision]``; or the path of a file that `save_network` wrote.
-        weights: For a row: a tag or path, as in `create_model`; ``None`` means its default weights.
+        name: A model or alias; ``hf-hub:owner/name[@revision]``; or the path of a file that `save_network` wrote.
+        weights: For a model: a tag or path, as in `create_model`; ``None`` means its default weights.
         weights_key: The key under which that file has its weights, as in `load_checkpoint`.
         size: Height and width of the inputs, one that the weight set was tested at; ``None`` means its usual one.
 
     Raises:
-        UnknownModelError: The name is not a row, and does not look like an address or a path.
-        UnknownWeightsError: ``weights`` is neither a tag of the row nor a file.
+        UnknownModelError: The name is not a model, and does not look like an address or a path.
+        UnknownWeightsError: ``weights`` is neither a tag of the model nor a file.
         ArgumentError: ``weights`` were given for a file or repository, which has its own, or the weights were not
             tested at ``size``.
         DownloadError: The repository is unavailable.

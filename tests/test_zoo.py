@@ -164,7 +164,7 @@ def test_a_transform_is_made_for_a_network(pet_file: Path, pth: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "arguments", "message"),
     [
-        (lambda: ResNet(ARCHITECTURES["resnet18"]), {}, "this ResNet does not know its row. Pass the row's name"),
+        (lambda: ResNet(ARCHITECTURES["resnet18"]), {}, "does not know which model it is. Pass the model's name"),
         (lambda: create_model(NAME, in_channels=1), {}, "images with 1 channels"),
         (lambda: create_model(NAME), {"size": 32}, "Leave 32 out"),
         (lambda: create_model(NAME), {"weights": "retrained"}, "Leave retrained out"),

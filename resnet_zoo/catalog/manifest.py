@@ -110,14 +110,14 @@ def current_manifest() -> Manifest:
 
 
 def get_entry(name: str, *, manifest: str | os.PathLike[str] | None = None) -> Entry:
-    """Return the row with this name or alias.
+    """Return the model with this name or alias.
 
     Args:
-        name: A row or alias.
+        name: A model or alias.
         manifest: The manifest file of a private zoo; ``None`` means the one in use.
 
     Raises:
-        UnknownModelError: No row has this name; the message suggests close matches.
+        UnknownModelError: No model has this name; the message suggests close matches.
         ManifestError: The manifest cannot be read, or breaks a rule.
 
     Example:
@@ -130,12 +130,12 @@ def get_entry(name: str, *, manifest: str | os.PathLike[str] | None = None) -> E
 
 
 def list_models(pattern: str | None = None, *, dataset: str | None = None) -> list[str]:
-    """Return the names of the rows in table order.
+    """Return the names of the models in table order.
 
     Args:
         pattern: Shell wildcards (``resnet*_cifar10``), matched against names and aliases; text without a wildcard
             matches any part of a name. ``None`` means all.
-        dataset: Only rows of this data set (``cifar10``, ``cifar100`` or ``in1k``).
+        dataset: Only models of this data set (``cifar10``, ``cifar100`` or ``in1k``).
 
     Raises:
         ManifestError: The manifest cannot be read, or breaks a rule.

@@ -1,4 +1,4 @@
-"""What a NAME may stand for, in every command and function: a row, a repository on the Hugging Face Hub, or a file."""
+"""What a NAME may stand for, in every command and function: a model, a repository of the Hugging Face Hub, a file."""
 
 from __future__ import annotations
 
@@ -77,7 +77,9 @@ def row_named(name: str) -> Entry:
     """
     kind = check_name(name)
     if kind != "row":
-        raise ArgumentError(f"{name} is a {kind}, and only a row will do here. `resnet-zoo list` shows them.")
+        raise ArgumentError(
+            f"{name} is a {kind}, and only a model of the zoo will do here. `resnet-zoo list` shows them."
+        )
     return get_entry(name)
 
 
@@ -88,7 +90,7 @@ def refuse_weights(name: str | os.PathLike[str], weights: str | os.PathLike[str]
         ArgumentError: Always.
     """
     extra = os.fspath(weights)
-    raise ArgumentError(f"{os.fspath(name)} has its own weights. Leave out {extra!r}, or name a row instead.")
+    raise ArgumentError(f"{os.fspath(name)} has its own weights. Leave out {extra!r}, or name a model instead.")
 
 
 def check_file(path: str | os.PathLike[str]) -> None:

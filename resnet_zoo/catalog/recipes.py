@@ -20,7 +20,7 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a row is trained: SGD with momentum on cross-entropy.
+    """How a model is trained: SGD with momentum on cross-entropy.
 
     Attributes:
         epochs: Passes over the training set.
@@ -41,7 +41,7 @@ class Recipe:
         sizes: Heights and widths that images are shrunk to, in the order they are used; empty: as they are.
         size_milestones: Shares of the training after which the next of ``sizes`` begins, with the next epoch.
         augmentation: ``pad_crop_flip`` (zero-pad 4, random 32x32 crop, flip) or ``resized_crop_flip`` (area
-            0.08..1, aspect 3/4..4/3, 224x224, flip; the row's own resize backend).
+            0.08..1, aspect 3/4..4/3, 224x224, flip; the model's own resize backend).
         flip: ``random``: each image each time with p = 0.5. ``alternating``: drawn once per image, then turned over
             every epoch, so that each two epochs show both sides (Jordan 2024, https://arxiv.org/abs/2404.00498).
         cutout: Side in pixels of a square painted over in the image's mean colour; 0 for none
@@ -219,7 +219,7 @@ def find_recipe(key: str, kind: str = "published") -> Recipe:
     """
     kinds = recipes_of(key)
     if kind not in kinds:
-        raise ArgumentError(f"There is no recipe {kind!r} for {key} rows. Pass {' or '.join(kinds)}.")
+        raise ArgumentError(f"There is no recipe {kind!r} for {key} models. Pass {' or '.join(kinds)}.")
     return kinds[kind]
 
 

@@ -59,12 +59,12 @@ class Published:
     """What the source printed, as strings exactly as printed, and the links beside them.
 
     Attributes:
-        label: The name in the source's table (two rows share one: never a key).
+        label: The name in the source's table (two models share one: never a key).
         top1: Top-1 accuracy in percent.
         top5: Top-5 accuracy in percent.
         params_m: Millions of parameters.
         flops_g: Billions of multiply-accumulates, by the rule of `count_flops`.
-        source: The table the row stands in.
+        source: The table that lists the model.
         config_url: Training configuration.
         log_url: Training log.
     """
@@ -220,13 +220,13 @@ class OwnAccuracy:
 
 @dataclass(frozen=True)
 class WeightSet:
-    """One set of weights for a row; what does not exist yet is ``None``.
+    """One set of weights for a model; what does not exist yet is ``None``.
 
     Attributes:
         file: The safetensors file.
         origin: Where the values come from.
-        published: What its publisher printed, the usual test size first; empty for the weights that the row's own
-            numbers describe, and for those trained here with the row's preprocessing.
+        published: What its publisher printed, the usual test size first; empty for the weights that the model's own
+            numbers describe, and for those trained here with the model's preprocessing.
         measured: What was measured with these weights.
         license: Of the weights.
     """
@@ -240,11 +240,11 @@ class WeightSet:
 
 @dataclass(frozen=True)
 class Entry:
-    """One row of the zoo.
+    """One model of the zoo.
 
     Attributes:
         name: Unique; a Python identifier.
-        aliases: Other names of the row.
+        aliases: Other names of the model.
         architecture: Key of ``resnet.ARCHITECTURES``.
         stem: ``imagenet`` (7x7, pooled), ``cifar`` (3x3, not pooled) or ``deep`` (three 3x3, pooled).
         dataset: ``cifar10``, ``cifar100`` or ``in1k``.
@@ -278,7 +278,7 @@ class Entry:
         """Return the weight set of a tag.
 
         Raises:
-            UnknownWeightsError: The row has no such tag.
+            UnknownWeightsError: The model has no such tag.
         """
         try:
             return self.weights[tag]

@@ -52,14 +52,14 @@ def check_rules(manifest: Manifest) -> None:
         _check_base_url(url, ("base_urls", index))
     for name, preprocess in manifest.preprocess.items():
         _check_preprocess(preprocess, ("preprocess", name))
-    expect(0 < len(manifest.models) <= MAX_ROWS, f"1 to {MAX_ROWS} rows", len(manifest.models), ("models",))
+    expect(0 < len(manifest.models) <= MAX_ROWS, f"1 to {MAX_ROWS} models", len(manifest.models), ("models",))
     taken: set[str] = set()
     for row, entry in enumerate(manifest.models):
         names = (("name",), entry.name), *((("aliases", index), alias) for index, alias in enumerate(entry.aliases))
         for place, name in names:
             where = ("models", row, *place)
             expect(name.isidentifier() and not keyword.iskeyword(name), "a Python identifier", name, where)
-            expect(name not in taken, "a name that no other row has", name, where)
+            expect(name not in taken, "a name that no other model has", name, where)
             taken.add(name)
         _check_entry(entry, ("models", row))
 

@@ -63,10 +63,10 @@ class Check:
 
 @dataclass(frozen=True)
 class Report:
-    """All checks of one row.
+    """All checks of one model.
 
     Attributes:
-        name: The row.
+        name: The model.
         checks: In the order they were made.
         chain: Where the weights that were checked come from, every link with its hash; ``None`` without weights.
     """

@@ -45,16 +45,16 @@ def verify(
     partial: bool = False,
     progress: TitledProgress | None = None,
 ) -> list[Report]:
-    """Check every number of rows and networks: manifest, architecture, parameters, FLOPs, weights, top-1 and top-5.
+    """Check every number of models and networks: manifest, architecture, parameters, FLOPs, weights, top-1 and top-5.
 
     What cannot be checked is reported as ``not checked``, never as passed: the accuracy without ``data``, the weights
     and the accuracy where the weights are not on this machine.
 
     Args:
-        names: Rows or aliases, ``hf-hub:owner/name``, or paths of network files; ``None`` means all rows. A file is
-            held against its row's counts, and against the accuracy that `finetune` recorded in it.
+        names: Models or aliases, ``hf-hub:owner/name``, or paths of network files; ``None`` means all models. A file is
+            held against its model's counts, and against the accuracy that `finetune` recorded in it.
         data: The folder of the test images, see `evaluate`.
-        weights: A tag or path, as in `create_model`; ``None`` means each row's default weights.
+        weights: A tag or path, as in `create_model`; ``None`` means each model's default weights.
         size: Height and width of the inputs, one that the weight set was tested at; ``None`` means its usual one.
         download: Fetch weight sets that are not on this machine.
         device: Where to evaluate: ``auto`` (CUDA, MPS, then CPU) or a torch device.
@@ -62,14 +62,14 @@ def verify(
         num_workers: As in `evaluate`.
         skip_bad: As in `evaluate`.
         partial: As in `evaluate`.
-        progress: Called with (row, images done, images in all) while evaluating.
+        progress: Called with (model, images done, images in all) while evaluating.
 
     Returns:
-        One report per name, in the order of ``names``; a row named twice is checked once.
+        One report per name, in the order of ``names``; a model named twice is checked once.
 
     Raises:
-        UnknownModelError: No row has this name.
-        UnknownWeightsError: ``weights`` is neither a tag of a row nor a file.
+        UnknownModelError: No model has this name.
+        UnknownWeightsError: ``weights`` is neither a tag of a model nor a file.
         WeightsUnavailableError, DownloadError: ``weights`` were given and are unavailable.
         ArgumentError: The weights were not tested at ``size``, a number is out of range, or the device is not
             available.

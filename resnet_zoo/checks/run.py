@@ -41,24 +41,24 @@ def verify_run(
 ) -> Report:
     """Check a finished run folder from its files alone.
 
-    The checks are those of a row (`verify`), with ``top1`` and ``top5`` compared with ``result.json``, and ``files``
+    The checks are those of a model (`verify`), with ``top1`` and ``top5`` compared with ``result.json``, and ``files``
     (their hashes), ``recipe``, ``log``, ``result`` (the files agree with each other), ``published_top1`` and
     ``published_top5`` (on images of the official test set only).
 
     Args:
         folder: The run folder.
-        name: The row it must be a run of; ``None`` means the row that the run names.
+        name: The model it must be a run of; ``None`` means the model that the run names.
         data: The folder of the test images, see `evaluate`; ``None`` leaves the accuracy unchecked.
         device: Where to evaluate: ``auto`` (CUDA, MPS, then CPU) or a torch device.
         batch_size: Images per forward pass.
         num_workers: As in `evaluate`.
-        progress: Called with (row, images done, images in all) while evaluating.
+        progress: Called with (model, images done, images in all) while evaluating.
 
     Raises:
         RunError: A file is missing, unreadable or malformed.
-        ArgumentError: The run is of another row than ``name``, a number is out of range, or the device is not
+        ArgumentError: The run is not of model ``name``, a number is out of range, or the device is not
             available.
-        UnknownModelError: No row has the name that the run or ``name`` gives.
+        UnknownModelError: No model has the name that the run or ``name`` gives.
         DatasetError: ``data`` was given and cannot be used.
 
     Example:
@@ -138,7 +138,7 @@ def _check_recipe(entry: Entry, run: Run, recipe: Recipe | Check) -> Check:
         return recipe
     said = run.recipe
     facts = {
-        f"row {run.result.row}": said.row == run.result.row,
+        f"model {run.result.row}": said.row == run.result.row,
         f"recipe {run.result.recipe}": said.recipe == run.result.recipe,
         "the same fields overridden in both files": said.overridden == run.result.overridden,
         "overridden fields have the values given": said.overridden.items() <= said.values.items(),

@@ -55,10 +55,10 @@ def list_command(
     multiply-accumulate counts as one), top-1 and top-5 in percent, all as published. KEY is a key of the JSON output:
     name, architecture, dataset, num_classes, params_m, flops_g, top1, top5, params, flops, macs.
 
-    The Weights column says where a row's default weights are: they ship with the checkout, are here in a cache, or
+    The Weights column says where a model's default weights are: they ship with the checkout, are here in a cache, or
     must be fetched.
 
-    With --weights or --local each line is a weight set, with a star for the default of its row: top-1 as its publisher
+    With --weights or --local each line is a weight set, with a star for its model's default: top-1 as its publisher
     printed it, height and width of the test images, how many bits of its sha256 are known before the download, and
     where it is or where it would come from.
     """
@@ -70,7 +70,7 @@ def list_command(
     if every_set or local:
         sets = [found for found in weight_facts(entries) if found.is_here or not local]
         if local and not sets:
-            tell("No weights of these rows are on this machine; `resnet-zoo download NAME` fetches them.")
+            tell("No weights of these models are on this machine; `resnet-zoo download NAME` fetches them.")
         echo_json([asdict(found) for found in sets]) if form == "json" else echo_weight_sets(sets)
     elif quiet:
         click.echo("".join(f"{entry.name}\n" for entry in entries), nl=False)
@@ -103,9 +103,9 @@ def _place(entry: Entry) -> str:
 def show(name: str, chain: bool, weights: str | None, form: str) -> None:
     """Show everything the manifest says about a model, and its training recipe; or what a network says of itself.
 
-    NAME is a model or an alias, hf-hub:owner/name, or the path of a network file. --weights TAG shows the row with the
-    preprocessing of that weight set. --chain follows a file from the manifest to the tensors in memory: source, sha256
-    at each step, and what vouches for it. It follows the file of --weights, or the row's default.
+    NAME is a model or an alias, hf-hub:owner/name, or the path of a network file. --weights TAG shows the model with
+    the preprocessing of that weight set. --chain follows a file from the manifest to the tensors in memory: source,
+    sha256 at each step, and what vouches for it. It follows the file of --weights, or the model's default.
     """
     if check_name(name, weights=weights) != "row":
         _show_network(name, chain=chain, form=form)
@@ -114,7 +114,7 @@ def show(name: str, chain: bool, weights: str | None, form: str) -> None:
     weights = None if weights is None else os.fspath(entry.chosen(weights))
     if weights is not None and not chain:
         if not is_tag(weights):
-            raise click.UsageError("A file is shown with --chain; without it, --weights takes a tag of the row.")
+            raise click.UsageError("A file is shown with --chain; without it, --weights takes a tag of the model.")
         entry = replace(used_with(entry, weights), weights={weights: entry.weight_set(weights)})
     if chain:
         from resnet_zoo.weights.loading import open_weights

@@ -175,7 +175,7 @@ def evaluate(
     """Measure a network on test images: top-1 and top-5 in percent, each class, confusions and calibration.
 
     NAME is a model, hf-hub:owner/name, or the path of a network file. For a model, DIR holds test/<class>/ or the CIFAR
-    archive; for ImageNet, val/<wnid>/. The weights are those of --weights, or the row's default (fetched if needed).
+    archive; for ImageNet, val/<wnid>/. The weights are those of --weights, or the model's default (fetched if needed).
     For a network of other classes, DIR holds test/<class>/, val/<class>/ or <class>/; of images that the network was
     trained on, those count that were held out.
 

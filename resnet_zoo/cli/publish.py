@@ -117,12 +117,12 @@ def accept(ctx: click.Context, /, folder: str, data: str, device: str, batch_siz
 def publish(names: tuple[str, ...], repo: str | None, pin_only: bool, dry_run: bool, data: str | None) -> None:
     """Publish weights on the Hugging Face Hub, and write their hashes into the manifest.
 
-    For the named rows, or all: fetch the upstream checkpoint, convert it, check that it fits, evaluate it where --data
+    For the named models, or all: fetch the upstream checkpoint, convert it, check that it fits, evaluate it if --data
     has its data set, upload all files with a model card in one commit, and write file, hashes and address into the
     manifest in one step. Running it again changes nothing. The Hub's token is that of `hf auth login` or HF_TOKEN.
 
-    With --pin-only nothing is fetched or uploaded: of the upstream checkpoints in the cache, whole hash and size are
-    written into the manifest, with the date they were fetched.
+    With --pin-only nothing is fetched or uploaded: the whole hash and size of each upstream checkpoint in the cache
+    are written into the manifest, with the date it was fetched.
 
     The manifest is that of a checkout, or a copy of your own that --manifest names.
     """

@@ -35,7 +35,7 @@ def site(
 ) -> None:
     """Write the zoo as a static web site into the folder OUT.
 
-    The site has the table of all rows, plots, a page for each model, measured speeds, and a page on what is counted and
+    The site has the table of all models, plots, a page for each, measured speeds, and a page on what is counted and
     checked. It opens from disk and needs no network; its links are relative, so it can stand inside another site. OUT
     must be empty, not exist yet, or hold an earlier site, which is replaced.
 

@@ -93,11 +93,11 @@ def download(
 ) -> None:
     """Fetch weights into the cache and check them, to load them offline later.
 
-    An interrupted transfer resumes. If a row fails, the error is reported and the other rows are still fetched; the
+    An interrupted transfer resumes. If a model fails, the error is reported and the others are still fetched; the
     exit code is then 1 if bytes were wrong, otherwise 3.
     """
     if every == bool(names):
-        raise click.UsageError("Name the rows to download, or pass --all.")
+        raise click.UsageError("Name the models to download, or pass --all.")
     if dataset is not None and not every:
         raise click.UsageError("--dataset goes with --all.")
     if all_sets and tag is not None:
@@ -187,7 +187,7 @@ def cache_verify(ctx: click.Context, form: str) -> None:
 def cache_rm(names_and_tags: tuple[str, ...], every: bool) -> None:
     """Remove weights from the cache: all of a model (NAME), or one weight set of it (NAME/TAG)."""
     if every == bool(names_and_tags):
-        raise click.UsageError("Name the rows to remove, or pass --all.")
+        raise click.UsageError("Name the models to remove, or pass --all.")
     click.echo(f"{remove_files(list_cache() if every else select_files(names_and_tags)):,} bytes freed")
 
 

@@ -43,12 +43,12 @@ def each_image(images: ImageSource | Iterable[ImageSource]) -> Iterable[ImageSou
 
 
 class Transform:
-    """Turns an image from any source into the input of one row.
+    """Turns an image from any source into the input of one model.
 
     Args:
-        preprocess: The row's rules.
-        input_size: (C, H, W) of the row.
-        any_size: For rows that never resize (CIFAR): shrink or enlarge an image of another size (Pillow's bilinear
+        preprocess: The model's rules.
+        input_size: (C, H, W) of the model.
+        any_size: For models that never resize (CIFAR): shrink or enlarge an image of another size (Pillow's bilinear
             filter on the short edge, centre crop) instead of refusing it. The published numbers involve no such step.
     """
 
@@ -71,7 +71,7 @@ class Transform:
                 of such tensors (N, 3, H, W).
 
         Raises:
-            DatasetError: The image is missing, unreadable, or of a size the row does not take.
+            DatasetError: The image is missing, unreadable, or of a size the model does not take.
         """
         if isinstance(image, Tensor) and image.ndim == 4:
             inputs = torch.empty(len(image), 3, self.height, self.width, dtype=torch.float32, device="cpu")
@@ -167,7 +167,7 @@ def _entry_of(model: nn.Module, weights: object, size: int | None) -> Entry:
     if not isinstance(entry, Entry):
         raise ArgumentError(
             f"Expected a name, or a network that was created by its name; this {type(model).__name__} does not know "
-            "its row. Pass the row's name."
+            "which model it is. Pass the model's name."
         )
     if weights is not None or size is not None:
         raise ArgumentError(f"A network has the preprocessing of its own weights. Leave {weights or size} out.")

@@ -29,8 +29,8 @@ class Embedder:
     It pickles as its arguments, and loads the weights anew where it is unpickled: give a path that is there.
 
     Args:
-        name: A row or alias, ``hf-hub:owner/name``, or the path of a network file; see `open_network`.
-        weights: A tag or path, as in `create_model`; ``None`` means the row's default weights.
+        name: A model or alias, ``hf-hub:owner/name``, or the path of a network file; see `open_network`.
+        weights: A tag or path, as in `create_model`; ``None`` means the model's default weights.
         size: Height and width of the inputs, one that the weight set was tested at; ``None`` means its usual one.
         device: ``auto`` (CUDA, MPS, then CPU) or a torch device.
         batch_size: Images per forward pass, whatever the size of the batches given; some are computed at a time on a

@@ -88,12 +88,12 @@ def embed_files(
     one that a single process would write. A vector does not depend on the images in its batch.
 
     Args:
-        name: A row or alias, ``hf-hub:owner/name``, or the path of a network file; see `open_network`.
+        name: A model or alias, ``hf-hub:owner/name``, or the path of a network file; see `open_network`.
         paths: Image files, folders, tar shards (``.tar``) and ``.parquet`` files, or patterns of them
             (``shard-{000..003}.tar``, ``data/*.parquet``); local, or any address that fsspec has a driver for.
         output: The file to write: ``.npy``, ``.safetensors`` or ``.parquet``, see
             `resnet_zoo.inference.vector_formats`.
-        weights: A tag or path, as in `create_model`; ``None`` means the row's default weights.
+        weights: A tag or path, as in `create_model`; ``None`` means the model's default weights.
         size: Height and width of the inputs, one that the weight set was tested at; ``None`` means its usual one.
         device: ``auto`` (CUDA, one device per process; MPS; then CPU) or a torch device.
         batch_size: Images per forward pass. The last bits of a vector depend on it.

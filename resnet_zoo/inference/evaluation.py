@@ -35,8 +35,8 @@ class Evaluation:
     """A measured accuracy and everything it depends on.
 
     Attributes:
-        name: The row, or the file or repository as it was named.
-        row: The row whose network it is.
+        name: The model, or the file or repository as it was named.
+        row: The model whose network it is.
         dataset: The images; the bare name of a data set means its complete official test set, and ``class folders
             (test)`` the folder ``test`` of a tree.
         num_images: Images counted.
@@ -50,7 +50,7 @@ class Evaluation:
         confusion: Images by actual class (rows) and best class (columns).
         calibration_error_pct: How far the probabilities of the best class are from the accuracy, in points: the
             expected calibration error, see `Answers.calibration_error_pct`.
-        published_top1: What the publisher of the weights printed for this test size; otherwise the row's number;
+        published_top1: What the publisher of the weights printed for this test size; otherwise the model's number;
             ``None`` for a file or repository.
         published_top5: The same of top-5.
         images_per_s: Images per second, reading and preprocessing included.
@@ -128,12 +128,12 @@ def evaluate(
     underflows.
 
     Args:
-        name: A row or alias, ``hf-hub:owner/name``, or the path of a network file; see `open_network`.
-        data: The folder of the test images. For a row, and for what has its classes: see `open_test_set`. For a network
-            of other classes: ``test/<class>/<image>``; or ``val``, ``valid`` or ``validation`` in the place of
-            ``test``; or class folders alone. Of class folders that the network was trained on, those images count that
-            were held out.
-        weights: A tag or path, as in `create_model`; ``None`` means the row's default weights.
+        name: A model or alias, ``hf-hub:owner/name``, or the path of a network file; see `open_network`.
+        data: The folder of the test images. For a model, and for a network of its classes: see `open_test_set`. For a
+            network of other classes: ``test/<class>/<image>``; or ``val``, ``valid`` or ``validation`` instead of
+            ``test``; or class folders alone. If the network was trained on these class folders, only the images that
+            were held out count.
+        weights: A tag or path, as in `create_model`; ``None`` means the model's default weights.
         model: A network to evaluate instead of loading ``weights``, which then only select the preprocessing. An
             optimised network keeps its own precision. The network is left as it was.
         size: Height and width of the inputs, one that the weight set was tested at; ``None`` means its usual one.

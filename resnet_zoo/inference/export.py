@@ -54,7 +54,7 @@ class Export:
     """What `export_model` wrote.
 
     Attributes:
-        name: The row whose network it is.
+        name: The model whose network it is.
         format: ``onnx``, ``openvino`` or ``torch-export``.
         target: The file written.
         sha256: Its sha256; an OpenVINO .xml holds that of the .bin beside it.
@@ -97,12 +97,12 @@ def export_model(
     come from. The same weights and versions give the same bytes every time.
 
     Args:
-        name: A row or alias, ``hf-hub:owner/name``, or the path of a network file; see `open_network`.
+        name: A model or alias, ``hf-hub:owner/name``, or the path of a network file; see `open_network`.
         target: The file to write: ``.onnx``, ``.xml`` for OpenVINO, which gets a ``.bin`` beside it, or ``.pt2`` for
             torch.export.
         format: ``onnx`` (needs the extra ``export``), ``openvino`` (needs the extra ``openvino``) or ``torch-export``;
             ``None`` means what the target ends in.
-        weights: A tag or path, as in `create_model`; ``None`` means the row's default weights.
+        weights: A tag or path, as in `create_model`; ``None`` means the model's default weights.
         size: Height and width of the inputs, one that the weight set was tested at; ``None`` means its usual one.
         pretrained: ``False`` without ``weights`` exports fresh random values, to try out a deployment; the metadata
             say so.

@@ -55,14 +55,14 @@ def predict(
 ) -> list[Prediction]:
     """Classify images with a network and its own preprocessing.
 
-    For CIFAR rows, whose inputs are 32x32, other images are resized to that.
+    For CIFAR models, whose inputs are 32x32, other images are resized to that.
 
     Args:
-        name: A row or alias, ``hf-hub:owner/name``, or the path of a network file; see `open_network`.
+        name: A model or alias, ``hf-hub:owner/name``, or the path of a network file; see `open_network`.
         images: One image or several: paths, bytes of image files, PIL images, (H, W, 3) uint8 RGB arrays or (3, H, W)
             uint8 tensors; several also as an array of paths, or as one array (N, H, W, 3) or tensor (N, 3, H, W). A
             path may also be a folder, a shard or an address, as in `embed_files`.
-        weights: A tag or path, as in `create_model`; ``None`` means the row's default weights.
+        weights: A tag or path, as in `create_model`; ``None`` means the model's default weights.
         size: Height and width of the inputs, one that the weight set was tested at; ``None`` means its usual one.
         model: A network to use instead of loading ``weights``, in eval mode and on the device; it is left as it was,
             and moved for every batch if it was elsewhere.

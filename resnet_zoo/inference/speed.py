@@ -45,7 +45,7 @@ class Speed:
     """One measurement: a network, a mode, a dtype and a batch size.
 
     Attributes:
-        name: The row, or the file or repository as it was named.
+        name: The model, or the file or repository as it was named.
         mode: ``eager`` (the network as `create_model` returns it), ``fast`` (`optimize_for_inference`) or
             ``fast compiled``.
         dtype: ``float32`` (TF32 off), ``bfloat16`` or ``float16``.
@@ -96,17 +96,17 @@ def measure_speed(
     """Measure the speed of networks' forward passes, with fresh random values: they take as long as trained ones.
 
     Args:
-        names: Rows or aliases, ``hf-hub:owner/name``, or paths of network files; ``None`` means all rows.
+        names: Models or aliases, ``hf-hub:owner/name``, or paths of network files; ``None`` means all models.
         batch_sizes: Images per forward pass.
         dtypes: ``float32``, ``bfloat16`` or ``float16``, where the device multiplies them (`supported_dtypes`).
         device: ``auto`` (CUDA, MPS, then CPU) or a torch device.
         fast: Measure `optimize_for_inference` too.
         compile: Measure the compiled network too.
         seconds: Length of each measurement, after a warm-up of two runs; it takes at least five runs.
-        progress: Called with (row, measurements done, measurements in all).
+        progress: Called with (model, measurements done, measurements in all).
 
     Raises:
-        UnknownModelError: No row has this name; other errors as `open_network`.
+        UnknownModelError: No model has this name; other errors as `open_network`.
         ArgumentError: A batch size or the time is out of range, the device is not available or does not multiply a
             dtype, nothing can be compiled here, or a batch does not fit into memory.
 

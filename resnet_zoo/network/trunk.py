@@ -62,8 +62,8 @@ class Trunk(nn.Module):
     maxpool: nn.Module
 
     entry: Entry | None = None
-    """The row whose network it is, with its own classes and channels and the preprocessing of its weights; ``None`` for
-    a network that was not created by name."""
+    """What the manifest says of its model, with the network's own classes and channels and the preprocessing of its
+    weights; ``None`` for a network that was not created by name."""
 
     frozen_up_to: str | None = None
     """The last frozen layer (see `freeze`)."""

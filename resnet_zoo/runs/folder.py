@@ -98,7 +98,7 @@ def read_run(folder: Path) -> Run:
         RunError: A file is missing, unreadable or malformed.
     """
     if not folder.is_dir():
-        raise RunError(folder, "", "is not a folder; pass a run folder, runs/<row>/<stamp>")
+        raise RunError(folder, "", "is not a folder; pass a run folder, runs/<model>/<stamp>")
     result = read_record(folder / RESULT_NAME, ResultFile)
     texts = {name: read_text(folder / name) for name in HASHED_NAMES}
     return Run(

@@ -47,12 +47,12 @@ def finetune(
     resumes from the last checkpoint, to the same bits.
 
     Args:
-        name: A row or alias, ``hf-hub:owner/name``, or the path of a network file; see `open_network`.
+        name: A model or alias, ``hf-hub:owner/name``, or the path of a network file; see `open_network`.
         data: The folder of images, see `read_class_tree`. Images may have any size: a network that resizes is trained
             on random resized crops, others (CIFAR's) on images shrunk to their size, padded, cropped and flipped.
         target: The ``.safetensors`` file to write.
         classes: The classes to use, in label order; ``None`` means all, sorted by name.
-        weights: For a row: a tag or path, as in `create_model`; ``None`` means its default weights.
+        weights: For a model: a tag or path, as in `create_model`; ``None`` means its default weights.
         from_scratch: Start from fresh values instead of weights.
         val_share: Share of each class to hold out, 0 to below 1, if no folder holds validation images; ``None`` means
             `VAL_SHARE`, and with a folder of test images these instead.
@@ -109,7 +109,7 @@ def _find_network(
     if from_scratch and weights is not None:
         raise ArgumentError(f"Weights ({os.fspath(weights)}) and from_scratch are mutually exclusive. Leave one out.")
     if from_scratch and kind_of(name) != "row":
-        raise ArgumentError(f"{os.fspath(name)} has its own weights. Leave out from_scratch, or name a row instead.")
+        raise ArgumentError(f"{os.fspath(name)} has its own weights. Leave out from_scratch, or name a model instead.")
     network = open_network(name, weights=weights)
     _ = network.transform  # refuses a network for other images than RGB
     return network

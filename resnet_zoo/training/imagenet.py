@@ -59,7 +59,7 @@ class ImageNetTraining(CropImages):
         pin_memory: bool = False,
     ) -> None:
         if entry.dataset != "in1k":
-            raise ArgumentError(f"{entry.name} is trained on {entry.dataset}; expected an ImageNet row.")
+            raise ArgumentError(f"{entry.name} is trained on {entry.dataset}; expected an ImageNet model.")
         source = _open_source(Path(root), class_folders(entry.classes), partial=partial)
         variant = in1k_variant(source.labels.tolist(), entry.num_classes, complete=NUM_IMAGES["train"]["in1k"])
         super().__init__(entry, source, variant, seed=seed, num_workers=num_workers, pin_memory=pin_memory)

@@ -214,7 +214,9 @@ class Trainer:
         training: TrainingImages
         if entry.dataset == "in1k":
             if settings.hold_out:
-                raise ArgumentError(f"Only CIFAR rows can hold out training images; {entry.name} is an ImageNet row.")
+                raise ArgumentError(
+                    f"Only CIFAR models can hold out training images; {entry.name} is an ImageNet model."
+                )
             training = ImageNetTraining(
                 entry,
                 self.data,

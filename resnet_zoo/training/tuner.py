@@ -52,8 +52,8 @@ class FinetuneResult:
         path: The file.
         sha256: Its sha256.
         size_bytes: Its size.
-        model: The row whose network it is.
-        made_from: What it started from: a row and a tag, a file, a repository, or ``fresh values``.
+        model: The model whose network it is.
+        made_from: What it started from: a model and a tag, a file, a repository, or ``fresh values``.
         class_names: In label order.
         num_train: Images trained on.
         num_val: Validation images.

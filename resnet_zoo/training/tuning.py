@@ -98,7 +98,7 @@ class Tuning:
         """Return the recipes of the phases that have epochs: ``head``, then ``whole``.
 
         Args:
-            entry: The network's row. Rows that resize get random resized crops, others are padded and cropped.
+            entry: The network's. Models that resize get random resized crops, others are padded and cropped.
 
         Raises:
             ArgumentError: A value is out of range.
@@ -126,7 +126,7 @@ class Tuning:
         }
 
     def resized(self, entry: Entry) -> Entry:
-        """Return a network's row with the size of images to train on."""
+        """Return a network's entry with the size of images to train on."""
         if self.image_size is None:
             return entry
         size, rules = self.image_size, entry.preprocess

@@ -47,7 +47,7 @@ def model_card(
         "```\n",
         f"sha256 of `model.safetensors`, checked at every load: `{sha256}`\n",
         *_limits(entry, names),
-        "## Published numbers of the row\n",
+        "## Published numbers of the model\n",
         f"As printed by the source ({published.source}, {DATASET_TITLES[entry.dataset]}); nothing here was measured "
         "with the weights of this repository.\n",
         _table(("", *_HEADERS), [(published.label, *(getattr(published, key) for key in _PUBLISHED))]),

@@ -42,7 +42,7 @@ class Conversion:
         sha256: Its sha256.
         size_bytes: Its size.
         layout: Its layout.
-        name: The row the weights fit.
+        name: The model the weights fit.
     """
 
     source: str
@@ -69,7 +69,7 @@ def convert_checkpoint(
 ) -> Conversion:
     """Rewrite a checkpoint as safetensors, the same bytes every time.
 
-    Half-precision tensors become float32. The header names the row, the source and the source's sha256.
+    Half-precision tensors become float32. The header names the model, the source and the source's sha256.
 
     Args:
         source: A checkpoint of any known layout, see `load_checkpoint`; or a network: a file of `save_network` or
@@ -77,8 +77,8 @@ def convert_checkpoint(
             are kept in a ``.safetensors`` file of the layout ``resnet_zoo``, which works in place of a name again.
         target: The file to write: ``.safetensors``; or ``.pth`` for programs that read nothing else (a plain state
             dict, for ``openmmlab`` under ``state_dict``).
-        name: The row it must fit. ``None`` means the row that a network names, or the row whose published checkpoint
-            has the source's file name, else the first row of the table that fits.
+        name: The model it must fit. ``None`` means the model that a network names, or the one whose published
+            checkpoint has the source's file name, else the first model of the table that fits.
         layout: Key layout to write: ``resnet_zoo``, ``torchvision``, ``timm``, ``openmmlab`` (mmclassification and
             mmpretrain) or ``mmseg`` (mmseg and mmdet, whose ResNetV1D has other keys than mmpretrain's).
         overwrite: Replace a target that exists.
@@ -88,8 +88,8 @@ def convert_checkpoint(
     Raises:
         ArgumentError: The layout or the target's suffix is unknown, the target exists, torchvision's layout was asked
             for a ResNetV1D, or the source has no weights under ``weights_key``.
-        UnknownModelError: ``name`` is not a row or alias.
-        WeightsMismatchError: The checkpoint does not fit the row ``name``, or any row.
+        UnknownModelError: ``name`` is not a model or alias.
+        WeightsMismatchError: The checkpoint does not fit the model ``name``, or any model.
         OSError: The target cannot be written; nothing is left behind.
         WeightsUnavailableError, IntegrityError, UnsafeCheckpointError, CheckpointError: As `load_checkpoint`.
         DownloadError: The repository is unavailable.

@@ -67,7 +67,7 @@ class HubConfig:
             ours = raw.get("resnet_zoo", {})
             row = ours["name"] if ours else _row_of_timm(raw)
             if not isinstance(row, str):
-                raise TypeError(f"expected the name of a row, got {row!r}")
+                raise TypeError(f"expected the name of a model, got {row!r}")
             entry = _with_preprocess(get_entry(row), raw, ours)
             num_classes = _positive(_first(raw, "num_classes", entry.num_classes))
             names = ours.get("class_names")
@@ -82,7 +82,7 @@ class HubConfig:
         except WrongValueError as error:
             raise CheckpointError(path, f"it is wrong at {'.'.join(map(str, error.where))}: {error.why}.") from error
         except UnknownModelError as error:
-            raise CheckpointError(path, f"it names a row that this zoo does not have. {error}") from error
+            raise CheckpointError(path, f"it names a model that this zoo does not have. {error}") from error
         except KeyError as error:
             known = ", ".join(_ROWS_OF_TIMM)
             why = f"{error.args[0]!r} is missing, or is not an architecture of this zoo (known from timm: {known})."
@@ -145,7 +145,7 @@ def _row_of_timm(raw: Mapping[str, Any]) -> str:
     if raw.get("global_pool", "avg") != "avg":
         changes.append("global_pool")
     if changes:
-        raise ValueError(f"it changes the network by {', '.join(changes)}, which no row of this zoo has")
+        raise ValueError(f"it changes the network by {', '.join(changes)}, which no model of this zoo has")
     return _ROWS_OF_TIMM[raw["architecture"]]
 
 

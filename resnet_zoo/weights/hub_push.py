@@ -46,13 +46,13 @@ def push_to_hub(
     Args:
         model: A network of this package, with any number of classes and channels, also as torch wraps it.
         repository: ``owner/name``; created if it does not exist.
-        name: The row (or alias) whose network it is.
-        weights: The weight set of the row whose values the network has, if any: its preprocessing and licence are
+        name: The model of the zoo (or alias) whose network it is.
+        weights: The weight set of ``name`` whose values the network has, if any: its preprocessing and licence are
             published with them.
         private: Make a new repository private.
         commit_message: Of the commit.
         token: Access token; ``None`` means the one huggingface_hub finds (``HF_TOKEN``, or a login).
-        class_names: Names of the classes, in label order; ``None`` means the row's, if there are as many.
+        class_names: Names of the classes, in label order; ``None`` means those of ``name``, if there are as many.
 
     Returns:
         The address of the commit.
@@ -60,9 +60,9 @@ def push_to_hub(
     Raises:
         ArgumentError: ``repository`` is not of the form ``owner/name``, the model's ``fc`` is not a ``Linear`` or its
             strides were changed, or there is not one name per class.
-        UnknownModelError: ``name`` is not a row or alias.
-        UnknownWeightsError: The row has no weight set ``weights``.
-        WeightsMismatchError: The model is not the row's network.
+        UnknownModelError: No model of the zoo is named ``name``.
+        UnknownWeightsError: ``name`` has no weight set ``weights``.
+        WeightsMismatchError: ``model`` is not the network of ``name``.
         PublishError: The Hub refused or is unreachable, or offline mode is on.
 
     Example:

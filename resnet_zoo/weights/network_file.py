@@ -39,10 +39,10 @@ def save_network(
     Args:
         path: The file to write; ends in ``.safetensors``.
         model: A network of this package, also as ``torch.compile`` or ``DistributedDataParallel`` wrap it.
-        row: The row (or alias) whose network it is.
-        class_names: One per class of the model, in label order.
-        preprocess: How images are prepared; ``None`` means as the row's.
-        input_size: (C, H, W); ``None`` means the model's channels and the row's height and width.
+        row: The model of the zoo (or alias) whose network it is.
+        class_names: One per class of the network, in label order.
+        preprocess: How images are prepared; ``None`` means as for that model.
+        input_size: (C, H, W); ``None`` means the network's channels, and that model's height and width.
         metadata: More texts for the header, such as where the network comes from.
         overwrite: Replace a file that exists.
 
@@ -53,8 +53,8 @@ def save_network(
         ArgumentError: The path has another suffix, is a folder or exists; the model's ``fc`` is not a ``Linear``, or
             its strides were changed; there is not one name per class; or `read_network` would refuse a name, the size,
             the preprocessing or the metadata.
-        UnknownModelError: ``row`` is not a row or alias.
-        WeightsMismatchError: The model is not the row's network.
+        UnknownModelError: No model of the zoo is named ``row``.
+        WeightsMismatchError: ``model`` is not the network of ``row``.
         OSError: The file cannot be written; nothing is left behind.
 
     Example:

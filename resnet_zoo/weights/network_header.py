@@ -101,7 +101,7 @@ class NetworkHeader:
             row = row if re.fullmatch(r"\w{1,64}", row) else "NAME"
             raise CheckpointError(
                 path,
-                "it does not say which network it holds. Name the row, and pass the file as its weights "
+                "it does not say which network it holds. Name the model, and pass the file as its weights "
                 f"({row} --weights {os.fspath(path)}).",
             )
         try:
@@ -113,7 +113,7 @@ class NetworkHeader:
                 path, f"its header is wrong at {'.'.join(map(str, error.where))}: {error.why}."
             ) from error
         except UnknownModelError as error:
-            raise CheckpointError(path, f"it names a row that this zoo does not have. {error}") from error
+            raise CheckpointError(path, f"it names a model that this zoo does not have. {error}") from error
         return header
 
 

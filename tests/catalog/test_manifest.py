@@ -558,7 +558,7 @@ def test_a_manifest_of_too_many_rows_or_classes_is_refused(tmp_path: Path) -> No
     row = content["models"][0]
     many = [{**row, "name": f"row{number}", "aliases": []} for number in range(1001)]
     for models, said in (
-        (many, "1 to 1000 rows, got 1001"),
+        (many, "1 to 1000 models, got 1001"),
         ([{**row, "num_classes": 10**12}], "up to 1000000, got 1000000000000"),
         ([{**row, "input_size": [3, 8192, 8192]}], "of up to 2048"),
     ):

@@ -100,7 +100,7 @@ def test_every_field_is_used_by_a_recipe_that_ships(key: str) -> None:
 
 @pytest.mark.parametrize(("key", "kind"), [("in1k", "fast"), ("cifar10", "slow")])
 def test_a_kind_that_is_not_there_is_refused_with_those_that_are(key: str, kind: str) -> None:
-    with pytest.raises(ArgumentError, match=f"no recipe '{kind}' for {key} rows. Pass published"):
+    with pytest.raises(ArgumentError, match=f"no recipe '{kind}' for {key} models. Pass published"):
         find_recipe(key, kind)
 
 

@@ -443,7 +443,7 @@ def test_a_broken_manifest_is_one_sentence_from_every_command(tmp_path: Path) ->
     for arguments in (("list",), ("show", "resnet50"), ("verify",)):
         done = start(*arguments, cwd=checkout, env=os.environ | {"PYTHONPATH": str(checkout)})
         assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr.startswith(f"Error: {manifest}: row {NAMES[0]}, field stem: expected one of imagenet")
+        assert done.stderr.startswith(f"Error: {manifest}: model {NAMES[0]}, field stem: expected one of imagenet")
         assert done.stderr.count("\n") == 1
 
 

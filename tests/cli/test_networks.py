@@ -118,7 +118,7 @@ def test_a_misspelt_path_is_a_file_that_does_not_exist(
 
 def test_where_only_a_row_will_do_a_file_is_refused(pet_file: Path) -> None:
     done = run("download", pet_file)
-    assert (done.exit_code, "is a file, and only a row will do here" in done.stderr) == (2, True)
+    assert (done.exit_code, "is a file, and only a model of the zoo will do here" in done.stderr) == (2, True)
 
 
 def test_weights_of_a_file_and_its_size_are_its_own(pet_file: Path, pets: Path) -> None:

@@ -526,5 +526,5 @@ def test_options_out_of_range_are_refused(root: Path, options: dict[str, int], r
 
 
 def test_a_cifar_row_is_refused(root: Path) -> None:
-    with pytest.raises(ArgumentError, match="resnet18_cifar10 is trained on cifar10; expected an ImageNet row"):
+    with pytest.raises(ArgumentError, match="resnet18_cifar10 is trained on cifar10; expected an ImageNet model"):
         reader(root, entry=get_entry("resnet18_cifar10"))

@@ -82,7 +82,7 @@ def test_missing_unexpected_and_misshapen_keys_are_listed() -> None:
     assert error.shapes == {"bn1.weight": ((64,), (65,))}
     assert error.fits == ()
     assert "bn1.weight (expected [64], got [65])" in str(error)
-    assert "It fits no other row" in str(error)
+    assert "It fits no other model" in str(error)
 
 
 @pytest.mark.parametrize(

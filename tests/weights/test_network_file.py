@@ -205,7 +205,7 @@ def test_files_without_a_network_are_refused(pet_file: Path, tmp_path: Path) -> 
     plain, text = tmp_path / "plain.safetensors", tmp_path / "text.safetensors"
     plain.write_bytes(safetensors_bytes(load_checkpoint(pet_file).tensors, {"format": "pt"}))
     text.write_bytes(b"no network")
-    with pytest.raises(CheckpointError, match="Name the row, and pass the file as its weights"):
+    with pytest.raises(CheckpointError, match="Name the model, and pass the file as its weights"):
         read_network(plain)
     with pytest.raises(CheckpointError, match="safetensors"):
         read_network(text)

@@ -552,7 +552,7 @@ def test_the_command_lists_what_is_on_this_machine() -> None:
     assert {record["place"] for record in records} == {"ships"}
     none = zoo_command("list", "v1d", "--local")
     assert none.exit_code == 0
-    assert "No weights of these rows are on this machine" in none.stderr
+    assert "No weights of these models are on this machine" in none.stderr
 
 
 @pytest.mark.parametrize(
