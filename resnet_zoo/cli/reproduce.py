@@ -58,8 +58,8 @@ from resnet_zoo.cli.shell import ZooCommand, device_option, example, examples, w
     show_default=True,
     help="Seconds between two snapshots within an epoch.",
 )
-@click.option("--allow-changed", is_flag=True, help="Go on though something changed; such a run never verifies.")
-@click.option("--new", is_flag=True, help="Begin a new run even if an unfinished one could go on.")
+@click.option("--allow-changed", is_flag=True, help="Resume although something changed; such a run never verifies.")
+@click.option("--new", is_flag=True, help="Start a new run even if an unfinished one could resume.")
 @click.option("--tensorboard", is_flag=True, help="Write TensorBoard event files too (extra `train`).")
 def reproduce(
     name: str,
@@ -78,8 +78,8 @@ def reproduce(
     DIR holds train/<class>/ and test/<class>/, or the CIFAR archive; for ImageNet, train/<wnid>/ or shards, and val/.
     The run folder is printed at the end; `resnet-zoo verify --run` checks it.
 
-    Under torchrun, many devices and machines train together. Killed or stopped, the same command goes on from the last
-    snapshot and ends with the same weights, bit for bit.
+    Under torchrun, many devices and machines train together. After a kill or a stop, the same command resumes from the
+    last snapshot and ends with the same weights, bit for bit.
     """
     get_entry(name)  # a misspelt name is reported before torch is imported
     fields = _pairs(overrides) | ({"epochs": epochs} if epochs is not None else {})

@@ -252,7 +252,7 @@ def going_on_later() -> Iterator[None]:
         yield
     except KeyboardInterrupt as error:
         code = SIGTERM_EXIT if isinstance(error, _Terminated) else SIGINT_EXIT
-        raise Failure("Interrupted. Run the same command again: it goes on where this one stopped.", code) from error
+        raise Failure("Interrupted. Run the same command again: it resumes where this one stopped.", code) from error
     finally:
         if handles:
             signal.signal(signal.SIGTERM, before)

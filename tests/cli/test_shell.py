@@ -159,7 +159,7 @@ def test_the_manifest_of_an_installed_package_is_not_written(arguments: tuple[st
 
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-GOES_ON = "Interrupted. Run the same command again: it goes on where this one stopped."
+GOES_ON = "Interrupted. Run the same command again: it resumes where this one stopped."
 
 
 @posix_only
