@@ -167,8 +167,8 @@ class DownloadError(ZooError):
         super().__init__(self.attempts, next_step, has_wrong_bytes)
 
     def _sentence(self) -> str:
-        tried = "; ".join(f"{source}: {answer}" for source, answer in self.attempts.items())
-        return f"Every source failed ({tried}). {self.next_step}"
+        tried = "; ".join(f"{source} ({answer})" for source, answer in self.attempts.items())
+        return f"Every source failed: {tried}. {self.next_step}"
 
 
 class IntegrityError(DownloadError):
@@ -361,7 +361,7 @@ class TrainingStopped(TrainingError):  # noqa: N818  # not a fault: somebody ask
         super().__init__(self.folder)
 
     def _sentence(self) -> str:
-        return f"Stopped; a snapshot is in {self.folder}. Run the same command again to resume."
+        return f"Stopped. {self.folder} has a snapshot. Run the same command again to resume."
 
 
 class NonFiniteLossError(TrainingError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import pickle
+import re
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -37,6 +38,9 @@ from resnet_zoo.errors import (
     WeightsUnavailableError,
     ZooError,
 )
+
+ADDRESS_WITH_MORE = re.compile(r"https?://\S*[.,:;]+(?=\s|$)")
+"""What a terminal opens at a click on an address, and punctuation of the sentence with it."""
 
 EXAMPLES: dict[type[ZooError], ZooError] = {
     type(error): error
@@ -79,7 +83,7 @@ MESSAGE_FACTS: dict[type[ZooError], list[str]] = {
     UnknownLayerError: ["'stage44'", "Did you mean stage4", "stem"],
     ManifestError: ["weights_manifest.json", "model resnet50_in1k", "field exact.params", "expected an integer, got"],
     WeightsUnavailableError: ["'openmmlab'", "resnet50_in1k", "the disk is in another castle"],
-    DownloadError: ["https://a.test/x: 404", "https://b.test/x: timed out"],
+    DownloadError: ["https://a.test/x (404)", "https://b.test/x (timed out)"],
     IntegrityError: ["x.pth", "expected sha256 ea4938fc", "got " + "00" * 32, "it was not used"],
     PublishError: ["owner/resnets", "the token was refused"],
     ExportError: ["row.onnx", "logits", "batch of 3", "0.25", "0.0001", "other format"],
@@ -282,3 +286,10 @@ def test_known_names_given_as_an_iterator_are_kept() -> None:
     error = UnknownModelError("resnet5", iter(["resnet50"]))
     assert error.known == ("resnet50",)
     assert str(error) == str(error)
+
+
+def test_an_address_is_not_followed_by_punctuation_that_a_click_would_take_in() -> None:
+    assert ADDRESS_WITH_MORE.search("Every source failed (https://a.test/x: 404).")
+    sentences = [str(error) for error in EXAMPLES.values()]
+    assert any("https://" in sentence for sentence in sentences)
+    assert [sentence for sentence in sentences if ADDRESS_WITH_MORE.search(sentence)] == []

@@ -57,10 +57,11 @@ def verify_network(
     checks.append(weights)
     recorded = RecordedAccuracy.of(network.weights.checkpoint)
     if opened is None or weights.status == "failed":
-        return Report(network.name, (*checks, *_unchecked(recorded, "no weights to evaluate")))
+        return Report(network.name, (*checks, *_unchecked(network, recorded, "no weights to evaluate")))
     found = asdict(chain) if chain else None
     if data is None:
-        return Report(network.name, (*checks, *_unchecked(recorded, "no test images given (--data DIR)")), found)
+        without = _unchecked(network, recorded, "no test images given (--data DIR)")
+        return Report(network.name, (*checks, *without), found)
     images = images_for(network, data, skip_bad=skip_bad, partial=partial)
     is_same = is_recorded(network, images)
     result = measure(network, images, model=model, device=device, **options)
@@ -133,9 +134,15 @@ def _check_tensors(network: Network, chain: Chain | None, check: Check) -> Check
     return replace(check, detail=f"{check.detail}, as its header says")
 
 
-def _unchecked(recorded: RecordedAccuracy | None, why: str) -> list[Check]:
+def _accuracies(num_classes: int) -> tuple[str, ...]:
+    """Return which accuracies say something; of five classes or fewer every answer is among the best five."""
+    return ("top1", "top5") if num_classes > 5 else ("top1",)
+
+
+def _unchecked(network: Network, recorded: RecordedAccuracy | None, why: str) -> list[Check]:
     before = _percent(recorded)
-    return [Check(top, "not checked", detail=why, recorded=before[top]) for top in before]
+    tops = _accuracies(network.entry.num_classes)
+    return [Check(top, "not checked", detail=why, recorded=before[top]) for top in tops]
 
 
 def _percent(recorded: RecordedAccuracy | None) -> dict[str, str | None]:
@@ -146,7 +153,7 @@ def _percent(recorded: RecordedAccuracy | None) -> dict[str, str | None]:
 
 
 def check_recorded(recorded: RecordedAccuracy | None, result: Evaluation) -> list[Check]:
-    """Return the checks ``top1`` and ``top5``: what was measured now, against what the file recorded.
+    """Return the checks ``top1`` and, of more than five classes, ``top5``: what was measured now, against the record.
 
     On the same device with the same torch every count must be equal; elsewhere as `allowed_images`, at least one image.
 
@@ -155,10 +162,8 @@ def check_recorded(recorded: RecordedAccuracy | None, result: Evaluation) -> lis
         result: What was measured now.
     """
     checks = []
-    for top, correct in (("top1", result.correct1), ("top5", result.correct5)):
-        then = getattr(recorded, f"correct{top[3:]}", None)
-        if recorded and top == "top5" and len(result.classes) <= 5:  # every answer is among the best five
-            then = recorded.num_images
+    for top in _accuracies(len(result.classes)):
+        correct, then = (getattr(found, f"correct{top[3:]}", None) for found in (result, recorded))
         measured = f"{getattr(result, top):.2f}"
         where = f"{result.num_images} images, {result.dataset}"
         if recorded is None or then is None or result.num_skipped:
@@ -213,7 +218,7 @@ def check_weights(
         return None, None, Check("weights", "failed", "finite values", found, str(opened.checkpoint.path))
     chain = chain_of(opened)
     detail = (
-        f"{chain.file} ({chain.pin}; from {chain.source}): {len(tensors)} tensors, keys, shapes and types fit, all "
-        f"finite, fingerprint {chain.tensors_sha256}"
+        f"{chain.file} (pin: {chain.pin}; from {chain.source}): {len(tensors)} tensors, keys, shapes and types fit, "
+        f"all finite, fingerprint {chain.tensors_sha256}"
     )
     return opened, chain, Check("weights", "passed", None, f"sha256 {chain.file_sha256}", detail)

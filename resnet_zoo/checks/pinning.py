@@ -104,11 +104,11 @@ def _pinned(origin: UpstreamOrigin, pin: Pin) -> UpstreamOrigin:
     checkpoint = load_checkpoint(object_path(pin.object_sha256), sha256=pin.object_sha256)
     named = checkpoint.header.get("source_sha256", "")
     if named != pin.sha256:
-        raise IntegrityError(f"{origin.shown_url}, as pinned in the cache", named, pin.sha256)
+        raise IntegrityError(f"{origin.shown_url} (as pinned in the cache)", named, pin.sha256)
     if origin.sha256_prefix != pin.sha256 and pin.url != origin.shown_url:
         raise ArgumentError(
-            f"{origin.shown_url} was fetched from {pin.url}, which only the {len(origin.sha256_prefix)} digits in its "
-            "name vouch for. Remove it (`resnet-zoo cache rm`), and fetch it without --mirror."
+            f"{origin.shown_url} was fetched from {pin.url} instead, and only the {len(origin.sha256_prefix)} digits "
+            "in its name vouch for that. Remove it (`resnet-zoo cache rm`), and fetch it without --mirror."
         )
     return UpstreamOrigin(origin.url, pin.sha256, witness_of(origin, pin))
 

@@ -56,7 +56,7 @@ def list_command(
     name, architecture, dataset, num_classes, params_m, flops_g, top1, top5, params, flops, macs.
 
     The Weights column says where a model's default weights are: they ship with the checkout, are here in a cache, or
-    must be fetched.
+    must be fetched. If they must, and other sets of the model are on this machine, it counts those: 1 ships.
 
     With --weights or --local each line is a weight set, with a star for its model's default: top-1 as its publisher
     printed it, height and width of the test images, how many bits of its sha256 are known before the download, and
@@ -81,7 +81,7 @@ def list_command(
     elif form == "markdown":
         click.echo(as_markdown(entries), nl=False)
     else:
-        echo_entries(entries, {entry.name: _place(entry) for entry in entries})
+        echo_entries(entries, {entry.name: weight_facts([entry]) for entry in entries})
 
 
 def _place(entry: Entry) -> str:
@@ -148,12 +148,10 @@ def _show_network(name: str, *, chain: bool, form: str) -> None:
 @format_option("table", "json")
 def env(form: str) -> None:
     """Show versions, devices, cache and manifest, for a bug report."""
-    from resnet_zoo.cli.environment import environment
+    from resnet_zoo.cli.environment import environment, in_words
 
     found = environment()
     if form == "json":
         echo_json(found)
     else:
-        flat = {f"{group} {key}": value or "none" for group, values in found.items() for key, value in values.items()}
-        flat |= {key: {True: "yes", "none": "no"}[flat[key]] for key in ("devices mps", "cache exists")}
-        echo_record(flat)
+        echo_record(in_words(found))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from typing import Any
 
 from resnet_zoo.base.files import is_reachable_folder, sha256_of
@@ -30,4 +31,22 @@ def environment() -> dict[str, Any]:
         },
         "cache": {"path": str(cache), "exists": is_reachable_folder(cache)},
         "manifest": {"path": str(manifest_path()), "sha256": sha256_of(manifest_path())},
+    }
+
+
+def in_words(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return an `environment` as lines for a person."""
+    devices, cache, manifest = found["devices"], found["cache"], found["manifest"]
+    return {
+        **found["versions"],
+        "platform": devices["platform"],
+        "CPU": devices["cpu"],
+        "CPU threads": devices["cpu_threads"],
+        "CUDA devices": devices["cuda"] or "none",
+        "CUDA of torch": devices["cuda_runtime"] or "none",
+        "Apple's GPU (MPS)": "yes" if devices["mps"] else "no",
+        "cache": cache["path"],
+        "cache exists": "yes" if cache["exists"] else "no",
+        "manifest": manifest["path"],
+        "manifest sha256": manifest["sha256"],
     }

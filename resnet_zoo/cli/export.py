@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from resnet_zoo.catalog.names import check_name
-from resnet_zoo.cli.output import echo_record, readable
+from resnet_zoo.cli.output import echo_record, readable, weights_record
 from resnet_zoo.cli.shell import examples, int8_options, size_option, weights_option
 
 
@@ -82,7 +82,8 @@ def export(
     )
     record = asdict(written)
     batches, difference = record.pop("checked_batch_sizes"), record.pop("largest_difference")
-    record["weights"] = written.weights.title if written.weights else "random values"
+    del record["weights"]
+    record |= weights_record(written.weights, "random values")
     sizes = " and ".join(map(str, batches))
     record["compared"] = f"with the network, on batches of {sizes}: outputs differ by at most {difference:.2g}"
     echo_record(readable(record))

@@ -10,7 +10,7 @@ import click
 from resnet_zoo.base.shown import shown
 from resnet_zoo.catalog.classes import limits_of, listed
 from resnet_zoo.catalog.records import to_json
-from resnet_zoo.cli.output import echo_table, new_table, readable
+from resnet_zoo.cli.output import echo_table, new_table, readable, vouchers
 
 if TYPE_CHECKING:
     from resnet_zoo.inference.evaluation import Evaluation
@@ -39,9 +39,9 @@ def describe_network(network: Network) -> dict[str, str]:
         "parameters": f"{facts['params']:,}",
         "FLOPs": f"{facts['flops']:,}; {facts['flops_with_head']:,} with the head",
         "MACs (conv and linear)": f"{facts['macs']:,}",
-        "file": f"{facts['file']}, {facts['size_bytes']:,} bytes",
+        "file": f"{facts['file']} ({facts['size_bytes']:,} bytes)",
         "sha256": facts["sha256"],
-        "vouched for by": "nobody: a file given by its path" if facts["pin"] == "path" else "the Hub's hash",
+        "vouched for by": vouchers(facts["pin"]),
     }
     if made:
         lines["fine-tuned from"] = str(made.get("weights", "-"))

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from resnet_zoo.inference.evaluation import Evaluation
     from resnet_zoo.inference.speed import Benchmark
     from resnet_zoo.weights.cache_contents import CachedFile, WeightFacts
+    from resnet_zoo.weights.provenance import Chain
 
 
 def echo_json(value: Any) -> None:
@@ -123,10 +124,27 @@ def aligned(numbers: Sequence[str]) -> list[str]:
     return [f"{number}{' ' * (max(decimals) - own)}" for number, own in zip(numbers, decimals, strict=True)]
 
 
+def vouchers(pin: str) -> str:
+    """Return who vouches for the hash of a file, for a person; ``pin`` as in `Chain`."""
+    if pin.endswith("-bit pin"):
+        return f"{int(pin.partition('-')[0]) // 4} of 64 digits in the manifest"
+    words = {"sha256": "the manifest", "hub": "its repository", "path": "nobody: a file given by its path"}
+    return words.get(pin, pin)
+
+
+def weights_record(chain: Chain | None, otherwise: str) -> dict[str, str]:
+    """Return lines on the weights that were used; ``otherwise`` says what there was without a file."""
+    if chain is None:
+        return {"weights": otherwise}
+    return {"weights": chain.file, "weights sha256": chain.file_sha256, "vouched for by": vouchers(chain.pin)}
+
+
 def readable(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return a record's fields for a person: words for names and for what is not there, and units."""
     found = {}
     for name, value in fields.items():
+        if name == "pin":
+            name, value = "vouched_for_by", vouchers(value)
         words = name.removeprefix("num_").removesuffix("_bytes").replace("_per_s", "/s").replace("_", " ")
         if name.endswith("_bytes"):
             value = f"{value:,} bytes"
@@ -163,17 +181,26 @@ def echo_prose(text: str, *, begin: str = "") -> None:
     click.echo(f"{begin}{folded(text, terminal_width(sys.stdout), begin=begin)}")
 
 
-def echo_entries(entries: Sequence[Entry], places: Mapping[str, str]) -> None:
-    """Write rows as the published table, each with the place of its default weights."""
+def echo_entries(entries: Sequence[Entry], sets: Mapping[str, Sequence[WeightFacts]]) -> None:
+    """Write rows as the published table, each with the place of its default weights, or how many others are here."""
     table = new_table("Model", "Data set", ">Params (M)", ">FLOPs (G)", ">Top-1", ">Top-5", "Weights")
     printed = [aligned([getattr(entry.published, key) for entry in entries]) for key in PRINTED]
     for entry, *numbers in zip(entries, *printed, strict=True):
-        place = places[entry.name]
-        mark = place if place in ("ships", "here", "no address") else "to fetch"
-        table.add_row(entry.name, DATASET_TITLES[entry.dataset], *numbers, mark)
+        table.add_row(entry.name, DATASET_TITLES[entry.dataset], *numbers, _place(sets[entry.name]))
     echo_table(table, narrow=("Data set", "Top-5", "FLOPs (G)"))
     if entries and terminal_width(sys.stdout):
         tell("Numbers as their source printed them (so 21.8, not 21.80); top-1 and top-5 in percent.")
+    if any(_place(found)[:1].isdecimal() for found in sets.values()):
+        tell("1 ships, 1 here: a set that is not the default, which is to be fetched; `list --local` names it.")
+
+
+def _place(sets: Sequence[WeightFacts]) -> str:
+    """Return where the default of a row's weight sets is; of one elsewhere, how many others are on this machine."""
+    default = next(found for found in sets if found.is_default)
+    others = [found.place for found in sets if found.is_here]
+    if default.is_here or not others:
+        return default.place if default.place in ("ships", "here", "no address") else "to fetch"
+    return f"{len(others)} {others[0]}"
 
 
 def echo_weight_sets(sets: Sequence[WeightFacts]) -> None:
@@ -210,7 +237,8 @@ def echo_reports(reports: Sequence[Report]) -> None:
     short = width < _WIDE_COLUMNS
     has_run = any(report.has(RUN_CHECKS[0]) for report in reports)
     run_column = ["Run"] if has_run else []
-    table = new_table("Model", *run_column, "Net", ">Params (M)", ">FLOPs (G)", "Weights", ">Top-1 (%)", ">Top-5 (%)")
+    top5_column = [">Top-5 (%)"] if any(report.has("top5") for report in reports) else []
+    table = new_table("Model", *run_column, "Net", ">Params (M)", ">FLOPs (G)", "Weights", ">Top-1 (%)", *top5_column)
     for report in reports:
         network = [report.check(name) for name in ("manifest", "architecture", "macs")]
         table.add_row(
@@ -221,7 +249,7 @@ def echo_reports(reports: Sequence[Report]) -> None:
             _numbers(report.check("flops"), [report.check("flops_with_head")], short=short),
             _mark([report.check("weights")], short=short),
             _numbers(report.check("top1"), short=short),
-            _numbers(report.check("top5"), short=short),
+            *([_numbers(report.check("top5"), short=short) if report.has("top5") else ""] if top5_column else []),
         )
     echo_table(table, narrow=("Top-5 (%)", "FLOPs (G)"))
     statuses = count_statuses(reports)
@@ -280,10 +308,9 @@ def _mark(checks: Sequence[Check], *, short: bool) -> str:
 
 def echo_evaluation(result: Evaluation) -> None:
     """Write an evaluation as a table, published numbers beside the measured ones."""
-    chain = result.chain
     record = {
         "model": result.name,
-        "weights": chain.title if chain else "a model passed in",
+        **weights_record(result.chain, "a model passed in"),
         "data set": f"{result.dataset}, {result.num_images} images, {result.num_skipped} skipped",
         "top-1 (%)": _accuracy(result.top1, result.correct1, result.top1_interval, result.published_top1),
         "top-5 (%)": _accuracy(result.top5, result.correct5, result.top5_interval, result.published_top5),

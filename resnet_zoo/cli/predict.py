@@ -130,7 +130,7 @@ def _form_of(path: Path, form: str) -> str:
     """Return the format that a file's suffix names, which --format may repeat."""
     named = path.suffix.lower().removeprefix(".")
     if named not in ("csv", "jsonl", "json"):
-        raise click.UsageError(f"-o takes a path that ends in .csv, .jsonl or .json, got {shown(path)}.")
+        raise click.UsageError(f"-o takes a path that ends in .csv, .jsonl or .json; {shown(path)} does not.")
     source = click.get_current_context().get_parameter_source("form")
     if source is not ParameterSource.DEFAULT and form != named:
         raise click.UsageError(f"{shown(path)} is a {named} file, and --format says {form}. Leave out --format.")

@@ -84,7 +84,7 @@ def accept(ctx: click.Context, /, folder: str, data: str, device: str, batch_siz
         ctx.exit(exit_code([done.report], asked=REQUIRED_CHECKS))
     measured, file = done.weights.measured, done.weights.file
     record = {
-        "weights": f"{done.path}, {file.size_bytes:,} bytes",
+        "weights": f"{done.path} ({file.size_bytes:,} bytes)",
         "sha256": file.sha256,
         "run files": str(done.folder),
         "measured": f"top-1 {measured.top1:.2f}%, top-5 {measured.top5:.2f}% on {measured.dataset}",

@@ -127,7 +127,7 @@ def sentence_of(error: Exception) -> str:
         return str(error)
     is_full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None))
     place = error.filename2 or error.filename or ("standard output" if is_full else None)
-    what = f"{place}: {error.strerror}" if place else str(error)
+    what = f"{error.strerror} ({place})" if place else str(error)
     return f"{what}. {'Make room there, and run it again' if is_full else 'Check the path and its permissions'}."
 
 

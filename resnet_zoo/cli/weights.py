@@ -150,10 +150,10 @@ def cache_list(form: str) -> None:
     files = list_cache()
     if form == "json":
         echo_json([asdict(file) for file in files])
-    else:
+    elif files:
         echo_cache(files)
-        if not files:
-            tell("The cache is empty; `resnet-zoo download NAME` fetches weights into it.")
+    else:
+        tell(f"The cache is empty. `resnet-zoo download NAME` fetches weights into {cache_path()}")
 
 
 @cache.command("verify", epilog=examples("cache verify", "cache verify --format json"))

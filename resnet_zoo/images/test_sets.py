@@ -270,7 +270,7 @@ def _read_archive(
             lambda: kind(str(root), train=split == "train", download=download or packed.is_file()),
             lambda: sum(path.stat().st_size for path in (packed, *packed.parent.glob("cifar-*/*")) if path.is_file()),
             patience_s=_PATIENCE_S,
-            sentence=f"Waiting for {kind.url}.",  # torchvision's request has no timeout
+            sentence=f"Waiting for {kind.url} to answer.",  # torchvision's request has no timeout
         )
     except Exception as error:  # torchvision raises RuntimeError, OSError, pickle and urllib errors alike
         reason = (str(error).splitlines() or [type(error).__name__])[0].removesuffix(".")

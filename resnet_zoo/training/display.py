@@ -54,7 +54,7 @@ class Console:
             "epoch": f"epoch {line.epoch + 1:>3}/{self.newest.epochs if self.newest else '?'}",
             "size": f"{line.size} px",
             "loss": f"loss {line.loss:.4f}",
-            "lr": f"lr {line.lr:.4f}",
+            "lr": f"learning rate {line.lr:.4f}",
             "train": f"train {line.top1_train:.2f}%",
             "tested": "" if line.top1 is None else f"{self.held_out} {line.top1:.2f}%",
             "speed": f"{line.images_per_s:.0f} images/s",

@@ -112,7 +112,7 @@ def hold_folder(folder: Path, otherwise: str = "pass --new") -> Iterator[Path]:
     Raises:
         TrainingError: Another process holds it.
     """
-    refusal = TrainingError(f"Another process is training in {folder}. Wait for it, or {otherwise}.")
+    refusal = TrainingError(f"Another process is training in {folder} now. Wait for it, or {otherwise}.")
     with hold(folder / ".lock", refusal, patience_s=_PATIENCE_S):
         yield folder
 

@@ -162,7 +162,7 @@ def lock(key: str, *, timeout_s: float | None = None) -> Iterator[None]:
     timeout_s = _LOCK_TIMEOUT_S if timeout_s is None else timeout_s
     path = folder / f"{key}.lock"
     waiting = (
-        f"Another process is fetching the same file, and holds {path}; waiting for at most {timeout_s / 60:.0f} "
+        f"Another process is fetching the same file (it holds {path}); waiting for at most {timeout_s / 60:.0f} "
         "minutes. If it hangs, end it."
     )
     refusal = DownloadError({key: f"another process has been fetching it for {timeout_s:.0f} s"})

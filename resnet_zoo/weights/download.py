@@ -222,7 +222,7 @@ def _convert_and_pin(weights: WeightSet, source: Source, part: Path, digest: str
         convert(part, target, digest)
         size_bytes, object_sha256 = part.stat().st_size, sha256_of(target)
         if weights.file is not None and object_sha256 != weights.file.sha256:
-            converted = f"{shown_address(source.address)}, converted"
+            converted = f"{shown_address(source.address)} (converted)"
             raise IntegrityError(converted, weights.file.sha256, object_sha256)
         date = datetime.now(timezone.utc).isoformat(timespec="seconds")
         pin = Pin(shown_address(source.address), digest, size_bytes, object_sha256, date)

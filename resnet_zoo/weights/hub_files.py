@@ -129,7 +129,7 @@ def _with_an_end(file: HubFile, call: Callable[[], _Value]) -> _Value:
             call,
             lambda: _bytes_arrived(file),
             patience_s=_PATIENCE_S,
-            sentence=f"Waiting for {file.address}, at most {_PATIENCE_S:.0f} s more if nothing arrives.",
+            sentence=f"Waiting for {file.address} for at most {_PATIENCE_S:.0f} s more if nothing arrives.",
         )
     except GaveUpError:
         why = f"the Hub's client got nothing for {_PATIENCE_S:.0f} s; try again later, or set HF_TOKEN"
@@ -256,5 +256,5 @@ def reason(error: BaseException) -> str:
     if status is None and type(error).__module__.partition(".")[0] in _NETWORK_LIBRARIES:
         from huggingface_hub.constants import ENDPOINT
 
-        return f"the Hub cannot be reached at {shown_address(ENDPOINT)}: {words}"
+        return f"the Hub at {shown_address(ENDPOINT)} cannot be reached: {words}"
     return reason(error.__cause__) if error.__cause__ is not None and status is None else words

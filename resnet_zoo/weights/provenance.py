@@ -41,11 +41,6 @@ class Chain:
     file_sha256: str
     tensors_sha256: str
 
-    @property
-    def title(self) -> str:
-        """The file in a line: its name, its sha256, and what vouches for it."""
-        return f"{self.file}, sha256 {self.file_sha256} ({self.pin})"
-
 
 def chain_of(weights: LoadedWeights) -> Chain:
     """Return the chain of weights that were loaded."""

@@ -164,7 +164,7 @@ class _Transfer:
                     raise _FinalError(f"{error} ({fruitless} times in a row)") from error
                 wait_s = self._wait_s(fruitless, error.wait_s)
                 if time.monotonic() - self.heard_at + wait_s > REPORTED_AFTER_S:
-                    report_wait(f"{shown_address(self.url)}: {error}. Trying again in {wait_s:.0f} s.")
+                    report_wait(f"{shown_address(self.url)} failed ({error}). Trying again in {wait_s:.0f} s.")
                 time.sleep(wait_s)
         return Fetched(self.digest.hexdigest(), self.have, self.resumed_bytes, self.has_end)
 

@@ -994,12 +994,21 @@ def test_env_says_what_a_bug_report_needs(tmp_path: Path) -> None:
 def test_env_as_a_table_has_everything_that_its_json_has() -> None:
     found = json.loads(assert_good(run("env", "--format", "json")))
     out = assert_good(run("env"))
-    for group, facts in found.items():
-        for key, value in facts.items():
-            line = next(line for line in out.splitlines() if line.split()[:2] == [group, key])
-            words = {True: "yes", False: "no"}[value] if isinstance(value, bool) else value or "none"
-            shown = ", ".join(words) if isinstance(words, list) else str(words)
-            assert line.split(maxsplit=2)[2] == shown
+    values = [value for facts in found.values() for value in facts.values()]
+    lines = out.splitlines()
+    assert len(lines) == len(values)
+    for line, value in zip(lines, values, strict=True):
+        words = {True: "yes", False: "no"}[value] if isinstance(value, bool) else value or "none"
+        shown = ", ".join(words) if isinstance(words, list) else str(words)
+        assert re.split(r"  +", line, maxsplit=1)[1] == shown
+    assert "cpu_threads" not in out
+
+
+def test_an_empty_cache_is_said_to_be_empty_and_where_it_is(tmp_path: Path) -> None:
+    done = run("cache", "list")
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert done.stderr.split("\n")[0].startswith("The cache is empty. ")
+    assert done.stderr.endswith(f" {tmp_path / 'cache'}\n")
 
 
 # --- pipes, terminals, signals ------------------------------------------------------------------------------------

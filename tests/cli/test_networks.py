@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,6 +42,8 @@ def test_evaluate_shows_each_class_and_the_confusions_and_writes_them(
     assert all(name in out for name in PETS)
     assert "Images by actual class" in out
     assert "published" not in out
+    assert "(path)" not in out
+    assert re.search("vouched for by +nobody: a file given by its path", out)
     arguments = ("evaluate", pet_file, "--data", pets, *SMALL, "--confusion", matrix, "--format", "json")
     found, written = json.loads(good(*arguments)), json.loads(matrix.read_text())
     assert (found["num_images"], found["row"], len(found["classes"])) == (6, "resnet18_cifar10", 3)
@@ -73,7 +76,9 @@ def test_show_says_what_a_file_holds(pet_file: Path) -> None:
 
 
 def test_verify_benchmark_and_convert_take_a_file(pet_file: Path, pets: Path, tmp_path: Path) -> None:
-    assert "1 model: 7 passed, 0 failed, 2 not checked" in good("verify", pet_file)
+    assert "1 model: 7 passed, 0 failed, 1 not checked" in good("verify", pet_file)
+    assert "Top-5" not in good("verify", pet_file)  # of three classes
+    assert "Top-5" in good("verify", pet_file, "resnet18_cifar10")
     done = run("verify", pet_file, "--data", pets, *SMALL)
     assert (done.exit_code, "no top1 is recorded" in done.stderr) == (3, True)
     speeds = json.loads(

@@ -29,10 +29,10 @@ from tests.conftest import smooth_image
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [
-        (OSError(errno.ENOSPC, "No space left on device", "v.npy"), "v.npy: No space left on device. Make room there"),
-        (OSError(errno.ENOSPC, "No space left on device"), "standard output: No space left on device. Make room there"),
-        (OSError(errno.ENOSPC, "No space left on device", "a", None, "b"), "b: No space left on device. Make room"),
-        (PermissionError(errno.EACCES, "Permission denied", "x"), "x: Permission denied. Check the path and its perm"),
+        (OSError(errno.ENOSPC, "No space left on device", "v.npy"), "No space left on device (v.npy). Make room there"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device (standard output). Make"),
+        (OSError(errno.ENOSPC, "No space left on device", "a", None, "b"), "No space left on device (b). Make room"),
+        (PermissionError(errno.EACCES, "Permission denied", "x"), "Permission denied (x). Check the path and its perm"),
         (OSError("odd"), "odd. Check the path and its permissions."),
     ],
 )

@@ -29,7 +29,7 @@ from resnet_zoo.weights.loading import open_weights
 from resnet_zoo.weights.places import cached_weights
 from resnet_zoo.weights.provenance import chain_of
 from resnet_zoo.zoo import open_network
-from tests.conftest import ENTRIES, SHIPPING, UNFETCHED, random_network, smooth_image
+from tests.conftest import ENTRIES, UNFETCHED, random_network, smooth_image
 from tests.hub_server import HubServer, in_new_process
 from tests.private_zoo import sha256
 
@@ -240,11 +240,11 @@ def is_cached(manifest: Path) -> bool:
     ("change", "variables", "words"),
     [
         ({}, {"HF_HUB_OFFLINE": "1"}, "not contacted, because offline mode is on"),
-        ({}, {"HF_ENDPOINT": "http://127.0.0.1:9"}, "the Hub cannot be reached at http://127.0.0.1:9: .*refused"),
+        ({}, {"HF_ENDPOINT": "http://127.0.0.1:9"}, "the Hub at http://127.0.0.1:9 cannot be reached: .*refused"),
         (
             {},
             {"HF_ENDPOINT": "http://no.such.host.invalid"},
-            "the Hub cannot be reached at http://no.such.host.invalid: ",
+            "the Hub at http://no.such.host.invalid cannot be reached: ",
         ),
         ({"commit": "0" * 40}, {}, "the repository has no such revision"),
         ({"repository": "timm/gone"}, {}, r"repository not found \(HTTP 404\); if it is private, set HF_TOKEN"),
@@ -472,7 +472,13 @@ def test_the_plain_list_says_where_the_default_weights_are_and_fits_a_terminal()
     assert done.exit_code == 0, done.output
     assert max(map(len, done.stdout.splitlines())) <= 80
     places = {line.split()[0]: line.split("  ")[-1].strip() for line in done.stdout.splitlines()[2:]}
-    assert places == {e.name: "ships" if e.name in SHIPPING else "to fetch" for e in ENTRIES}
+    sets = {e.name: {s.weights: s.place == "ships" for s in weight_facts([e])} for e in ENTRIES}
+    default = {e.name: sets[e.name].pop(e.default_weights) for e in ENTRIES}
+    others = {name: f"{sum(own.values())} ships" if any(own.values()) else "to fetch" for name, own in sets.items()}
+    assert places == {name: "ships" if default[name] else others[name] for name in default}
+    assert {"ships", "1 ships", "to fetch"} == set(places.values())
+    assert "1 ships, 1 here: a set that is not the default" in done.stderr
+    assert "1 here" not in zoo_command("list", "in1k").stderr
 
 
 @pytest.mark.parametrize("name", ["resnet18_cifar10", "resnet18_in1k"])
