@@ -17,7 +17,7 @@ from resnet_zoo.cli.networks import describe_network, facts_of_network
 from resnet_zoo.cli.output import echo_entries, echo_json, echo_record, echo_weight_sets, readable
 from resnet_zoo.cli.row import echo_row
 from resnet_zoo.cli.shell import examples, format_option, weights_option, with_options
-from resnet_zoo.weights.cache_contents import facts_of_weights, weight_facts
+from resnet_zoo.weights.cache_contents import WeightFacts, facts_of_weights, weight_facts
 
 
 @click.command(
@@ -81,7 +81,14 @@ def list_command(
     elif form == "markdown":
         click.echo(as_markdown(entries), nl=False)
     else:
-        echo_entries(entries, {entry.name: weight_facts([entry]) for entry in entries})
+        echo_entries(entries, {entry.name: _sets(entry) for entry in entries})
+
+
+def _sets(entry: Entry) -> list[WeightFacts]:
+    """Return a row's weight sets; the Hub's client, slow to import, is asked about its cache for a default set only."""
+    on_hub = {tag for tag, found in entry.weights.items() if found.file is not None and found.file.is_on_hub}
+    asked = {*entry.weights} - (on_hub - {entry.default_weights})
+    return [facts_of_weights(entry, tag, with_caches=tag in asked) for tag in entry.weights]
 
 
 def _place(entry: Entry) -> str:

@@ -10,6 +10,7 @@ from resnet_zoo.catalog.datasets import official_accuracy
 from resnet_zoo.catalog.listing import DATASET_TITLES
 from resnet_zoo.catalog.records import Entry, PageOrigin, UpstreamOrigin, WeightSet
 from resnet_zoo.runs.records import EnvironmentFile, ResultFile
+from resnet_zoo.weights.network_header import RecordedAccuracy
 
 DATASET_IDS = {"cifar10": "cifar10", "cifar100": "cifar100", "in1k": "imagenet-1k"}
 """What the Hub calls the data sets."""
@@ -22,7 +23,14 @@ _HEADERS = ("Params (M)", "FLOPs (G)", "Top-1 (%)", "Top-5 (%)")
 
 
 def model_card(
-    entry: Entry, repository: str, *, num_classes: int, class_names: Sequence[str] | None, sha256: str, licence: str
+    entry: Entry,
+    repository: str,
+    *,
+    num_classes: int,
+    class_names: Sequence[str] | None,
+    sha256: str,
+    licence: str,
+    recorded: RecordedAccuracy | None = None,
 ) -> str:
     """Return the card of one network.
 
@@ -33,6 +41,7 @@ def model_card(
         class_names: In label order; ``None`` if they are not known.
         sha256: Of its weights.
         licence: Of its weights.
+        recorded: What was measured with it, if that is known.
     """
     published = entry.published
     names = class_names or [f"class {label}" for label in range(num_classes)]
@@ -47,6 +56,7 @@ def model_card(
         "```\n",
         f"sha256 of `model.safetensors`, checked at every load: `{sha256}`\n",
         *_limits(entry, names),
+        *(_recorded(recorded, repository) if recorded else ()),
         "## Published numbers of the model\n",
         f"As printed by the source ({published.source}, {DATASET_TITLES[entry.dataset]}); nothing here was measured "
         "with the weights of this repository.\n",
@@ -61,6 +71,18 @@ def _limits(entry: Entry, names: Sequence[str]) -> tuple[str, ...]:
         "## Classes and limits\n",
         f"It knows {listed(names, 20)}.\n",
         f"{limits_of(names, entry.input_size[-1], resizes=resizes)}\n",
+    )
+
+
+def _recorded(found: RecordedAccuracy, repository: str) -> tuple[str, ...]:
+    """Return what was measured with a network when it was trained, as blocks of a page."""
+    also = " They also chose the epoch, which flatters the network." if found.chose_epoch else ""
+    where = "".join(f", {text}" for text in (found.device, found.torch and f"torch {found.torch}") if text)
+    right = f"{found.correct1:,} of {found.num_images:,} {found.images} images, which it was not trained on"
+    return (
+        "## Accuracy\n",
+        f"Top-1 {found.top1:.2f}%: {right}{where}.{also} With these images in `DIR`, this measures it again:\n",
+        f"```bash\nresnet-zoo verify hf-hub:{repository} --data DIR\n```\n",
     )
 
 

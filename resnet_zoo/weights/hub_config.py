@@ -104,7 +104,7 @@ _BACKENDS: dict[str, ResizeBackend] = {"bilinear": "pillow", "bicubic": "pillow_
 
 
 def _with_preprocess(entry: Entry, raw: Mapping[str, Any], ours: Mapping[str, Any]) -> Entry:
-    """Return a row with the preprocessing that a configuration says; a row that does not resize keeps its own.
+    """Return a row with the preprocessing that a configuration says; of timm's, a row that does not resize has its own.
 
     Raises:
         WrongValueError: It is none that this package knows.
@@ -112,7 +112,7 @@ def _with_preprocess(entry: Entry, raw: Mapping[str, Any], ours: Mapping[str, An
     block = {**raw, **(raw.get("pretrained_cfg") or {})}
     size = block.get("input_size")
     says_how = bool(ours) or {"mean", "std"} <= block.keys()  # older files of timm do not
-    if size is None or not says_how or entry.preprocess.resize_backend is None:
+    if size is None or not says_how or (not ours and entry.preprocess.resize_backend is None):
         return entry
     channels, height, width = map(_positive, size)
     if ours:

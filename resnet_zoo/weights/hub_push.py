@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,10 @@ from resnet_zoo.weights.convert import safetensors_bytes
 from resnet_zoo.weights.fit import tensors_of, unwrapped
 from resnet_zoo.weights.hub_config import CONFIG_NAME, WEIGHTS_NAME, config_content
 from resnet_zoo.weights.hub_files import reason
+from resnet_zoo.weights.loading import assign_weights
+from resnet_zoo.weights.network_file import read_network
+from resnet_zoo.weights.network_header import RecordedAccuracy
+from resnet_zoo.weights.opened import OpenedNetwork
 
 CARD_NAME = "README.md"
 
@@ -29,10 +34,10 @@ _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def push_to_hub(
-    model: nn.Module,
+    model: nn.Module | str | os.PathLike[str],
     repository: str,
     *,
-    name: str,
+    name: str | None = None,
     weights: str | None = None,
     private: bool = False,
     commit_message: str = "Add model",
@@ -44,9 +49,11 @@ def push_to_hub(
     Equal weights give equal bytes, and nothing is committed if the repository already holds them.
 
     Args:
-        model: A network of this package, with any number of classes and channels, also as torch wraps it.
+        model: A network of this package, with any number of classes and channels, also as torch wraps it; or the path
+            of a file that ``finetune`` or `save_network` wrote, whose classes, preprocessing and recorded accuracy are
+            published with it.
         repository: ``owner/name``; created if it does not exist.
-        name: The model of the zoo (or alias) whose network it is.
+        name: The model of the zoo (or alias) whose network it is; a file says that itself.
         weights: The weight set of ``name`` whose values the network has, if any: its preprocessing and licence are
             published with them.
         private: Make a new repository private.
@@ -59,7 +66,9 @@ def push_to_hub(
 
     Raises:
         ArgumentError: ``repository`` is not of the form ``owner/name``, the model's ``fc`` is not a ``Linear`` or its
-            strides were changed, or there is not one name per class.
+            strides were changed, there is not one name per class, a model comes without ``name``, or a file with
+            ``name``, ``weights`` or ``class_names``.
+        WeightsUnavailableError, CheckpointError: The file does not exist, or is not a network's.
         UnknownModelError: No model of the zoo is named ``name``.
         UnknownWeightsError: ``name`` has no weight set ``weights``.
         WeightsMismatchError: ``model`` is not the network of ``name``.
@@ -74,10 +83,17 @@ def push_to_hub(
     from huggingface_hub import HfApi
 
     check_repository_name(repository)
-    entry = get_entry(name)
-    licence = entry.weight_set(str(entry.chosen(weights))).license
-    entry = entry if weights is None else used_with(entry, entry.chosen(weights))
-    files = _files_of(model, entry, repository, class_names, licence)
+    if isinstance(model, nn.Module):
+        if name is None:
+            raise ArgumentError("Expected name=, the row whose network the model is, got none.")
+        entry = get_entry(name)
+        licence = entry.weight_set(str(entry.chosen(weights))).license
+        entry = entry if weights is None else used_with(entry, entry.chosen(weights))
+        files = _files_of(model, entry, repository, class_names, licence)
+    else:
+        if (name, weights, class_names) != (None, None, None):
+            raise ArgumentError("A network file says its row and classes itself: leave out name, weights, class_names.")
+        files = _files_of_file(read_network(model), repository)
     with hub_errors_as_publish_errors(repository):
         api = HfApi(token=token)
         api.create_repo(repository, private=private, exist_ok=True)
@@ -118,8 +134,23 @@ def hub_errors_as_publish_errors(repository: str) -> Iterator[None]:
         raise PublishError(repository, reason(error)) from None  # theirs quote addresses with what signs them
 
 
+def _files_of_file(network: OpenedNetwork, repository: str) -> dict[str, bytes | Path]:
+    """Return the files of a network file, which keeps its header, and with it the accuracy that it records."""
+    entry, checkpoint = network.entry, network.weights.checkpoint
+    model = assign_weights(entry, checkpoint, in_channels=network.in_channels)
+    recorded = RecordedAccuracy.of(checkpoint)
+    licence = get_entry(entry.name).weight_set(entry.default_weights).license
+    return _files_of(model, entry, repository, network.class_names, licence, checkpoint.header, recorded)
+
+
 def _files_of(
-    model: nn.Module, entry: Entry, repository: str, class_names: Sequence[str] | None, licence: str
+    model: nn.Module,
+    entry: Entry,
+    repository: str,
+    class_names: Sequence[str] | None,
+    licence: str,
+    header: Mapping[str, str] | None = None,
+    recorded: RecordedAccuracy | None = None,
 ) -> dict[str, bytes | Path]:
     """Return the files of a network by their name in the repository."""
     tensors, in_channels = tensors_of(model, entry)
@@ -129,13 +160,19 @@ def _files_of(
         class_names = list_of_classes(entry.classes)
     if class_names is not None and len(class_names) != num_classes:
         raise ArgumentError(f"Expected {num_classes} class names, got {len(class_names)}.")
-    weights = safetensors_bytes(tensors, {"format": "pt", "model": entry.name})
+    weights = safetensors_bytes(tensors, header or {"format": "pt", "model": entry.name})
     sha256 = hashlib.sha256(weights).hexdigest()
     config = config_content(entry, classifier, in_channels, class_names, sha256)
     return {
         CONFIG_NAME: (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode(),
         WEIGHTS_NAME: weights,
         CARD_NAME: model_card(
-            entry, repository, num_classes=num_classes, class_names=class_names, sha256=sha256, licence=licence
+            entry,
+            repository,
+            num_classes=num_classes,
+            class_names=class_names,
+            sha256=sha256,
+            licence=licence,
+            recorded=recorded,
         ).encode(),
     }

@@ -11,17 +11,20 @@ from typing import Any
 import pytest
 import torch
 
-from resnet_zoo import Evaluation, create_transform, evaluate, open_network, save_network, verify
+from resnet_zoo import Evaluation, create_transform, evaluate, open_network, push_to_hub, save_network, verify
 from resnet_zoo.catalog.classes import class_folders, class_names
 from resnet_zoo.checks.report import Report
+from resnet_zoo.cli.networks import facts_of_network
 from resnet_zoo.errors import ArgumentError, CheckpointError, DatasetError, WeightsUnavailableError
 from resnet_zoo.images.class_tree import read_class_tree
 from resnet_zoo.images.identity import images_sha256
 from resnet_zoo.inference.evaluation import images_for
 from resnet_zoo.network.resnet import ResNet
+from resnet_zoo.weights.cards import model_card
 from resnet_zoo.weights.convert import safetensors_bytes
 from resnet_zoo.weights.safetensors_files import read_safetensors
 from tests.conftest import PETS, random_network
+from tests.hub_server import HubServer, in_new_process
 
 ROW = "resnet18_cifar10"
 
@@ -263,3 +266,51 @@ def test_a_misspelt_path_is_named_with_what_is_like_it(model: ResNet, tmp_path: 
     for call in (lambda path: verify(path), lambda path: evaluate(path, tmp_path), open_network):
         with pytest.raises(WeightsUnavailableError, match=r"No such file.*Did you mean pets.safetensors\?"):
             call(tmp_path / "pest.safetensors")
+
+
+# --- by way of the Hub --------------------------------------------------------------------------------------------
+
+
+def pushed_and_verified(file: Path, data: Path) -> tuple[Report, dict[str, Any], dict[str, Any]]:
+    """Push a network file, and return what is checked and known of its repository, and what was known of the file."""
+    push_to_hub(file, "someone/pets")
+    (report,) = verify("hf-hub:someone/pets", data=data, device="cpu")
+    return report, facts_of_network(open_network("hf-hub:someone/pets")), facts_of_network(open_network(file))
+
+
+def test_what_a_file_recorded_is_on_its_card_and_checked_of_its_repository(
+    model: ResNet, pets: Path, tmp_path: Path
+) -> None:
+    file = recorded(tmp_path, model, pets)
+    with HubServer(tmp_path / "files") as server:
+        report, there, here = in_new_process(server.environment(tmp_path / "hf"), pushed_and_verified, file, pets)
+        files = server.repositories["someone/pets"].files("main")
+    assert {check.status for check in report.checks} == {"passed"}
+    assert report.check("top1").recorded == report.check("top1").measured
+    own = ("name", "file", "size_bytes", "sha256", "source", "pin")
+    same = [{key: value for key, value in facts.items() if key not in own} for facts in (there, here)]
+    assert same[0] == same[1]
+    assert there["recorded"]["num_images"] == 12
+    assert files is not None
+    card, found = files["README.md"].path.read_text(), there["recorded"]
+    assert f"{found['correct1']} of 12 validation images" in card
+
+
+def test_a_file_that_records_nothing_claims_nothing(model: ResNet, tmp_path: Path) -> None:
+    card = model_card(
+        open_network(save(tmp_path / "plain.safetensors", model)).entry,
+        "someone/pets",
+        num_classes=3,
+        class_names=PETS,
+        sha256="0" * 64,
+        licence="Apache-2.0",
+    )
+    assert "## Accuracy" not in card
+
+
+@pytest.mark.parametrize("given", [{"name": ROW}, {"weights": "retrained"}, {"class_names": PETS}])
+def test_a_file_is_pushed_under_no_other_row_or_classes(given: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="leave out name, weights, class_names"):
+        push_to_hub(tmp_path / "pets.safetensors", "someone/pets", **given)
+    with pytest.raises(ArgumentError, match="Expected name="):
+        push_to_hub(random_network(), "someone/pets")
