@@ -195,6 +195,18 @@ def class_tree(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
+def docs_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The documentation as a site, built once for all tests."""
+    from tests.docs_pages import build_docs
+
+    pytest.importorskip("mkdocs", reason="MkDocs is not installed (extra `docs`)")
+    folder = tmp_path_factory.mktemp("docs") / "site"
+    run = build_docs(folder)
+    assert run.returncode == 0, run.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
 def good_run(tmp_path_factory: pytest.TempPathFactory) -> MadeRun:
     """A finished run folder; nothing may change it."""
     from tests.run_folders import make_run

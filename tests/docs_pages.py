@@ -93,6 +93,12 @@ class Block:
             yield self.line + 1 + self.text.count("\n", 0, match.start()), match[1], match[2]
 
 
+def build_docs(folder: Path, configuration: Path = ROOT / "mkdocs.yml") -> subprocess.CompletedProcess[str]:
+    """Build the documentation as a site, where each warning is an error."""
+    command = ["mkdocs", "build", "--strict", "--site-dir", str(folder), "--config-file", str(configuration)]
+    return subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, check=False, cwd=ROOT)
+
+
 def blocks_of(text: str, page: str) -> list[Block]:
     """Return the fenced blocks of a page."""
     return [

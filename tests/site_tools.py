@@ -9,6 +9,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from resnet_zoo.catalog.manifest import get_entry, use_manifest
 from resnet_zoo.catalog.recipes import RECIPES
 from resnet_zoo.catalog.records import to_json
@@ -228,3 +230,19 @@ INKED = """canvas => {
   const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
   return data.some(value => value !== 0);
 }"""
+
+PLANT_FAULTS = """() => document.querySelector("main").insertAdjacentHTML("beforeend",
+  '<img src="data:,"><input type="text"><p style="color: #bbb; background: #ccc">faint</p>')"""
+"""Puts what nobody can read into a page."""
+
+
+def grave_findings(page: Any) -> list[str]:
+    """Return what axe-core calls serious or critical on a page."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed (extra `browser`)")
+    options = {
+        "resultTypes": ["violations"],
+        "preload": False,
+    }  # else it fetches style sheets, which these pages forbid
+    found = axe.Axe().run(page, options=options).response["violations"]
+    grave = [one for one in found if one["impact"] in ("serious", "critical")]
+    return [f"{one['id']}: {one['help']}: {[node['target'] for node in one['nodes'][:3]]}" for one in grave]

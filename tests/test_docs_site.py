@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import runpy
-import subprocess
-import sys
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,7 +13,7 @@ import pytest
 
 import resnet_zoo
 from resnet_zoo.catalog.manifest import current_manifest
-from tests.docs_pages import PAGES, ROOT
+from tests.docs_pages import PAGES, ROOT, build_docs
 
 SITE = "https://org.github.io/resnet_zoo/"
 SOURCE = "https://github.com/org/resnet_zoo/blob/main/"
@@ -127,24 +125,16 @@ class Sources(HTMLParser):
             self.found.append(given.get("href") or "")
 
 
-def build(folder: Path, configuration: Path = ROOT / "mkdocs.yml") -> subprocess.CompletedProcess[str]:
-    command = ["mkdocs", "build", "--strict", "--site-dir", str(folder), "--config-file", str(configuration)]
-    return subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, check=False, cwd=ROOT)
-
-
 @pytest.mark.slow
-def test_the_site_is_built_without_a_warning_and_loads_nothing_from_other_hosts(tmp_path: Path) -> None:
-    pytest.importorskip("mkdocs", reason="MkDocs is not installed (extra `docs`)")
-    run = build(tmp_path / "site")
-    assert run.returncode == 0, run.stderr
-    assert (tmp_path / "site" / "zoo" / "models" / "resnet50_in1k.html").is_file()
-    pages = sorted((tmp_path / "site").rglob("*.html"))
+def test_the_site_is_built_without_a_warning_and_loads_nothing_from_other_hosts(docs_site: Path) -> None:
+    assert (docs_site / "zoo" / "models" / "resnet50_in1k.html").is_file()
+    pages = sorted(docs_site.rglob("*.html"))
     assert len(pages) > 35
     for page in pages:
         sources = Sources()
         sources.feed(page.read_text(encoding="utf-8"))
         assert [source for source in sources.found if "//" in source and not source.startswith(SITE)] == [], page
-    reference = (tmp_path / "site" / "reference" / "create" / "index.html").read_text(encoding="utf-8")
+    reference = (docs_site / "reference" / "create" / "index.html").read_text(encoding="utf-8")
     assert 'id="resnet_zoo.create_model"' in reference
 
 
@@ -156,6 +146,6 @@ def test_a_page_with_a_broken_link_stops_the_build(tmp_path: Path) -> None:
     text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     validation = text[text.index("validation:") : text.index("nav:\n  - Home")]
     (tmp_path / "mkdocs.yml").write_text(f"site_name: planted\n{validation}", encoding="utf-8")
-    run = build(tmp_path / "site", tmp_path / "mkdocs.yml")
+    run = build_docs(tmp_path / "site", tmp_path / "mkdocs.yml")
     assert run.returncode != 0
     assert "nowhere.md" in run.stderr + run.stdout

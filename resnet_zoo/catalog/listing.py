@@ -10,9 +10,9 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from resnet_zoo.catalog.datasets import official_accuracy
+from resnet_zoo.catalog.datasets import Accuracy, official_accuracy
 from resnet_zoo.catalog.manifest import current_manifest
-from resnet_zoo.catalog.records import Entry, Measured, UpstreamOrigin
+from resnet_zoo.catalog.records import Entry, UpstreamOrigin
 from resnet_zoo.errors import ArgumentError
 
 Facts = dict[str, Any]
@@ -130,7 +130,7 @@ def as_markdown(entries: Iterable[Entry]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def measured_on(entry: Entry, measured: Measured) -> str:
+def measured_on(entry: Entry, measured: Accuracy) -> str:
     """Return which images an accuracy was measured on, with the bounds for the official set if some are missing."""
     official = official_accuracy(entry.dataset, measured, "top1")
     if official is None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from resnet_zoo.catalog.listing import measured_on
 from resnet_zoo.catalog.records import Entry, UpstreamOrigin, WeightSet
 from resnet_zoo.checks.report import ACCURACY_TOLERANCE_PCT, RUN_CHECKS, Check, Report, rounded
 
@@ -47,7 +48,7 @@ class OtherAccuracy:
     top1: str
     top5: str
     weights: str
-    dataset: str
+    images: str
 
 
 def numbers_of(entry: Entry, report: Report | None) -> tuple[Number, ...]:
@@ -70,7 +71,7 @@ def numbers_of(entry: Entry, report: Report | None) -> tuple[Number, ...]:
 def other_accuracies(entry: Entry) -> tuple[OtherAccuracy, ...]:
     """Return what the manifest records of weight sets or images that the published numbers are not of."""
     return tuple(
-        OtherAccuracy(f"{found.top1:.2f}", f"{found.top5:.2f}", tag, found.dataset)
+        OtherAccuracy(f"{found.top1:.2f}", f"{found.top5:.2f}", tag, measured_on(entry, found))
         for tag, weights in entry.weights.items()
         if (found := weights.measured) is not None and not (found.dataset == entry.dataset and _are_the_rows(weights))
     )

@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 from resnet_zoo import __version__
 from resnet_zoo.catalog.classes import class_names, limits_of
-from resnet_zoo.catalog.listing import DATASET_TITLES
+from resnet_zoo.catalog.datasets import official_accuracy
+from resnet_zoo.catalog.listing import DATASET_TITLES, measured_on
 from resnet_zoo.catalog.measurements import Measurement
 from resnet_zoo.catalog.records import Entry, Manifest
 from resnet_zoo.checks.report import ACCURACY_TOLERANCE_PCT, Report
@@ -143,6 +144,8 @@ def render_site(content: Content) -> dict[str, bytes]:
         "version": __version__,
         "manifest_sha256": content.manifest_sha256,
         "models": content.models,
+        "measured_on": measured_on,
+        "official_accuracy": official_accuracy,
     }
     shared |= {"docs": content.docs, "docs_is_relative": not urlsplit(content.docs).scheme}
     plots = {"data": scatter_data(content.models, content.speeds), "speed_setting": content.speeds.setting}

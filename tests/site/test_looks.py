@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import NAMES
 from tests.run_folders import NAME
-from tests.site_tools import DESKTOP, INKED, PHONE, Open
+from tests.site_tools import DESKTOP, INKED, PHONE, PLANT_FAULTS, Open, grave_findings
 
 pytestmark = pytest.mark.browser
 
@@ -124,18 +124,6 @@ def test_a_table_that_is_cut_says_that_it_scrolls(opened: Open) -> None:
     assert wide.locator(".scroll-note:visible").count() == 0
 
 
-def grave_findings(page: Any) -> list[str]:
-    """Return what axe-core calls serious or critical on a page."""
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed (extra `browser`)")
-    options = {
-        "resultTypes": ["violations"],
-        "preload": False,
-    }  # else it fetches style sheets, which these pages forbid
-    found = axe.Axe().run(page, options=options).response["violations"]
-    grave = [one for one in found if one["impact"] in ("serious", "critical")]
-    return [f"{one['id']}: {one['help']}: {[node['target'] for node in one['nodes'][:3]]}" for one in grave]
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("viewport", [PHONE, DESKTOP], ids=["phone", "desktop"])
 @pytest.mark.parametrize("address", ["index.html", "speed.html", f"models/{NAME}.html"])
@@ -147,12 +135,7 @@ def test_axe_finds_nothing_serious(opened: Open, address: str, viewport: Any, sc
 
 def test_axe_finds_planted_faults(opened: Open) -> None:
     page = opened()
-    page.evaluate(
-        """() => {
-          document.querySelector("main").insertAdjacentHTML("beforeend",
-            '<img src="static/icon.svg"><input type="text"><p style="color: #bbb; background: #ccc">faint</p>');
-        }"""
-    )
+    page.evaluate(PLANT_FAULTS)
     assert {found.partition(":")[0] for found in grave_findings(page)} >= {"image-alt", "label", "color-contrast"}
 
 

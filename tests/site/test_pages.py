@@ -108,6 +108,21 @@ def test_the_runs_that_ship_are_shown_without_being_asked_for(plain_site: Path) 
     assert all(any(f"run {name}" in " ".join(text.split()) for text in texts) for name in shipped)
 
 
+def test_part_of_the_official_images_gives_bounds_and_a_run_without_weights_is_said_to_have_none(
+    plain_site: Path,
+) -> None:
+    trained, tried = (
+        " ".join(pages_of(plain_site)[f"models/{name}_cifar10.html"].text.split()) for name in ("resnet34", "resnet50")
+    )
+    bounds = r"9,977 of the 10,000 of CIFAR-10 \(\d\d\.\d\d to \d\d\.\d\d on all\)"
+    assert re.search(rf"Weights retrained reach 95\.08 % top-1 and 99\.\d\d % top-5 on {bounds}", trained)
+    assert re.search(rf"the source of weights retrained: .{{,40}} top-5 on {bounds} after 36 epochs", trained)
+    assert re.search(rf"run resnet50_cifar10-modern-27eed335: .{{,40}} top-5 on {bounds} after 36 epochs", tried)
+    assert ("No weight set came from it" in tried, "No weight set came from it" in trained) == (True, False)
+    assert "not the official test set" not in trained + tried
+    assert "9977images after" not in trained + tried
+
+
 def test_shipped_speeds_are_shown_with_machine_and_command(plain_site: Path) -> None:
     pages = pages_of(plain_site)
     points = json.loads(pages["index.html"].scripts[0])
@@ -175,7 +190,7 @@ def test_a_model_page_shows_what_belongs_on_it(full_site: Path) -> None:
         "mean=[0.4914, 0.4822, 0.4465], std=[0.2023, 0.1994, 0.201]",
         "multiplied by 0.1 at epochs 100, 150",
         "rises over the first 20% of the training",
-        "93.12 % top-1 and 99.78 % top-5 on 10,000 images of cifar10-jpeg after 4 epochs, 7 minutes",
+        "93.12 % top-1 and 99.78 % top-5 on 10,000 of cifar10-jpeg after 4 epochs, 7 minutes",
         "not finished; 6 epochs so far",
         "Changed: epochs = 4",
         "8 of 64 digits: a 32-bit pin",
