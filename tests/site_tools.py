@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -207,8 +208,9 @@ class Page(HTMLParser):
             yield from (attributes[key] for key in ("href", "src") if attributes.get(key))  # type: ignore[misc]
 
 
+@functools.cache
 def pages_of(folder: Path) -> dict[str, Page]:
-    """Return every page of a site by its address."""
+    """Return every page of a site by its address; the site does not change any more."""
     paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.html")}
     return {address: Page(path.read_text(encoding="utf-8")) for address, path in sorted(paths.items())}
 

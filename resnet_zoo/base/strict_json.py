@@ -94,6 +94,10 @@ def decode(kind: Any, value: Any, where: Place) -> Any:
     Raises:
         WrongValueError: A value is not of its type.
     """
+    if kind in _PLAIN:  # first, for logs are long and mostly numbers
+        return _decode_plain(kind, value, where)
+    if kind is Any:
+        return value
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return _decode_record(kind, value, where)
     origin, arguments = get_origin(kind), get_args(kind)
@@ -106,17 +110,17 @@ def decode(kind: Any, value: Any, where: Place) -> Any:
     if origin is tuple:
         expect(isinstance(value, list), "a list", value, where)
         return tuple(decode(arguments[0], item, (*where, index)) for index, item in enumerate(value))
-    if origin in (dict, Mapping):
-        expect(isinstance(value, dict), "an object", value, where)
-        return {key: decode(arguments[1], item, (*where, key)) for key, item in value.items()}
-    if kind is float:
-        expect(isinstance(value, float) or _is_integer(value), "a number", value, where)
-        return float(value)
-    if kind is Any:
-        return value
-    is_right = _is_integer(value) if kind is int else type(value) is kind
-    expect(is_right, {str: "a string", int: "an integer", bool: "true or false"}[kind], value, where)
-    return value
+    expect(isinstance(value, dict), "an object", value, where)
+    return {key: decode(arguments[1], item, (*where, key)) for key, item in value.items()}
+
+
+_PLAIN = {float: "a number", int: "an integer", str: "a string", bool: "true or false"}
+
+
+def _decode_plain(kind: type, value: Any, where: Place) -> Any:
+    is_right = type(value) is kind if kind in (str, bool) else _is_integer(value)
+    expect(is_right or (kind is float and isinstance(value, float)), _PLAIN[kind], value, where)
+    return kind(value)
 
 
 def _is_integer(value: Any) -> bool:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from resnet_zoo.errors import RunError
 from resnet_zoo.runs.folder import is_complete, read_log, read_record, read_text
-from resnet_zoo.runs.records import ENVIRONMENT_NAME, LOG_NAME, RECIPE_NAME, EnvironmentFile, RecipeFile
+from resnet_zoo.runs.records import ENVIRONMENT_NAME, LOG_NAME, RECIPE_NAME, EnvironmentFile, Log, RecipeFile
 
 LogFormat = Literal["resnet_zoo", "openmmlab 0.x", "mmengine"]
 
@@ -90,7 +90,7 @@ def read_curve(path: str | os.PathLike[str]) -> Curve:
     path = Path(path)
     file = path / LOG_NAME if path.is_dir() else path
     form = _format_of(file)
-    curve = _read_ours(file) if form == "resnet_zoo" else _read_openmmlab(file, form)
+    curve = curve_of_log(file, read_log(file)) if form == "resnet_zoo" else _read_openmmlab(file, form)
     if not curve.points:
         raise RunError(file, "", "has no finished epoch yet")
     return curve
@@ -124,7 +124,12 @@ def _records(file: Path) -> Iterable[dict[str, Any]]:
         yield record
 
 
-def _read_ours(file: Path) -> Curve:
+def curve_of_log(file: Path, log: Log) -> Curve:
+    """Return the curve of a ``log.jsonl`` that was read already.
+
+    Raises:
+        RunError: ``recipe.json`` or ``environment.json`` beside it is unreadable or malformed.
+    """
     environment, recipe = file.with_name(ENVIRONMENT_NAME), file.with_name(RECIPE_NAME)
     trained = read_record(recipe, RecipeFile) if recipe.exists() else None
     title = file.resolve().parent.name if file.name == LOG_NAME else file.name
@@ -145,7 +150,7 @@ def _read_ours(file: Path) -> Curve:
                 seconds=line.seconds,
                 images_per_s=line.images_per_s,
             )
-            for line in read_log(file).epochs
+            for line in log.epochs
         ),
     )
 

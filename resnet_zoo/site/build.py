@@ -25,7 +25,7 @@ from resnet_zoo.site.inputs import (
     trainings_beside,
     unknown_rows,
 )
-from resnet_zoo.site.pages import Content, render_site
+from resnet_zoo.site.pages import Content, render_site, template_environment
 from resnet_zoo.site.samples import Samples, classify_samples
 
 
@@ -81,16 +81,17 @@ def build_site(
     """
     out = Path(out)
     check_target(out, force=force)
+    docs, environment = checked_docs_address(docs), template_environment()
     manifest, path = current_manifest(), manifest_path()
     known = [entry.name for entry in manifest.models]
     found, left_out = ([], []) if runs is None else find_trainings(Path(runs))
     reports: dict[str, Report] = {} if report is None else read_reports(Path(report))
     measured = read_measurements()
     speeds = _shipped_speeds(measured) if benchmark is None else read_speeds(Path(benchmark))
-    trainings = _without_repeats([*trainings_beside(manifest, path.parent), *found])
     seen = Samples() if samples is None else classify_samples(manifest, Path(samples))
-    content = Content(manifest, sha256_of(path), reports, trainings, speeds, measured, seen, checked_docs_address(docs))
-    files = render_site(content)
+    trainings = _without_repeats([*trainings_beside(manifest, path.parent), *found])
+    content = Content(manifest, sha256_of(path), reports, trainings, speeds, measured, seen, docs)
+    files = render_site(content, environment)
     write_site(out, files, force=force)
     left_out += [
         *seen.left_out,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from resnet_zoo.catalog.measurements import RowSpeed, setting_of_most
 from resnet_zoo.catalog.records import Entry, Manifest, RunOrigin
 from resnet_zoo.checks.report import Report
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.runs.curves import Curve, read_curve
+from resnet_zoo.runs.curves import Curve, curve_of_log
 from resnet_zoo.runs.folder import read_log, read_record
 from resnet_zoo.runs.records import (
     ENVIRONMENT_NAME,
@@ -22,6 +22,7 @@ from resnet_zoo.runs.records import (
     RECIPE_NAME,
     RESULT_NAME,
     EnvironmentFile,
+    Log,
     RecipeFile,
     ResultFile,
 )
@@ -64,7 +65,10 @@ def shipped_trainings(entry: Entry, home: Path) -> Iterator[Training]:
         if isinstance(weights.origin, RunOrigin):
             folder = home / weights.origin.run
             if folder.resolve().is_relative_to(home.resolve()) and (folder / LOG_NAME).is_file():
-                yield read_training(folder, weights=tag)
+                log = read_log(folder / LOG_NAME)
+                if not log.epochs:
+                    raise RunError(folder / LOG_NAME, "", "has no finished epoch yet")
+                yield _read_training(folder, log, weights=tag)
 
 
 def trainings_beside(manifest: Manifest, home: Path) -> list[Training]:
@@ -80,15 +84,14 @@ def trainings_beside(manifest: Manifest, home: Path) -> list[Training]:
     shipped = [training for entry in manifest.models for training in shipped_trainings(entry, home)]
     places = [home / base for base in manifest.base_urls if "://" not in base]
     inside = [place for place in places if place.is_dir() and place.resolve().is_relative_to(home.resolve())]
-    others = [training for place in inside for training in find_trainings(place)[0]]
     taken = {training.name for training in shipped}
-    return [*shipped, *(training for training in others if training.name not in taken)]
+    return [*shipped, *(training for place in inside for training in find_trainings(place, without=taken)[0])]
 
 
-def find_trainings(root: Path) -> tuple[list[Training], list[str]]:
+def find_trainings(root: Path, *, without: Collection[str] = ()) -> tuple[list[Training], list[str]]:
     """Return the trainings in a folder and below, in order of their paths, and why others are left out.
 
-    Only what has not finished its first epoch is left out.
+    Only what has not finished its first epoch is left out, and, unread, the folders with the names ``without``.
 
     Raises:
         ArgumentError: The folder does not exist.
@@ -96,25 +99,27 @@ def find_trainings(root: Path) -> tuple[list[Training], list[str]]:
     """
     if not root.is_dir():
         raise ArgumentError(f"{root} is not a folder; pass the folder that holds the run folders.")
-    folders = sorted(log.parent for log in root.rglob(LOG_NAME))
-    begun = [folder for folder in folders if read_log(folder / LOG_NAME).epochs]
-    left_out = [f"{folder}: no epoch is finished yet" for folder in folders if folder not in begun]
-    return [read_training(folder) for folder in begun], left_out
+    found: list[Training] = []
+    left_out: list[str] = []
+    for folder in sorted(log.parent for log in root.rglob(LOG_NAME)):
+        if folder.resolve().name in without:
+            continue
+        log = read_log(folder / LOG_NAME)
+        if log.epochs:
+            found.append(_read_training(folder, log))
+        else:
+            left_out.append(f"{folder}: no epoch is finished yet")
+    return found, left_out
 
 
-def read_training(folder: Path, *, weights: str | None = None) -> Training:
-    """Read a run folder, finished or not.
-
-    Raises:
-        RunError: A file is missing, unreadable or malformed.
-    """
+def _read_training(folder: Path, log: Log, *, weights: str | None = None) -> Training:
     result = folder / RESULT_NAME
     return Training(
         name=folder.resolve().name,
         weights=weights,
         recipe=read_record(folder / RECIPE_NAME, RecipeFile),
         environment=read_record(folder / ENVIRONMENT_NAME, EnvironmentFile),
-        curve=read_curve(folder),
+        curve=curve_of_log(folder / LOG_NAME, log),
         result=read_record(result, ResultFile) if result.is_file() else None,
     )
 

@@ -133,13 +133,8 @@ class Content:
         )
 
 
-def render_site(content: Content) -> dict[str, bytes]:
-    """Return every file of the site by its address in it; the same content gives the same bytes.
-
-    Raises:
-        ArgumentError: Jinja2 is not installed.
-    """
-    environment = _environment()
+def render_site(content: Content, environment: Environment) -> dict[str, bytes]:
+    """Return every file of the site by its address in it; the same content gives the same bytes."""
     shared: dict[str, Any] = {
         "version": __version__,
         "manifest_sha256": content.manifest_sha256,
@@ -170,7 +165,12 @@ def render_site(content: Content) -> dict[str, bytes]:
     return files
 
 
-def _environment() -> Environment:
+def template_environment() -> Environment:
+    """Return what the pages are rendered with.
+
+    Raises:
+        ArgumentError: Jinja2 is not installed.
+    """
     if find_spec("jinja2") is None:
         raise ArgumentError("Making a site needs Jinja2: pip install 'resnet-zoo[site]'.")
     from jinja2 import Environment, FileSystemLoader, StrictUndefined

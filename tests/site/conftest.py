@@ -26,17 +26,17 @@ FLAGS = (
 )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def full_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A site with everything in it."""
+    """A site with everything in it; nothing may change it."""
     reports = a_report(), a_report("resnet50_in1k", top1="70.00", status="failed")
     speeds = {"resnet18_in1k": 41.2, "resnet50_in1k": 10.8}
     return site_tools.full_site(tmp_path_factory.mktemp("zoo"), *reports, speeds=speeds, epochs=6)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def plain_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A site of the package's manifest alone."""
+    """A site of the package's manifest alone; nothing may change it."""
     out = tmp_path_factory.mktemp("plain") / "out"
     build_site(out)
     return out

@@ -150,7 +150,6 @@ def test_a_damaged_run_stops_before_anything_is_written(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
 def test_without_jinja_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resnet_zoo.site.pages, "find_spec", lambda name: None)
     with pytest.raises(ArgumentError, match=r"pip install 'resnet-zoo\[site\]'"):
@@ -174,11 +173,10 @@ def test_documentation_is_linked_to_from_every_page(docs: str, index: str, model
     assert model in pages[f"models/{NAME}.html"].links
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "docs", ["javascript:alert(1)", "http://a.org", "//a.org", "/docs", "https:", "data:,x", "a\nb"]
 )
 def test_what_is_no_address_of_documentation_is_refused(docs: str, tmp_path: Path) -> None:
-    done = run(tmp_path / "out", "--docs", docs)
+    done = run(tmp_path / "out", "--docs", docs, "--runs", tmp_path / "nowhere")  # refused before anything is read
     assert (done.exit_code, "cannot be linked to. Pass an https address" in done.stderr) == (2, True)
     assert not (tmp_path / "out").exists()

@@ -78,7 +78,6 @@ def test_a_data_set_whose_weights_are_not_here_is_left_out_and_named(tmp_path: P
     assert reason.endswith("no default weights of a row for in1k are on this machine")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["", "mnist"])
 def test_a_folder_without_a_data_set_is_refused(tmp_path: Path, folder: str) -> None:
     write_image(tmp_path / folder / "x.png")
@@ -89,13 +88,11 @@ def test_a_folder_without_a_data_set_is_refused(tmp_path: Path, folder: str) -> 
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="is not a folder; pass the folder that holds the samples"):
         build_site(tmp_path / "out", samples=tmp_path / "nowhere")
 
 
-@pytest.mark.slow
 def test_what_is_no_image_stops_before_anything_is_written(tmp_path: Path) -> None:
     (tmp_path / "s" / "cifar10").mkdir(parents=True)
     (tmp_path / "s" / "cifar10" / "x.png").write_bytes(b"<script>")
