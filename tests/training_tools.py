@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -28,9 +29,10 @@ def small_recipe(**fields: Any) -> Recipe:
 
 
 def small_network(seed: int = 0) -> ResNet:
-    """Return a ResNet of one block per stage with 10 classes."""
-    with torch.random.fork_rng():
+    """Return a ResNet of one block per narrow stage with 10 classes."""
+    with torch.random.fork_rng(), pytest.MonkeyPatch.context() as patch:
         torch.manual_seed(seed)
+        patch.setattr("resnet_zoo.network.resnet.STAGE_WIDTHS", (16, 16, 32, 32))  # checkpoints of 0.3 MB, not 40
         return ResNet(Architecture("basic", (1, 1, 1, 1)), stem="cifar", num_classes=10)
 
 
