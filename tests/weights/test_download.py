@@ -676,7 +676,7 @@ def test_offline_mode_can_be_off(value: str, small: str, monkeypatch: pytest.Mon
 # --- damage in the cache ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count", [50, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [10, pytest.param(1000, marks=pytest.mark.slow)])
 def test_a_flipped_bit_is_always_found(
     count: int, origin: str, converted: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
