@@ -10,12 +10,13 @@ from resnet_zoo.base.progress import progress_bar
 from resnet_zoo.catalog.names import check_name
 from resnet_zoo.cli.options import RenamedOption
 from resnet_zoo.cli.output import echo_benchmark, echo_json
-from resnet_zoo.cli.shell import device_option, examples, format_option, with_options
+from resnet_zoo.cli.shell import device_option, examples, format_option, int8_options, with_options
 
 
 @click.command(
     epilog=examples(
         "benchmark resnet50 --fast",
+        "benchmark resnet50 --int8 --calibrate photos/",
         "benchmark resnet18 resnet50 --batch-size 1,32 --precision float32,bfloat16 --fast --compile --format csv",
     ),
     short_help="Measure how fast models are on this machine.",
@@ -42,7 +43,7 @@ from resnet_zoo.cli.shell import device_option, examples, format_option, with_op
 @click.option("--fast", is_flag=True, help="Also measure the network optimised for inference.")
 @click.option("--compile", "compiled", is_flag=True, help="Also measure it compiled, which takes a minute per network.")
 @click.option("--seconds", type=float, default=1.0, show_default=True, help="Length of each measurement.")
-@with_options(device_option, format_option("table", "json", "csv"))
+@with_options(int8_options, device_option, format_option("table", "json", "csv"))
 def benchmark(
     names: tuple[str, ...],
     batch_sizes: str,
@@ -50,6 +51,7 @@ def benchmark(
     fast: bool,
     compiled: bool,
     seconds: float,
+    calibration: str | None,
     device: str,
     form: str,
 ) -> None:
@@ -58,7 +60,7 @@ def benchmark(
     NAME is a model, hf-hub:owner/name, or the path of a network file.
 
     Matrix peak is the speed of a large matrix product of the same precision on this device; Share is the network's part
-    of it. The networks have random values, which take as long as real weights.
+    of it; int8 has none. The networks have random values, which take as long as real weights.
     """
     for name in names:
         check_name(name)
@@ -73,6 +75,7 @@ def benchmark(
             device=device,
             fast=fast,
             compile=compiled,
+            calibration=calibration,
             seconds=seconds,
             progress=lambda _, done, total: progress("measurements", done, total),
         )

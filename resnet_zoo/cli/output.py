@@ -338,8 +338,10 @@ def echo_benchmark(benchmark: Benchmark) -> None:
     )
     for speed in benchmark.speeds:
         times = (f"{value:.1f}" for value in (speed.images_per_s, speed.latency_ms, speed.latency_p95_ms))
-        share = (f"{speed.tflops:.3f}", f"{speed.peak_tflops:.3f}", f"{100 * speed.peak_share:.1f}")
-        table.add_row(speed.name, speed.mode, speed.dtype, str(speed.batch_size), *times, *share)
+        peak = "-" if speed.peak_tflops is None else f"{speed.peak_tflops:.3f}"
+        share = "-" if speed.peak_share is None else f"{100 * speed.peak_share:.1f}"
+        operations = (f"{speed.tflops:.3f}", peak, share)
+        table.add_row(speed.name, speed.mode, speed.dtype, str(speed.batch_size), *times, *operations)
     echo_table(table, narrow=("Matrix peak", "TFLOP/s", "p95 (ms)", "Share (%)"))
     torch = benchmark.versions["torch"]
     tell(f"{benchmark.device}, torch {torch}. Share: of the speed of a large matrix product here.")

@@ -24,7 +24,7 @@ class Embedder:
 
     A callable for engines that share out the work, as a class or an instance: Ray Data's ``map_batches``, or any
     ``map``. The vectors are those of `embed_files`, to the last bit, however the images are dealt into batches, if
-    ``batch_size``, ``fast`` and the kind of device are the same.
+    ``batch_size``, ``fast``, ``calibration`` and the kind of device are the same.
 
     It pickles as its arguments, and loads the weights anew where it is unpickled: give a path that is there.
 
@@ -38,6 +38,8 @@ class Embedder:
         num_threads: Threads that read images, and on a CPU compute; ``None`` means as many as torch uses (in Ray, the
             ``num_cpus`` of the worker).
         fast: Use `optimize_for_inference`, with bfloat16 where the device multiplies it.
+        calibration: A folder of images like those to come: compute in 8-bit integers, on a CPU with the extra ``int8``.
+            Every worker calibrates its own network: each must see the same folder.
         image_column: The key of the images in a batch.
         output_column: The key of their vectors.
         skip_bad: Leave the rows of unreadable images out of the result, instead of raising.
@@ -46,7 +48,8 @@ class Embedder:
         UnknownModelError, UnknownWeightsError, WeightsUnavailableError, WeightsMismatchError, DownloadError,
             IntegrityError, UnsafeCheckpointError, CheckpointError: As `open_network`.
         ArgumentError: The weights were not tested at ``size``, the network does not take RGB images, a number is not
-            positive, or the device is not available.
+            positive, there are too few calibration images, or the device is not available.
+        DatasetError: The calibration images are missing or unreadable.
 
     Example:
         >>> embedder = resnet_zoo.Embedder("resnet18_cifar10")
@@ -65,6 +68,7 @@ class Embedder:
         batch_size: int = 16,
         num_threads: int | None = None,
         fast: bool = False,
+        calibration: str | os.PathLike[str] | None = None,
         image_column: str = IMAGE_COLUMN,
         output_column: str = "embedding",
         skip_bad: bool = False,
@@ -80,12 +84,15 @@ class Embedder:
             batch_size=batch_size,
             num_threads=num_threads,
             fast=fast,
+            calibration=calibration,
             image_column=image_column,
             output_column=output_column,
             skip_bad=skip_bad,
         )
         network, target = open_network(name, weights=weights, size=size), resolve_device(device)
-        self._pipeline = Pipeline.of(network, target, fast=fast, batch_size=batch_size, num_threads=threads)
+        self._pipeline = Pipeline.of(
+            network, target, fast=fast, batch_size=batch_size, num_threads=threads, calibration=calibration
+        )
         self._image_column, self._output_column, self._skip_bad = image_column, output_column, skip_bad
 
     def __reduce__(self) -> tuple[Callable[[], Embedder], tuple[()]]:

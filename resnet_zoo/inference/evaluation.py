@@ -21,7 +21,7 @@ from resnet_zoo.errors import ArgumentError, DatasetError
 from resnet_zoo.images.class_tree import Images, list_measurable
 from resnet_zoo.images.identity import images_sha256
 from resnet_zoo.images.test_sets import LabelledImages, batches, open_test_set
-from resnet_zoo.inference.calibration import made_fast
+from resnet_zoo.inference.calibration import folders_of, made_fast
 from resnet_zoo.inference.counted import count_correct, wilson_interval
 from resnet_zoo.inference.optimization import OptimizedModel
 from resnet_zoo.inference.scores import ClassAccuracy, Confusion, class_accuracies
@@ -267,7 +267,8 @@ def measure(
     entry = network.entry
     chain = network.chain if model is None else None
     model = network.load() if model is None else model
-    model = made_fast(model, device, network.transform, fast=fast, calibration=calibration)
+    classes = folders_of(network)
+    model = made_fast(model, device, network.transform, fast=fast, calibration=calibration, classes=classes)
     if num_workers is None:
         num_workers = 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
     count = count_correct(

@@ -21,7 +21,7 @@ from resnet_zoo.base.files import check_target, sha256_of, write_atomically
 from resnet_zoo.catalog.names import kind_of
 from resnet_zoo.catalog.records import to_json
 from resnet_zoo.errors import ArgumentError, ExportError
-from resnet_zoo.inference.calibration import read_calibration
+from resnet_zoo.inference.calibration import Calibration, folders_of, read_calibration
 from resnet_zoo.inference.export_formats import (
     FORMS,
     INPUT,
@@ -140,7 +140,7 @@ def export_model(
     network = open_network(name, weights=weights, size=size)
     if features is not None:
         check_layers(features, architecture_of(network.entry).depths)
-    images = None if calibration is None else _calibration(calibration, network)
+    images, labels = (None, None) if calibration is None else _calibration(calibration, network, features)
     is_fresh = weights is None and not pretrained
     body = (build(network.entry, in_channels=network.in_channels) if is_fresh else network.load()).eval()
     chain = None if is_fresh else network.chain
@@ -148,7 +148,7 @@ def export_model(
     model, outputs = (extractor, extractor.layers) if extractor else (body, (LOGITS,))
     metadata = metadata_of(network, chain, outputs)
     traced = _images(network, _TRACED_BATCH_SIZE)
-    parts = form.write(Job(model, traced, metadata, outputs, half, opset or OPSET, images))
+    parts = form.write(Job(model, traced, metadata, outputs, half, opset or OPSET, images, labels))
     int8, differences = images is not None, list[float]()
     if images is None:
         batches = [_images(network, batch_size) for batch_size in _CHECKED_BATCH_SIZES]
@@ -222,10 +222,11 @@ def _any_of(words: Iterable[str]) -> str:
     return f"{', '.join(others)} or {last}"
 
 
-def _calibration(folder: str | os.PathLike[str], network: Network) -> Tensor:
-    images = read_calibration(folder, network.transform)
-    check_calibration(images, torch.int8, network.in_channels, compiled=False)
-    return images
+def _calibration(folder: str | os.PathLike[str], network: Network, features: Sequence[str] | None) -> Calibration:
+    """Return images to calibrate with, and labels for what returns logits."""
+    found = read_calibration(folder, network.transform, folders_of(network) if features is None else ())
+    check_calibration(found.images, torch.int8, network.in_channels, compiled=False)
+    return found
 
 
 def _size_of(network: Network) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import io
 import json
+import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ INPUT = "images"
 OPSET = 18
 """ONNX's, unless asked for another: the first that both torch 2.6's exporter and today's write."""
 
-_CPU = torch.device("cpu")
+_LOG = logging.getLogger("resnet_zoo")
 _COUNTED = re.compile(r"[A-Za-z]+_\d+")
 """Names that OpenVINO gives to nodes without one, numbered by all that were made in this process before."""
 
@@ -56,6 +57,7 @@ class Job:
         half: Whether weights are rounded to float16.
         opset: ONNX's.
         calibration: Normalised images, to compute in 8-bit integers.
+        labels: Of these images, to keep the accuracy.
     """
 
     model: nn.Module
@@ -65,6 +67,17 @@ class Job:
     half: bool = False
     opset: int = OPSET
     calibration: Tensor | None = None
+    labels: Tensor | None = None
+
+    def quantized(self, graph: Any, *, input_name: str | None = None) -> Any:
+        """Return a float32 graph in 8-bit integers if that is wanted, and log how accurate it is if that is known."""
+        if self.calibration is None:
+            return graph
+        options: dict[str, Any] = {"labels": self.labels, "input_name": input_name}
+        made, accuracy = quantization.quantize(graph, self.calibration, full_range=False, **options)
+        if accuracy:
+            _LOG.info("%s", accuracy)
+        return made
 
     def folded(self) -> nn.Module:
         """Return a copy of the network whose batch-norms are in its convolutions."""
@@ -101,11 +114,13 @@ def check_installed(form: Form, *, int8: bool) -> None:
         ArgumentError: Names the package and the extra.
     """
     for module, extra in [(module, form.extra) for module in form.modules] + [("nncf", "int8")] * int8:
-        is_there = openvino.is_available(_CPU) if module == "openvino" else util.find_spec(module) is not None
-        if not is_there:
+        if module in ("openvino", "nncf"):
+            lack = openvino.lack_of(module)
+        else:
+            lack = "" if util.find_spec(module) else f"{module} is not installed"
+        if lack:
             raise ArgumentError(
-                f"{form.title} files need {module}, which is not installed or too old. "
-                f"Run: pip install 'resnet-zoo[{extra}]'"
+                f"{form.title} files cannot be written here: {lack}. Run: pip install 'resnet-zoo[{extra}]'"
             )
 
 
@@ -161,8 +176,7 @@ def _write_onnx(job: Job) -> tuple[bytes]:
     written = max(entry.version for entry in proto.opset_import if not entry.domain)
     if written != job.opset:
         raise ArgumentError(f"torch {torch.__version__} writes ONNX's opset {written} here, not {job.opset}.")
-    if job.calibration is not None:
-        proto = quantization.quantize(proto, job.calibration, full_range=False, input_name=INPUT)
+    proto = job.quantized(proto, input_name=INPUT)
     _forget_where_it_was_made(proto)
     for key, value in job.metadata.items():
         proto.metadata_props.add(key=key, value=value)
@@ -188,9 +202,7 @@ def _open_onnx(parts: tuple[bytes, ...], outputs: tuple[str, ...]) -> Runner:
 
 def _write_openvino(job: Job) -> tuple[bytes, bytes]:
     """Return the layers and the weights; the layers tell the sha256 of the weights, as a pair may be torn apart."""
-    graph = OpenVinoNetwork.of(job.folded(), job.images, torch.float32, names=job.outputs).model
-    if job.calibration is not None:
-        graph = quantization.quantize(graph, job.calibration, full_range=False)
+    graph = job.quantized(OpenVinoNetwork.of(job.folded(), job.images, torch.float32, names=job.outputs).model)
     graph.reshape([-1, *job.images.shape[1:]])
     for port, name in zip((*graph.inputs, *graph.outputs), (INPUT, *job.outputs), strict=True):
         port.get_tensor().set_names({name})

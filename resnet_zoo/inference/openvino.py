@@ -27,8 +27,8 @@ from resnet_zoo.errors import ArgumentError
 DTYPES = {torch.float32: "f32", torch.bfloat16: "bf16", torch.int8: "f32"}
 """OpenVINO's word for what computes where nothing is quantised; left alone it takes bfloat16 if the CPU has it."""
 
-OLDEST = (2026, 0)
-"""The first version whose converter is called here as it wants to be."""
+_OLDEST = {"openvino": ("OpenVINO", (2026, 0)), "nncf": ("NNCF", (3, 0))}
+"""The titles of packages, and the first versions that are called here as they want to be."""
 
 _FAILURES = ("GeneralFailure", "OpConversionFailure", "OpValidationFailure")
 """Its errors of conversion, which have no base of their own."""
@@ -38,11 +38,19 @@ _IMPORTS = threading.Lock()
 
 
 def is_available(device: torch.device) -> bool:
-    """Tell whether OpenVINO is installed, not older than `OLDEST`, and the device is a CPU."""
-    if device.type != "cpu" or util.find_spec("openvino") is None:
-        return False
-    year, number, *_ = metadata.version("openvino").split(".")
-    return (int(year), int(number)) >= OLDEST
+    """Tell whether OpenVINO is installed, new enough, and the device is a CPU."""
+    return device.type == "cpu" and not lack_of("openvino")
+
+
+def lack_of(package: str) -> str:
+    """Say that OpenVINO or NNCF is not installed here or too old; nothing if neither."""
+    title, oldest = _OLDEST[package]
+    if util.find_spec(package) is None:
+        return f"{title} is not installed"
+    found = metadata.version(package)
+    if tuple(map(int, found.split(".")[:2])) >= oldest:
+        return ""
+    return f"{title} {found} is too old: {'.'.join(map(str, oldest))} or later is needed"
 
 
 def title() -> str:
@@ -168,7 +176,7 @@ def load(name: str) -> Any:
     with threads of torch about, such a fork can hang or end the process. Both do without where it is not installed.
 
     Raises:
-        ArgumentError: OpenVINO is not installed.
+        ArgumentError: It is not installed.
     """
     if module := sys.modules.get(name):
         return module
@@ -178,13 +186,19 @@ def load(name: str) -> Any:
         try:
             return importlib.import_module(name)
         except ImportError as error:
+            title, extra = ("NNCF", "int8") if name == "nncf" else ("OpenVINO", "openvino")
             raise ArgumentError(
-                "The network needs OpenVINO, which is not installed. Run: pip install 'resnet-zoo[openvino]'"
+                f"The network needs {title}, which is not installed. Run: pip install 'resnet-zoo[{extra}]'"
             ) from error
         finally:
             sys.modules.pop(_TELEMETRY)
             if telemetry:
                 sys.modules[_TELEMETRY] = telemetry
+
+
+def compiled(model: Any) -> Any:
+    """Return a graph compiled to compute in float32 what is not quantised."""
+    return _core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
 
 @functools.cache

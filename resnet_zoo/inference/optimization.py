@@ -20,6 +20,7 @@ from resnet_zoo.inference import openvino, quantization
 from resnet_zoo.inference.finite import check_finite
 from resnet_zoo.inference.folding import fold_batch_norms
 from resnet_zoo.inference.openvino import OpenVinoNetwork
+from resnet_zoo.inference.quantization import Int8Accuracy
 from resnet_zoo.network.counting import first_convolution
 
 Engine = Literal["openvino", "torch"]
@@ -48,6 +49,7 @@ class InferenceReport:
         largest_logit_difference: Largest absolute difference of an output from the original's, in float32.
         largest_logit: Largest absolute output of the original, to compare the difference with.
         argmax_agreement: Share of the images with the same best class, 0 to 1; ``None`` for feature maps.
+        accuracy: For ``int8`` with labels: top-1 in float32 and in int8, and how many convolutions stay in float32.
     """
 
     folded_batch_norms: int
@@ -59,6 +61,7 @@ class InferenceReport:
     largest_logit_difference: float
     largest_logit: float
     argmax_agreement: float | None
+    accuracy: Int8Accuracy | None = None
 
     def __str__(self) -> str:
         """Return it as a sentence."""
@@ -68,6 +71,7 @@ class InferenceReport:
             f"{f', {self.memory_format}' if self.memory_format else ''}, {self.folded_batch_norms} batch-norms folded"
             f"{', compiled' if self.compiled else ''}; on {self.probe_size[0]} probe images the largest logit "
             f"difference is {self.largest_logit_difference:.2g} of {self.largest_logit:.2g}{agreement}."
+            f"{f' {self.accuracy}' if self.accuracy else ''}"
         )
 
 
@@ -98,8 +102,9 @@ class OptimizedModel(nn.Module):
     @property
     def precision(self) -> str:
         """What it computes with, for records."""
-        compiled = ", compiled" if self.report.compiled else ""
-        return f"{self.report.dtype} with {self.report.engine}, batch-norm folded{compiled}"
+        accuracy, compiled = self.report.accuracy, ", compiled" if self.report.compiled else ""
+        mixed = f", {accuracy.num_float32} convolutions in float32" if accuracy and accuracy.num_float32 else ""
+        return f"{self.report.dtype} with {self.report.engine}{mixed}, batch-norm folded{compiled}"
 
     def forward(self, x: Tensor) -> Any:
         """Return float32 logits (N, K), or float32 maps by name if the original returns maps.
@@ -134,6 +139,7 @@ def optimize_for_inference(
     *,
     dtype: torch.dtype | None = None,
     calibration: Tensor | None = None,
+    labels: Tensor | None = None,
     compile: bool = False,  # noqa: A002  # torch's own word
     engine: Engine | None = None,
 ) -> OptimizedModel:
@@ -151,14 +157,16 @@ def optimize_for_inference(
             9,977 test images of CIFAR-10 become 94.77%.
         calibration: Required for ``torch.int8`` and for nothing else: a hundred or more normalised images
             (N, C, H, W) like those to classify, from which the range of each map is taken.
+        labels: Of the calibration images (N,), a thousand or more: where int8 loses more than 0.3 points of top-1 on
+            them, NNCF leaves the convolutions that cost most in float32. The ranges are then taken from 300 of them.
         compile: Use ``torch.compile``, which takes up to minutes, here and again for each new batch size.
         engine: ``openvino`` or ``torch``, which torch can trace, compile and move to another device. ``None`` chooses:
             torch too if OpenVINO cannot convert the network.
 
     Raises:
         ArgumentError: The network is optimised already, the device does not multiply ``dtype``, the values do not fit
-            into it, a batch-norm has no convolution before it, the calibration images are missing or unfit, or nothing
-            can be compiled here.
+            into it, a batch-norm has no convolution before it, the calibration images or labels are missing or unfit,
+            or nothing can be compiled here.
         NonFiniteOutputError: The original's outputs are infinite or NaN.
 
     Example:
@@ -171,7 +179,7 @@ def optimize_for_inference(
         raise ArgumentError(f"The network is optimised already ({model.precision}). Pass the one it was made from.")
     device = next(model.parameters()).device
     dtype = torch.float32 if dtype is None else dtype
-    _check_dtype(dtype, device)
+    check_dtype(dtype, device)
     chosen = _chosen_engine(engine, device, dtype, compiled=compile)
     network = copy.deepcopy(model).float().eval().requires_grad_(False)
     in_channels = first_convolution(network).in_channels
@@ -180,17 +188,18 @@ def optimize_for_inference(
     probe = images[:PROBE_IMAGES]
     with torch.inference_mode():
         output = network(probe)
+        _check_labels(labels, images, output, is_int8=calibration is not None)
         expected = _outputs(output)
         for values in expected:
             check_finite(values, network, probe)
-    num_folded, converted = fold_batch_norms(network), None
+    num_folded, converted, accuracy = fold_batch_norms(network), None, None
     if chosen == "openvino":
         converted = _converted(network, probe, dtype, output, is_required=engine is not None or calibration is not None)
     if not converted:
         network = network.to(dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
     elif calibration is not None:
         full_range = bool(_EXACT_INT8_FLAGS & cpu_flags())
-        converted.model = quantization.quantize(converted.model, images, full_range=full_range)
+        converted.model, accuracy = quantization.quantize(converted.model, images, full_range=full_range, labels=labels)
     optimized = OptimizedModel(network, torch.float32 if converted else dtype, in_channels, converted).eval()
     optimized.entry = getattr(model, "entry", None)
     if compile:
@@ -210,6 +219,7 @@ def optimize_for_inference(
         largest_logit_difference=max((a - b).abs().max().item() for a, b in zip(actual, expected, strict=True)),
         largest_logit=max(output.abs().max().item() for output in expected),
         argmax_agreement=_argmax_agreement(actual[0], expected[0]) if is_logits else None,
+        accuracy=accuracy,
     )
     _LOG.info("%s", optimized.report)
     return optimized
@@ -219,11 +229,12 @@ def _chosen_engine(engine: Engine | None, device: torch.device, dtype: torch.dty
     if engine not in (None, *get_args(Engine)):
         raise ArgumentError(f"Expected an engine of {' or '.join(get_args(Engine))}, got {engine!r}.")
     fits = openvino.is_available(device) and not compiled and dtype in openvino.DTYPES
+    if engine == "openvino" and (lack := openvino.lack_of("openvino")):
+        raise ArgumentError(f"{lack}. Run: pip install 'resnet-zoo[openvino]', or leave out engine.")
     if engine == "openvino" and not fits:
         raise ArgumentError(
-            f"OpenVINO ({openvino.OLDEST[0]} or later: pip install 'resnet-zoo[openvino]') computes "
-            f"{', '.join(map(_name, openvino.DTYPES))} on a CPU, and is not compiled by torch; got {_name(dtype)} on "
-            f"{device}. Leave out engine."
+            f"OpenVINO computes {', '.join(map(_name, openvino.DTYPES))} on a CPU, and is not compiled by torch; got "
+            f"{_name(dtype)} on {device}{', compiled' if compiled else ''}. Leave out engine."
         )
     if engine == "torch" and dtype is torch.int8:
         raise ArgumentError("OpenVINO computes int8, and torch does not. Leave out engine.")
@@ -243,14 +254,23 @@ def _converted(
         return None
 
 
-def _check_dtype(dtype: torch.dtype, device: torch.device) -> None:
-    if dtype is torch.int8 and not quantization.is_available(device):
-        raise ArgumentError(
-            f"int8 is computed on CPUs by OpenVINO, after NNCF has prepared the network; the device is {device}. "
-            "Run: pip install 'resnet-zoo[int8]'"
-        )
+def check_dtype(dtype: torch.dtype, device: torch.device) -> None:
+    """Refuse a dtype that is not fast on a device.
+
+    Raises:
+        ArgumentError: The device does not multiply it, or for int8 OpenVINO or NNCF is missing.
+    """
+    if dtype is torch.int8:
+        if device.type != "cpu":
+            raise ArgumentError(f"int8 is for CPUs, got the device {device}. Pass the device cpu, or leave out int8.")
+        if lack := openvino.lack_of("openvino") or openvino.lack_of("nncf"):
+            raise ArgumentError(
+                f"OpenVINO computes int8, after NNCF has prepared the network. {lack}. "
+                "Run: pip install 'resnet-zoo[int8]'"
+            )
+        return
     known = supported_dtypes(device)
-    if dtype not in (*known, torch.int8):
+    if dtype not in known:
         raise ArgumentError(
             f"Expected a dtype that is fast on {device} ({', '.join(map(_name, known))}), got {_name(dtype)}. "
             "Leave it out for float32."
@@ -276,6 +296,22 @@ def check_calibration(calibration: Any, dtype: torch.dtype, channels: int, *, co
         )
     if len(calibration) > 1 and (calibration == calibration[:1]).all():
         raise ArgumentError("The calibration images are all the same. Pass a hundred or more like those to come.")
+
+
+def _check_labels(labels: Any, images: Tensor, output: Any, *, is_int8: bool) -> None:
+    """Refuse labels that are not those of the calibration images, or that nothing can be compared with."""
+    if labels is None:
+        return
+    if not is_int8:
+        raise ArgumentError("Labels are for dtype torch.int8. Leave them out.")
+    num_classes = output.shape[1] if isinstance(output, Tensor) and output.ndim == 2 else 0
+    are_integers = isinstance(labels, Tensor) and not labels.is_floating_point() and labels.shape == images.shape[:1]
+    if not (num_classes and are_integers and int(labels.min()) >= 0 and int(labels.max()) < num_classes):
+        raise ArgumentError(
+            f"Expected the labels of {len(images)} calibration images, integers from 0 to below the number of the "
+            f"network's classes ({num_classes or 'it returns no logits'}), got {_described(labels)}. Leave them out to "
+            "skip the check of accuracy."
+        )
 
 
 def _compiled(network: nn.Module, device: torch.device) -> Any:

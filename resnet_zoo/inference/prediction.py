@@ -15,7 +15,7 @@ from resnet_zoo.errors import ArgumentError
 from resnet_zoo.images.batches import ImageBatch, OnBad, batched, map_in_order, num_cores, read_batch
 from resnet_zoo.images.listing import IMAGE_COLUMN, find_all, with_bytes
 from resnet_zoo.images.transform import ImageSource, each_image
-from resnet_zoo.inference.calibration import made_fast
+from resnet_zoo.inference.calibration import folders_of, made_fast
 from resnet_zoo.inference.finite import check_finite
 from resnet_zoo.zoo import Network, open_network
 
@@ -161,7 +161,8 @@ def stream_predictions(
     device, transform = resolve_device(device), network.transform
     transform.notice = network.notice
     model = network.load().to(device).eval() if model is None else model
-    model = made_fast(model, device, transform, fast=fast, calibration=calibration)
+    classes = folders_of(network)
+    model = made_fast(model, device, transform, fast=fast, calibration=calibration, classes=classes)
     found = batched(with_bytes(find_all(images, column=image_column)), batch_size)
     batches = map_in_order(partial(read_batch, transform=transform), found, num_threads=num_cores())
     return _predictions(network, model, device, batches, top_k, threshold, on_bad)

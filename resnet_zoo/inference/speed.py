@@ -22,7 +22,9 @@ from resnet_zoo.base.machine import versions
 from resnet_zoo.base.progress import TitledProgress
 from resnet_zoo.catalog.manifest import get_entry, list_models
 from resnet_zoo.errors import ArgumentError
-from resnet_zoo.inference.optimization import optimize_for_inference
+from resnet_zoo.images.listing import check_there
+from resnet_zoo.inference.calibration import made_fast
+from resnet_zoo.inference.optimization import check_dtype, optimize_for_inference
 from resnet_zoo.network.building import build
 from resnet_zoo.network.counting import flops_by_rule, tally_operations
 from resnet_zoo.zoo import Network, open_network
@@ -48,14 +50,15 @@ class Speed:
         name: The model, or the file or repository as it was named.
         mode: ``eager`` (the network as `create_model` returns it), ``fast`` (`optimize_for_inference`) or
             ``fast compiled``.
-        dtype: ``float32`` (TF32 off), ``bfloat16`` or ``float16``.
+        dtype: ``float32`` (TF32 off), ``bfloat16``, ``float16`` or ``int8``.
         batch_size: Images per forward pass.
         num_runs: Forward passes timed, after a warm-up.
         images_per_s: From the median.
         latency_ms: Median time of a forward pass.
         latency_p95_ms: 95% of the forward passes took no longer.
         tflops: 10^12 operations per second: two per multiply-accumulate of convolutions and the classifier.
-        peak_tflops: The same of a large square matrix product of this dtype on the device, the best of several.
+        peak_tflops: The same of a large square matrix product of this dtype on the device, the best of several;
+            ``None`` for int8, which torch does not multiply at speed.
         peak_share: ``tflops / peak_tflops``; above 1 where the measurement of the peak was disturbed.
     """
 
@@ -68,8 +71,8 @@ class Speed:
     latency_ms: float
     latency_p95_ms: float
     tflops: float
-    peak_tflops: float
-    peak_share: float
+    peak_tflops: float | None
+    peak_share: float | None
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,7 @@ def measure_speed(
     device: torch.device | str = "auto",
     fast: bool = False,
     compile: bool = False,  # noqa: A002  # torch's own word
+    calibration: str | os.PathLike[str] | None = None,
     seconds: float = 1.0,
     progress: TitledProgress | None = None,
 ) -> Benchmark:
@@ -102,13 +106,16 @@ def measure_speed(
         device: ``auto`` (CUDA, MPS, then CPU) or a torch device.
         fast: Measure `optimize_for_inference` too.
         compile: Measure the compiled network too.
+        calibration: A folder of images: measure 8-bit integers too, on a CPU with the extra ``int8``.
         seconds: Length of each measurement, after a warm-up of two runs; it takes at least five runs.
         progress: Called with (model, measurements done, measurements in all).
 
     Raises:
         UnknownModelError: No model has this name; other errors as `open_network`.
         ArgumentError: A batch size or the time is out of range, the device is not available or does not multiply a
-            dtype, nothing can be compiled here, or a batch does not fit into memory.
+            dtype, nothing can be compiled here, a batch does not fit into memory, or there are too few calibration
+            images.
+        DatasetError: The calibration images are missing or unreadable.
 
     Example:
         >>> benchmark = resnet_zoo.measure_speed("resnet18_cifar10", batch_sizes=[1], seconds=0.1)
@@ -120,13 +127,17 @@ def measure_speed(
     networks = [_open(name) for name in names]
     device = resolve_device(device)
     _check_arguments(batch_sizes, dtypes, device, seconds)
+    if calibration is not None:
+        check_dtype(torch.int8, device)
+        check_there([calibration])
     modes = ("eager", *(("fast",) if fast else ()), *(("fast compiled",) if compile else ()))
-    total = len(networks) * len(dtypes) * len(modes) * len(batch_sizes)
+    num_variants = len(dtypes) * len(modes) + (calibration is not None)
+    total = len(networks) * num_variants * len(batch_sizes)
     speeds: list[Speed] = []
     with exact_float32(device):
         peaks = {dtype: matrix_peak_tflops(DTYPES[dtype], device, seconds=seconds) for dtype in dtypes}
         for network in networks:
-            for speed in _speeds_of(network, modes, batch_sizes, peaks, device, seconds):
+            for speed in _speeds_of(network, modes, batch_sizes, peaks, device, calibration, seconds):
                 speeds.append(speed)
                 if progress:
                     progress(network.name, len(speeds), total)
@@ -145,32 +156,38 @@ def _speeds_of(
     batch_sizes: Sequence[int],
     peaks: dict[str, float],
     device: torch.device,
+    calibration: str | os.PathLike[str] | None,
     seconds: float,
 ) -> Iterator[Speed]:
     entry = named.entry
     network = build(entry, in_channels=named.in_channels).eval().to(device)
     macs = flops_by_rule(tally_operations(network, entry.input_size), "macs")
-    for dtype, peak in peaks.items():
-        for mode in modes:
+    variants: list[tuple[str, str, float | None]] = [(mode, dtype, peaks[dtype]) for dtype in peaks for mode in modes]
+    if calibration is not None:
+        variants.append(("fast", "int8", None))
+    for mode, dtype, peak in variants:
+        if dtype == "int8":
+            model = made_fast(network, device, named.transform, fast=True, calibration=calibration)
+        else:
             model = _in_mode(network, mode, DTYPES[dtype])
-            for batch_size in batch_sizes:
-                images_dtype = DTYPES[dtype] if mode == "eager" else torch.float32
-                times = _times_of_batch(model, (batch_size, *entry.input_size), images_dtype, device, seconds)
-                median = statistics.median(times)
-                tflops = 2 * macs * batch_size / median / 1e12
-                yield Speed(
-                    name=named.name,
-                    mode=mode,
-                    dtype=dtype,
-                    batch_size=batch_size,
-                    num_runs=len(times),
-                    images_per_s=batch_size / median,
-                    latency_ms=median * 1e3,
-                    latency_p95_ms=percentile(times, 95) * 1e3,
-                    tflops=tflops,
-                    peak_tflops=peak,
-                    peak_share=tflops / peak,
-                )
+        for batch_size in batch_sizes:
+            images_dtype = DTYPES[dtype] if mode == "eager" else torch.float32
+            times = _times_of_batch(model, (batch_size, *entry.input_size), images_dtype, device, seconds)
+            median = statistics.median(times)
+            tflops = 2 * macs * batch_size / median / 1e12
+            yield Speed(
+                name=named.name,
+                mode=mode,
+                dtype=dtype,
+                batch_size=batch_size,
+                num_runs=len(times),
+                images_per_s=batch_size / median,
+                latency_ms=median * 1e3,
+                latency_p95_ms=percentile(times, 95) * 1e3,
+                tflops=tflops,
+                peak_tflops=peak,
+                peak_share=peak and tflops / peak,
+            )
 
 
 def _in_mode(network: nn.Module, mode: str, dtype: torch.dtype) -> nn.Module:

@@ -15,15 +15,15 @@ from PIL import Image
 from resnet_zoo.catalog.classes import class_folders
 from resnet_zoo.cli.main import main
 from resnet_zoo.errors import ArgumentError, DatasetError
-from resnet_zoo.inference import calibration, openvino, quantization
-from resnet_zoo.inference.calibration import made_fast, read_calibration
+from resnet_zoo.inference import calibration, openvino
+from resnet_zoo.inference.calibration import folders_of, made_fast, read_calibration
 from resnet_zoo.inference.optimization import optimize_for_inference
 from resnet_zoo.inference.prediction import predict
 from resnet_zoo.zoo import open_network
-from tests.conftest import random_network, smooth_image
+from tests.conftest import PETS, random_network, smooth_image
+from tests.inference.conftest import needs_int8
 
 ROW, CPU = "resnet18_cifar10", torch.device("cpu")
-needs_int8 = pytest.mark.skipif(not quantization.is_available(CPU), reason="needs the extra `int8`")
 
 
 @pytest.fixture
@@ -44,10 +44,32 @@ def photos(tmp_path: Path) -> Path:
 def test_images_are_taken_from_all_parts_of_a_folder(
     photos: Path, transform: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = read_calibration(photos, transform)
+    found, labels = read_calibration(photos, transform)
+    assert labels is None
     assert torch.equal(found, torch.stack([transform(path) for path in sorted(photos.rglob("*.png"))]))
     monkeypatch.setattr(calibration, "NUM_IMAGES", 4)
-    assert torch.equal(read_calibration(photos, transform), found[::3])
+    assert torch.equal(read_calibration(photos, transform).images, found[::3])
+
+
+def test_images_that_all_lie_in_class_folders_have_labels_and_more_are_taken(
+    photos: Path, transform: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibration, "NUM_IMAGES", 4)
+    images, labels = read_calibration(photos, transform, ["z", "b", "a"])
+    assert labels is not None
+    assert labels.tolist() == [2] * 6 + [1] * 6
+    assert len(images) == 12
+    monkeypatch.setattr(calibration, "NUM_LABELLED", 6)
+    found, labels = read_calibration(photos, transform, ["z", "b", "a"])
+    assert labels is not None
+    assert labels.tolist() == [2] * 3 + [1] * 3
+    assert torch.equal(found, images[::2])
+    assert read_calibration(photos, transform, ["a", "c"]).labels is None
+
+
+def test_folders_are_named_as_in_the_data_set_or_like_the_classes_of_a_file(pet_file: Path) -> None:
+    assert folders_of(open_network("resnet50_in1k"))[0] == "n01440764"
+    assert list(folders_of(open_network(pet_file))) == PETS
 
 
 def test_a_folder_that_does_not_do_is_told(photos: Path, transform: Any, tmp_path: Path) -> None:
@@ -100,8 +122,33 @@ def test_the_commands_report_int8_once_and_refuse_half_of_it(photos: Path, class
         assert done.stderr.count(f"Computes in int8 with {openvino.title()}, ") == 1
         assert "CUDA" not in done.stderr
         json.loads(done.stdout)
+        assert "top-1" not in done.stderr
         refused = CliRunner().invoke(main, [*command, "--int8"])
         assert (refused.exit_code, "--calibrate DIR" in refused.stderr) == (2, True)
     refused = CliRunner().invoke(main, [*commands[1], "--int8", "--calibrate", str(photos), "--precision", "bfloat16"])
     assert refused.exit_code == 2
     assert "int8 chooses its own precision" in refused.stderr
+
+
+@needs_int8
+@pytest.mark.slow
+def test_commands_check_the_accuracy_on_calibration_images_in_class_folders(
+    pet_file: Path, tmp_path: Path, class_tree: Callable[..., Path]
+) -> None:
+    root = class_tree(PETS, per_class=4)
+    int8 = ("--int8", "--calibrate", str(root))
+    for command in (
+        ["predict", str(pet_file), str(root), "--device", "cpu"],
+        ["evaluate", str(pet_file), "--data", str(root), "--device", "cpu"],
+        ["export", str(pet_file), "-o", str(tmp_path / "pets.xml")],
+    ):
+        done = CliRunner().invoke(main, [*command, *int8])
+        assert done.exit_code == 0, done.stderr
+        assert " ".join(done.stderr.split()).count("On 12 labelled images top-1 is") == 1
+    for command in (
+        ["embed", str(pet_file), str(root), "-o", str(tmp_path / "v.npy"), "--device", "cpu"],
+        ["export", str(pet_file), "-o", str(tmp_path / "maps.xml"), "--features", "stage4"],
+    ):
+        done = CliRunner().invoke(main, [*command, *int8])
+        assert done.exit_code == 0, done.stderr
+        assert "top-1" not in done.stderr

@@ -11,7 +11,8 @@ from PIL import Image
 
 from resnet_zoo import Embedder, embed_files, predict
 from resnet_zoo.errors import ArgumentError, DatasetError
-from tests.conftest import png_bytes, smooth_image, write_tar
+from tests.conftest import make_class_tree, png_bytes, smooth_image, write_tar
+from tests.inference.conftest import needs_int8
 
 NUM_IMAGES = 11
 BATCH = 4
@@ -53,6 +54,21 @@ def test_vectors_are_those_of_embed_however_images_are_dealt(
             assert batch["embedding"].dtype == np.float32
             assert np.array_equal(batch["embedding"], expected[rows])
             assert batch["row"].tolist() == [*range(NUM_IMAGES)][rows]
+
+
+@needs_int8
+@pytest.mark.slow
+def test_vectors_in_int8_are_those_of_embed_calibrated_on_the_same_folder(
+    pet_file: Path, shard: Path, expected: Any, tmp_path: Path
+) -> None:
+    photos = make_class_tree(tmp_path / "photos", ["a", "b"], per_class=5)
+    embedder = Embedder(pet_file, device="cpu", batch_size=BATCH, calibration=photos)
+    images = {"image": [png_bytes(seed) for seed in range(NUM_IMAGES)]}
+    found = embedder(images)["embedding"]
+    assert np.array_equal(found, vectors_of(pet_file, [shard], tmp_path / "v.npy", calibration=photos))
+    assert not np.array_equal(found, expected)
+    twin = pickle.loads(pickle.dumps(embedder))  # as a worker gets it
+    assert np.array_equal(twin(images)["embedding"], found)
 
 
 def test_another_batch_size_makes_other_bits(pet_file: Path, shard: Path, expected: Any, tmp_path: Path) -> None:

@@ -12,21 +12,19 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
-import torch
 from PIL import Image
 
 from resnet_zoo import embed, embed_files, save_network
 from resnet_zoo.errors import ArgumentError, DatasetError, UnknownModelError, WeightsUnavailableError
-from resnet_zoo.inference import quantization
 from resnet_zoo.inference.embedding_files import EmbeddingFile
 from tests.conftest import random_network, smooth_image
+from tests.inference.conftest import needs_int8
 
 ROW = "resnet18_cifar10"
 NUM_IMAGES = 9
 BROKEN = "1/broken.jpg"
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="needs signals")
-needs_int8 = pytest.mark.skipif(not quantization.is_available(torch.device("cpu")), reason="needs the extra `int8`")
 
 
 def save(path: Path, seed: int) -> Path:

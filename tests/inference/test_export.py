@@ -39,6 +39,7 @@ from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.weights.network_file import save_network
 from resnet_zoo.zoo import open_network
 from tests.conftest import NAMES, UNFETCHED, random_network
+from tests.inference.conftest import CPU, needs_openvino
 
 ROW = "resnet18_cifar10"
 QUICK_ROWS = [ROW, "resnet18_in1k", "resnetv1d50_in1k"]
@@ -48,24 +49,10 @@ Values = dict[str, np.ndarray[Any, Any]]
 
 HAS_ONNX = all(importlib.util.find_spec(module) for module in ("onnx", "onnxscript", "onnxruntime"))
 needs_onnx = pytest.mark.skipif(not HAS_ONNX, reason="needs the extra `export`")
-HAS_OPENVINO = importlib.util.find_spec("openvino") is not None
-needs_openvino = pytest.mark.skipif(not HAS_OPENVINO, reason="needs the extra `openvino`")
 formats = pytest.mark.parametrize(
     "form",
     ["torch-export", pytest.param("onnx", marks=needs_onnx), pytest.param("openvino", marks=needs_openvino)],
 )
-
-
-@pytest.fixture(scope="module")
-def model() -> ResNet:
-    return random_network(ROW)
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory, model: ResNet) -> Path:
-    path = tmp_path_factory.mktemp("weights") / "row.safetensors"
-    safetensors.torch.save_file(model.state_dict(), path)
-    return path
 
 
 def loaded(path: Path, outputs: tuple[str, ...]) -> tuple[Callable[[torch.Tensor], Values], dict[str, str]]:
@@ -121,7 +108,7 @@ def marks_of(name: str, form: Format) -> list[pytest.MarkDecorator]:
     [pytest.param(name, form, marks=marks_of(name, form)) for form in FORMATS for name in NAMES],
 )
 def test_the_file_computes_what_the_network_does_for_any_batch(name: str, form: Format, tmp_path: Path) -> None:
-    if (form == "onnx" and not HAS_ONNX) or (form == "openvino" and not HAS_OPENVINO):
+    if (form == "onnx" and not HAS_ONNX) or (form == "openvino" and not openvino.is_available(CPU)):
         pytest.skip("needs an extra")
     target, entry, model = tmp_path / f"row{SUFFIXES[form]}", get_entry(name), random_network(name)
     safetensors.torch.save_file(model.state_dict(), tmp_path / "row.safetensors")
@@ -339,7 +326,7 @@ def test_openvino_missing_is_told_with_its_extra(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(ArgumentError, match=r"OpenVINO files need openvino.*resnet-zoo\[openvino\]"):
+    with pytest.raises(ArgumentError, match=r"OpenVINO files.*: OpenVINO is not installed.*resnet-zoo\[openvino\]"):
         export_model(ROW, tmp_path / "row.xml", weights=weights)
 
 
@@ -391,7 +378,9 @@ def test_a_disk_that_fails_leaves_nothing(weights: Path, tmp_path: Path, monkeyp
 def test_a_missing_extra_is_named(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("onnx", "onnxscript", "onnxruntime"):
         monkeypatch.setitem(sys.modules, name, None if name == module else sys)
-    with pytest.raises(ArgumentError, match=rf"{module}, which is not installed.*pip install 'resnet-zoo\[export\]'"):
+    with pytest.raises(
+        ArgumentError, match=rf"written here: {module} is not installed.*pip install 'resnet-zoo\[export\]'"
+    ):
         export_model(ROW, tmp_path / "row.onnx", format="onnx", pretrained=False)
 
 

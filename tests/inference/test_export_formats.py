@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
 from click.testing import CliRunner
 from PIL import Image
@@ -21,24 +20,11 @@ from resnet_zoo.inference import quantization
 from resnet_zoo.inference.export import export_model
 from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.zoo import open_network
-from tests.conftest import random_network
+from tests.inference.conftest import needs_int8
 from tests.inference.test_export import SUFFIXES, loaded, needs_onnx
 
 ROW = "resnet18_cifar10"
-needs_int8 = pytest.mark.skipif(not quantization.is_available(torch.device("cpu")), reason="needs the extra `int8`")
 int8_formats = pytest.mark.parametrize("form", [pytest.param("onnx", marks=needs_onnx), "openvino"])
-
-
-@pytest.fixture(scope="module")
-def model() -> ResNet:
-    return random_network(ROW)
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory, model: ResNet) -> Path:
-    path = tmp_path_factory.mktemp("weights") / "row.safetensors"
-    safetensors.torch.save_file(model.state_dict(), path)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -131,14 +117,14 @@ def test_what_a_format_does_not_have_is_refused(weights: Path, photos: Path, tmp
             export_model(ROW, tmp_path / name, weights=weights, opset=opset)
 
 
-@pytest.mark.parametrize(("module", "extra"), [("nncf", "int8"), ("openvino", "openvino")])
+@pytest.mark.parametrize(("title", "extra"), [("NNCF", "int8"), ("OpenVINO", "openvino")])
 def test_a_missing_package_is_told_with_its_extra(
-    module: str, extra: str, weights: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    title: str, extra: str, weights: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if module == "nncf":
+    if title == "NNCF":
         pytest.importorskip("nncf")
-    monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ArgumentError, match=rf"OpenVINO files need {module}.*resnet-zoo\[{extra}\]"):
+    monkeypatch.setitem(sys.modules, title.lower(), None)
+    with pytest.raises(ArgumentError, match=rf"written here: {title} is not installed.*resnet-zoo\[{extra}\]"):
         export_model(ROW, tmp_path / "row.xml", weights=weights, calibration=photos)
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from resnet_zoo import FeatureExtractor
 from resnet_zoo.base.devices import supported_dtypes
 from resnet_zoo.errors import ArgumentError, NonFiniteOutputError
-from resnet_zoo.inference import openvino, quantization
+from resnet_zoo.inference import openvino
 from resnet_zoo.inference.embedding import Pipeline
 from resnet_zoo.inference.finite import check_finite
 from resnet_zoo.inference.optimization import optimize_for_inference
@@ -29,15 +29,9 @@ from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.weights.network_file import save_network
 from resnet_zoo.zoo import open_network
 from tests.conftest import random_network, slow, smooth_image
+from tests.inference.conftest import needs_int8, needs_openvino
 
 ROW, CPU = "resnet18_cifar10", torch.device("cpu")
-needs_openvino = pytest.mark.skipif(not openvino.is_available(CPU), reason="needs the extra `openvino`")
-needs_int8 = pytest.mark.skipif(not quantization.is_available(CPU), reason="needs the extra `int8`")
-
-
-@pytest.fixture(scope="module")
-def model() -> ResNet:
-    return random_network(ROW)
 
 
 def images(count: int = 2, size: int = 32, seed: int = 1) -> Tensor:
@@ -253,7 +247,7 @@ def test_a_version_too_old_is_not_used_and_told(model: ResNet, monkeypatch: pyte
     version = metadata.version
     monkeypatch.setattr(metadata, "version", lambda name: "2025.4.1" if name == "openvino" else version(name))
     assert optimize_for_inference(model).report.engine == f"torch {torch.__version__}"
-    with pytest.raises(ArgumentError, match=r"OpenVINO \(2026 or later: pip install"):
+    with pytest.raises(ArgumentError, match=r"OpenVINO 2025\.4\.1 is too old: 2026\.0 or later is needed\. Run: pip"):
         optimize_for_inference(model, engine="openvino")
 
 
@@ -283,7 +277,8 @@ OURS = textwrap.dedent("""
     import pickle
     from resnet_zoo.inference.optimization import optimize_for_inference
 
-    for options in ({}, {"dtype": torch.int8, "calibration": x}):
+    int8 = {"dtype": torch.int8, "calibration": x}
+    for options in ({}, int8, {**int8, "labels": torch.arange(4)}):
         optimized = optimize_for_inference(model, **options)
         print(optimized.precision, pickle.loads(pickle.dumps(optimized))(x).shape)
 """)

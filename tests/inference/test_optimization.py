@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
 from click.testing import CliRunner, Result
 from PIL import Image
@@ -28,7 +27,7 @@ from resnet_zoo.catalog.classes import class_folders
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.cli.main import main
 from resnet_zoo.errors import ArgumentError, NonFiniteOutputError
-from resnet_zoo.inference import openvino, quantization
+from resnet_zoo.inference import openvino
 from resnet_zoo.inference import optimization as inference
 from resnet_zoo.inference.evaluation import evaluate
 from resnet_zoo.inference.folding import fold_batch_norms
@@ -37,6 +36,7 @@ from resnet_zoo.inference.prediction import predict
 from resnet_zoo.network.building import build
 from resnet_zoo.network.resnet import ResNet
 from tests.conftest import NAMES, random_network, slow, smooth_image
+from tests.inference.conftest import needs_int8, needs_openvino
 
 ROW, DEEP_ROW = "resnet18_cifar10", "resnetv1d50_in1k"
 CPU = torch.device("cpu")
@@ -46,13 +46,6 @@ Tree = Callable[..., Path]
 needs_bfloat16 = pytest.mark.skipif(
     torch.bfloat16 not in supported_dtypes(CPU), reason="this CPU does not multiply bfloat16"
 )
-needs_openvino = pytest.mark.skipif(not openvino.is_available(CPU), reason="needs the extra `openvino`")
-needs_int8 = pytest.mark.skipif(not quantization.is_available(CPU), reason="needs the extra `int8`")
-
-
-@pytest.fixture(scope="module")
-def model() -> ResNet:
-    return random_network(ROW)
 
 
 @pytest.fixture(params=["torch", pytest.param("openvino", marks=needs_openvino)])
@@ -592,13 +585,6 @@ def test_a_compiler_that_fails_is_told_in_a_sentence(model: ResNet, monkeypatch:
 
 
 # --- predict and evaluate ------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory, model: ResNet) -> Path:
-    path = tmp_path_factory.mktemp("weights") / "row.safetensors"
-    safetensors.torch.save_file(model.state_dict(), path)
-    return path
 
 
 def run(*arguments: str | Path) -> Result:

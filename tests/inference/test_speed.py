@@ -7,6 +7,8 @@ import io
 import json
 import time
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,9 +17,11 @@ from click.testing import CliRunner, Result
 from resnet_zoo.base.devices import supported_dtypes
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.cli.main import main
-from resnet_zoo.errors import ArgumentError, UnknownModelError
+from resnet_zoo.errors import ArgumentError, DatasetError, UnknownModelError
 from resnet_zoo.inference import speed
 from resnet_zoo.inference.speed import Benchmark, as_csv, matrix_peak_tflops, measure_speed, percentile, time_runs
+from tests.conftest import make_class_tree
+from tests.inference.conftest import needs_int8
 
 ROW = "resnet18_cifar10"
 CPU = torch.device("cpu")
@@ -81,6 +85,35 @@ def test_a_larger_product_has_the_same_unit(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(("percent", "value"), [(50, 10.0), (95, 19.0), (95.1, 20.0), (100, 20.0), (1, 1.0)])
 def test_the_percentile_is_a_value_that_was_measured(percent: float, value: float) -> None:
     assert percentile([float(n) for n in range(20, 0, -1)], percent) == value
+
+
+@needs_int8
+@pytest.mark.slow
+def test_int8_is_measured_once_beside_each_dtype_and_has_no_peak(tmp_path: Path) -> None:
+    photos = make_class_tree(tmp_path / "photos", ["a", "b"], per_class=5)
+    seen: list[int] = []
+    options: Any = {"batch_sizes": (1, 2), "device": "cpu", "seconds": 1e-3}
+    progress = lambda _, done, total: seen.append(total - done)  # noqa: E731
+    found = measure_speed(ROW, calibration=photos, progress=progress, **options)
+    keys = [(line.mode, line.dtype, line.batch_size) for line in found.speeds]
+    assert keys == [(mode, dtype, size) for mode, dtype in (("eager", "float32"), ("fast", "int8")) for size in (1, 2)]
+    assert [line.peak_share is None for line in found.speeds] == [False, False, True, True]
+    assert [row["peak_tflops"] == "" for row in csv.DictReader(io.StringIO(as_csv(found)))] == [False] * 2 + [True] * 2
+    assert seen == [3, 2, 1, 0]
+    quick = (ROW, "--batch-size", "1", "--seconds", "0.001", "--device", "cpu", "--int8", "--calibrate", str(photos))
+    table = run(*quick)
+    assert table.exit_code == 0, table.stderr
+    assert table.stdout.splitlines()[-1].split()[-2:] == ["-", "-"]
+    assert "Computes in int8" in table.stderr
+
+
+def test_calibration_images_that_are_missing_are_told_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speed, "check_dtype", lambda *_: None)  # the extra may be missing here
+    monkeypatch.setattr(speed, "time_runs", lambda *_, **__: pytest.fail("measured"))
+    with pytest.raises(DatasetError, match="nowhere does not exist"):
+        measure_speed(ROW, device="cpu", calibration=tmp_path / "nowhere")
 
 
 def test_progress_counts_to_the_end() -> None:
@@ -175,6 +208,7 @@ def test_the_command_writes_a_table_json_and_csv() -> None:
         ((ROW, "--dtype", "float8", "--device", "cpu"), "float32"),
         ((ROW, "--seconds", "0"), "positive number of seconds"),
         ((ROW, "--device", "tpu"), "is not available"),
+        ((ROW, "--int8"), "--calibrate DIR"),
     ],
 )
 def test_wrong_usage_is_told_in_a_sentence(arguments: tuple[str, ...], fact: str) -> None:
