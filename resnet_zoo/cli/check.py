@@ -65,10 +65,10 @@ def verify(
     partial: bool,
     form: str,
 ) -> None:
-    """Check every number of the named models, or of all fifteen, or of networks of one's own.
+    """Check every number of the named models, or of all fifteen, or of your own networks.
 
-    NAME is a model, hf-hub:owner/name, or the path of a network file, whose counts are held against its model's, and
-    whose accuracy on --data against the one that finetune recorded in it.
+    NAME is a model, hf-hub:owner/name, or the path of a network file. A file's counts are compared with its model's,
+    and its accuracy on --data with the one that finetune recorded in it.
 
     Without options this checks manifest, architecture, parameters and FLOPs; with weights also the file; with --data
     also the accuracy. A number that could not be checked is marked as not checked and never counts as passed.
@@ -176,8 +176,8 @@ def evaluate(
 
     NAME is a model, hf-hub:owner/name, or the path of a network file. For a model, DIR holds test/<class>/ or the CIFAR
     archive; for ImageNet, val/<wnid>/. The weights are those of --weights, or the model's default (fetched if needed).
-    For a network of other classes, DIR holds test/<class>/, val/<class>/ or <class>/; of images that the network was
-    trained on, those count that were held out.
+    For a network of other classes, DIR holds test/<class>/, val/<class>/ or <class>/; if the network was
+    trained on this folder, only the images held out count.
 
     The calibration error is how far the probabilities of the best class are from the accuracy, on average, in points.
     """

@@ -43,7 +43,7 @@ _tuning_options = (
         "--patience",
         "patience",
         click.IntRange(min=0),
-        "Stop after so many epochs without a better one on the validation images, and keep the best; 0: all epochs.",
+        "Stop after this many epochs without a better one on the validation images, and keep the best; 0: never.",
     ),
     _tuning_option("--lr", "lr", float, "Peak learning rate of the whole network; the classifier's is twice that."),
     _tuning_option("--batch-size", "batch_size", click.IntRange(min=1), "Images per step."),

@@ -59,7 +59,9 @@ _STDIN = "-"
 @click.argument("images", nargs=-1, metavar="[IMAGE|FOLDER|-]...")
 @click.option("--top-k", type=click.IntRange(min=1), help="Classes per image.  [default: 5, or all if fewer]")
 @batch_size_option(16)
-@click.option("--threshold", type=click.FloatRange(0, 1), metavar="P", help="Only classes of at least probability P.")
+@click.option(
+    "--threshold", type=click.FloatRange(0, 1), metavar="P", help="Only classes with a probability of P or more."
+)
 @click.option("-o", "--output", type=click.Path(), metavar="FILE", help="Write a .csv, .jsonl or .json file instead.")
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @click.option("--skip-bad", is_flag=True, help="Report unreadable images and continue.")
@@ -89,7 +91,7 @@ def predict(
     without images, paths are read from standard input, one per line. jsonl and csv output is written as images are
     done, for any number of them. FILE is moved into place when it is complete.
 
-    With --threshold, an image none of whose classes reach it has none: "-" in the table, an empty list or empty fields
+    With --threshold, an image may be left without a class: "-" in the table, an empty list or empty fields
     in FILE and other formats.
     """
     check_name(name, weights=weights, size=size)  # what is misspelt is reported before torch is imported

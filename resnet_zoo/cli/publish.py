@@ -69,7 +69,7 @@ def accept(ctx: click.Context, /, folder: str, data: str, device: str, batch_siz
     """Verify the run in FOLDER, and make its weights a weight set of the manifest, with the run's small files.
 
     The numbers in the manifest are measured with the very file that is written. A run that does not verify changes
-    nothing, and weights that are there stay unless --replace is given.
+    nothing, and existing weights stay unless you pass --replace.
 
     The manifest is that of a checkout, or a copy of your own that --manifest names.
     """
@@ -107,12 +107,10 @@ def accept(ctx: click.Context, /, folder: str, data: str, device: str, batch_siz
     short_help="Publish weights on the Hub, and enter their hashes.",
 )
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option("--repo", metavar="OWNER/NAME", help="The repository; made if it is not there.")
+@click.option("--repo", metavar="OWNER/NAME", help="The repository; created if it does not exist.")
 @click.option("--pin-only", is_flag=True, help="Write hashes and sizes of what was fetched; no upload, no --repo.")
 @click.option("--dry-run", is_flag=True, help="Fetch, convert, check and compare; write nothing.")
-@click.option(
-    "--data", metavar="DIR", help="Folder with cifar10/, cifar100/ or in1k/: models not measured are evaluated."
-)
+@click.option("--data", metavar="DIR", help="Folder with cifar10/, cifar100/ or in1k/, to evaluate unmeasured models.")
 @manifest_option
 def publish(names: tuple[str, ...], repo: str | None, pin_only: bool, dry_run: bool, data: str | None) -> None:
     """Publish weights on the Hugging Face Hub, and write their hashes into the manifest.

@@ -38,7 +38,7 @@ from resnet_zoo.cli.shell import ZooCommand, device_option, example, examples, w
     "--compile/--no-compile", "compile_network", default=None, help="Use torch.compile.  [default: on CUDA only]"
 )
 @workers_option("one per core")
-@click.option("--partial", is_flag=True, help="Accept ImageNet folders in which classes are missing.")
+@click.option("--partial", is_flag=True, help="Accept ImageNet folders with missing classes.")
 @click.option(
     "--hold-out", type=click.IntRange(min=1), metavar="N", help="Measure on N training images, to choose a recipe."
 )

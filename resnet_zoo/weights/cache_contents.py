@@ -218,7 +218,7 @@ def select_files(names: Iterable[str]) -> list[CachedFile]:
         row = current_manifest().find(row).name
         found = [file for file in files if any(_belongs(weights, row, tag) for weights in file.weights)]
         if not found:
-            raise ArgumentError(f"The cache has no weights of {name}; `resnet-zoo cache ls` shows what it has.")
+            raise ArgumentError(f"The cache has no weights of {name}; `resnet-zoo cache list` shows what it has.")
         chosen += found
     return list(dict.fromkeys(chosen))
 
