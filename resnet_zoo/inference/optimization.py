@@ -5,6 +5,7 @@ The engine is OpenVINO on a CPU if it is installed, otherwise torch with channel
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ _LOG = logging.getLogger("resnet_zoo")
 
 PROBE_IMAGES, PROBE_SEED = 4, 0
 """How many random images the folded network and the original are compared on, and the seed they are drawn from."""
+
+_SMALL_SIZE = 64
+"""Height and width of the random images where the network takes any."""
 
 _EXACT_INT8_FLAGS = {"avx512_vnni", "avx_vnni"}
 """The CPU flags of instructions that add up products of 8-bit integers without saturation."""
@@ -184,14 +188,18 @@ def optimize_for_inference(
     network = copy.deepcopy(model).float().eval().requires_grad_(False)
     in_channels = first_convolution(network).in_channels
     check_calibration(calibration, dtype, in_channels, compiled=compile)
-    images = (_probe_for(network) if calibration is None else calibration).to(device, torch.float32)
-    probe = images[:PROBE_IMAGES]
-    with torch.inference_mode():
-        output = network(probe)
-        _check_labels(labels, images, output, is_int8=calibration is not None)
-        expected = _outputs(output)
-        for values in expected:
-            check_finite(values, network, probe)
+    if calibration is None:
+        probe, output = _probed(network, device, compiled=compile)
+        images = probe
+    else:
+        images = calibration.to(device, torch.float32)
+        probe = images[:PROBE_IMAGES]
+        with torch.inference_mode():
+            output = network(probe)
+    _check_labels(labels, images, output, is_int8=calibration is not None)
+    expected = _outputs(output)
+    for values in expected:
+        check_finite(values, network, probe)
     num_folded, converted, accuracy = fold_batch_norms(network), None, None
     if chosen == "openvino":
         converted = _converted(network, probe, dtype, output, is_required=engine is not None or calibration is not None)
@@ -334,13 +342,26 @@ def _run_probe(optimized: OptimizedModel, probe: Tensor, *, compiled: bool) -> l
         raise ArgumentError(f"torch.compile fails on this machine ({reason}). Leave out compile.") from error
 
 
-def _probe_for(network: nn.Module) -> Tensor:
-    """Return images of random values, of the size the network's first convolution was made for."""
+def _probed(network: nn.Module, device: torch.device, *, compiled: bool) -> tuple[Tensor, Any]:
+    """Return images of random values and a network's output for them.
+
+    They are small, which takes a twelfth of the time, unless the network takes only those of its usual size, or is to
+    be compiled for them.
+    """
     first = first_convolution(network)
-    size = 32 if first.stride == (1, 1) else 224  # the stems' own: CIFAR's does not stride
-    generator = torch.Generator("cpu").manual_seed(PROBE_SEED)
-    shape = (PROBE_IMAGES, first.in_channels, size, size)
-    return torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
+    usual = 32 if first.stride == (1, 1) else 224  # the stems' own: CIFAR's does not stride
+
+    def run(size: int) -> tuple[Tensor, Any]:
+        generator = torch.Generator("cpu").manual_seed(PROBE_SEED)
+        shape = (PROBE_IMAGES, first.in_channels, size, size)
+        images = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu").to(device)
+        with torch.inference_mode():
+            return images, network(images)
+
+    if not compiled and usual > _SMALL_SIZE:
+        with contextlib.suppress(RuntimeError):  # torch's own, as of a linear layer behind maps that were flattened
+            return run(_SMALL_SIZE)
+    return run(usual)
 
 
 def _outputs(output: Any) -> list[Tensor]:

@@ -249,6 +249,27 @@ def test_grey_networks_are_probed_with_grey_images() -> None:
     assert grey.report.probe_size == (4, 1, 32, 32)
 
 
+class OneSize(nn.Module):
+    """A stride-2 stem whose flattened maps fit images of one size."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 2, 7, stride=2, padding=3)
+        self.fc = nn.Linear(2 * (size // 2) ** 2, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.fc(self.conv(x).flatten(1))
+        return logits
+
+
+def test_a_network_is_probed_with_small_images_if_it_takes_them() -> None:
+    for size in (64, 224):
+        assert optimize_for_inference(OneSize(size)).report.probe_size == (4, 3, size, size)
+    with pytest.raises(RuntimeError, match="shapes"):
+        optimize_for_inference(OneSize(48))
+    assert optimize_for_inference(build(get_entry("resnet18_in1k"))).report.probe_size == (4, 3, 64, 64)
+
+
 # --- the report ----------------------------------------------------------------------------------------------------
 
 
