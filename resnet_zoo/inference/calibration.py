@@ -99,8 +99,8 @@ def read_calibration(folder: str | os.PathLike[str], transform: Transform, class
     paths = list(find_images([folder]))
     if len(paths) < _LEAST_IMAGES:
         raise ArgumentError(
-            f"{os.fspath(folder)} holds {len(paths)} images; int8 needs {_LEAST_IMAGES} or more like those to come, "
-            f"and takes up to {NUM_IMAGES}."
+            f"{os.fspath(folder)} holds {len(paths)} {'image' if len(paths) == 1 else 'images'}; int8 needs "
+            f"{_LEAST_IMAGES} or more like those to come, and takes up to {NUM_IMAGES}. Put more there."
         )
     label_of = {name: label for label, name in enumerate(classes)}
     are_labelled = all(PurePath(path).parent.name in label_of for path in paths)

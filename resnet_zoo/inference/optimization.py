@@ -69,11 +69,12 @@ class InferenceReport:
 
     def __str__(self) -> str:
         """Return it as a sentence."""
+        probe = "1 probe image" if self.probe_size[0] == 1 else f"{self.probe_size[0]} probe images"
         agreement = "" if self.argmax_agreement is None else f"; the best class agrees on {self.argmax_agreement:.0%}"
         return (
             f"Computes in {self.dtype} with {self.engine}"
             f"{f', {self.memory_format}' if self.memory_format else ''}, {self.folded_batch_norms} batch-norms folded"
-            f"{', compiled' if self.compiled else ''}; on {self.probe_size[0]} probe images the largest logit "
+            f"{', compiled' if self.compiled else ''}; on {probe} the largest logit "
             f"difference is {self.largest_logit_difference:.2g} of {self.largest_logit:.2g}{agreement}."
             f"{f' {self.accuracy}' if self.accuracy else ''}"
         )

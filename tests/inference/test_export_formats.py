@@ -97,7 +97,7 @@ def test_calibration_images_that_are_unfit_are_told_before_the_weights_are_read(
         (same / f"{number}.png").write_bytes((photos / "00.png").read_bytes())
     (few / "a.png").write_bytes((photos / "00.png").read_bytes())
     target = tmp_path / "row.xml"
-    with pytest.raises(ArgumentError, match=r"few holds 1 images; int8 needs 10 or more"):
+    with pytest.raises(ArgumentError, match=r"few holds 1 image; int8 needs 10 or more"):
         export_model(ROW, target, weights=weights, calibration=few)
     with pytest.raises(ArgumentError, match="are all the same"):
         export_model(ROW, target, weights=weights, calibration=same)
