@@ -47,7 +47,7 @@ def small(*, wild: bool) -> Small:
     network = Small().eval()
     scale = torch.logspace(-4, 4, 16) if wild else torch.ones(16)
     with torch.no_grad():
-        network.fc.bias -= network(pictures(NUM_IMAGES)).mean(0)  # or all images would be of one class
+        network.fc.bias.sub_(network(pictures(NUM_IMAGES)).mean(0))  # or all images would be of one class
         network.bn1.weight.mul_(scale)
         network.bn1.bias.mul_(scale)
         network.conv2.weight.div_(scale[:, None, None])

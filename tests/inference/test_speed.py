@@ -56,6 +56,7 @@ def test_the_numbers_of_a_line_belong_together(measured: Benchmark) -> None:
         assert 0 < line.latency_ms <= line.latency_p95_ms
         assert line.images_per_s == pytest.approx(1000 * line.batch_size / line.latency_ms)
         assert line.tflops == pytest.approx(2 * macs * line.images_per_s / 1e12)
+        assert line.peak_tflops is not None
         assert line.peak_share == pytest.approx(line.tflops / line.peak_tflops)
     assert len({line.peak_tflops for line in measured.speeds}) == 1
 
