@@ -9,7 +9,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -90,10 +90,7 @@ def read_curve(path: str | os.PathLike[str]) -> Curve:
     path = Path(path)
     file = path / LOG_NAME if path.is_dir() else path
     form = _format_of(file)
-    curve = curve_of_log(file, read_log(file)) if form == "resnet_zoo" else _read_openmmlab(file, form)
-    if not curve.points:
-        raise RunError(file, "", "has no finished epoch yet")
-    return curve
+    return curve_of_log(file, read_log(file)) if form == "resnet_zoo" else _read_openmmlab(file, form)
 
 
 def _format_of(file: Path) -> LogFormat:
@@ -128,8 +125,9 @@ def curve_of_log(file: Path, log: Log) -> Curve:
     """Return the curve of a ``log.jsonl`` that was read already.
 
     Raises:
-        RunError: ``recipe.json`` or ``environment.json`` beside it is unreadable or malformed.
+        RunError: It has no epoch, or ``recipe.json`` or ``environment.json`` beside it is unreadable or malformed.
     """
+    _check_begun(file, log.epochs)
     environment, recipe = file.with_name(ENVIRONMENT_NAME), file.with_name(RECIPE_NAME)
     trained = read_record(recipe, RecipeFile) if recipe.exists() else None
     title = file.resolve().parent.name if file.name == LOG_NAME else file.name
@@ -153,6 +151,11 @@ def curve_of_log(file: Path, log: Log) -> Curve:
             for line in log.epochs
         ),
     )
+
+
+def _check_begun(file: Path, epochs: Collection[object]) -> None:
+    if not epochs:
+        raise RunError(file, "", "has no finished epoch yet")
 
 
 # --- OpenMMLab ----------------------------------------------------------------------------------------------------
@@ -180,7 +183,8 @@ def _read_openmmlab(file: Path, form: LogFormat) -> Curve:
             _epoch_of(epochs, file, record, "epoch").train[_count(file, record, "iter")] = record
         elif accuracy is not None:
             _epoch_of(epochs, file, record, "epoch" if "epoch" in record else "step").evaluation = record
-    first = min(epochs, default=1)
+    _check_begun(file, epochs)
+    first = min(epochs)
     shift = 1 if first == 0 else 0
     return Curve(
         title=file.name,

@@ -65,10 +65,7 @@ def shipped_trainings(entry: Entry, home: Path) -> Iterator[Training]:
         if isinstance(weights.origin, RunOrigin):
             folder = home / weights.origin.run
             if folder.resolve().is_relative_to(home.resolve()) and (folder / LOG_NAME).is_file():
-                log = read_log(folder / LOG_NAME)
-                if not log.epochs:
-                    raise RunError(folder / LOG_NAME, "", "has no finished epoch yet")
-                yield _read_training(folder, log, weights=tag)
+                yield _read_training(folder, read_log(folder / LOG_NAME), weights=tag)
 
 
 def trainings_beside(manifest: Manifest, home: Path) -> list[Training]:

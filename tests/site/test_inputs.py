@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 
+from resnet_zoo.catalog.manifest import current_manifest, use_manifest
 from resnet_zoo.errors import ArgumentError, RunError
-from resnet_zoo.site.inputs import find_trainings, read_reports, read_speeds
+from resnet_zoo.site.inputs import find_trainings, read_reports, read_speeds, trainings_beside
 from tests.run_folders import NAME
-from tests.site_tools import a_report, write_benchmark, write_report, write_run
+from tests.site_tools import a_report, retrained, write_benchmark, write_manifest, write_report, write_run
+
+SHIPPED = "resnet18_cifar10-retrained-cdcdcdcd"
 
 
 def test_trainings_are_found_at_any_depth_in_order(tmp_path: Path) -> None:
@@ -47,6 +50,24 @@ def test_a_run_without_its_recipe_is_an_error(tmp_path: Path) -> None:
 def test_a_folder_of_runs_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="is not a folder; pass the folder that holds the run folders"):
         find_trainings(tmp_path / "nowhere")
+
+
+def test_of_what_ships_a_copy_below_is_not_read_again(tmp_path: Path) -> None:
+    write_run(tmp_path / "weights" / SHIPPED)
+    copy = write_run(tmp_path / "weights" / "copies" / SHIPPED)
+    (copy / "log.jsonl").write_text("damaged")
+    with use_manifest(write_manifest(tmp_path / "zoo.json", retrained)):
+        assert [training.name for training in trainings_beside(current_manifest(), tmp_path)] == [SHIPPED]
+        copy.rename(copy.with_name("another"))
+        with pytest.raises(RunError, match=r"another/log\.jsonl"):
+            trainings_beside(current_manifest(), tmp_path)
+
+
+def test_a_run_that_ships_without_a_finished_epoch_is_an_error(tmp_path: Path) -> None:
+    write_run(tmp_path / "weights" / SHIPPED, epochs=0, finished=False)
+    manifest = write_manifest(tmp_path / "zoo.json", retrained)
+    with use_manifest(manifest), pytest.raises(RunError, match="has no finished epoch yet"):
+        trainings_beside(current_manifest(), tmp_path)
 
 
 def test_a_report_is_read_as_it_was_written(tmp_path: Path) -> None:
