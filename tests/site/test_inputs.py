@@ -55,7 +55,7 @@ def test_a_folder_of_runs_that_is_none_is_refused(tmp_path: Path) -> None:
 def test_of_what_ships_a_copy_below_is_not_read_again(tmp_path: Path) -> None:
     write_run(tmp_path / "weights" / SHIPPED)
     copy = write_run(tmp_path / "weights" / "copies" / SHIPPED)
-    (copy / "log.jsonl").write_text("damaged")
+    (copy / "log.jsonl").write_text("damaged\n")
     with use_manifest(write_manifest(tmp_path / "zoo.json", retrained)):
         assert [training.name for training in trainings_beside(current_manifest(), tmp_path)] == [SHIPPED]
         copy.rename(copy.with_name("another"))
