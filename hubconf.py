@@ -22,6 +22,7 @@ def _entry_point(name: str, entry: _Entry) -> _Any:
         in_channels: int = 3,
         output_stride: "int | None" = None,
         drop_rate: float = 0.0,
+        global_pool: str = "avg",
         device: _Any = None,
     ) -> _Any:
         return _create_model(
@@ -32,6 +33,7 @@ def _entry_point(name: str, entry: _Entry) -> _Any:
             in_channels=in_channels,
             output_stride=output_stride,
             drop_rate=drop_rate,
+            global_pool=global_pool,
             device=device,
         )
 
@@ -50,6 +52,7 @@ def _entry_point(name: str, entry: _Entry) -> _Any:
         in_channels: Another number of image channels: the first convolution is adapted.
         output_stride: How many times smaller than the image the last maps are, 8 or 16 for dense prediction.
         drop_rate: Probability with which values before the classifier are dropped in training.
+        global_pool: avg, max, avgmax, or empty (with num_classes=0) for maps instead of vectors.
         device: Where the network ends up.
 
     Returns:

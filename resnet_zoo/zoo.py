@@ -24,6 +24,7 @@ from resnet_zoo.errors import ArgumentError
 from resnet_zoo.images.transform import Transform, transform_of
 from resnet_zoo.network.building import architecture_of, build
 from resnet_zoo.network.features import STAGES, FeatureExtractor, check_layers
+from resnet_zoo.network.pooling import check_global_pool
 from resnet_zoo.network.resnet import STEM_REDUCTIONS, ResNet, check_output_stride
 from resnet_zoo.weights.hub import open_repository
 from resnet_zoo.weights.loading import assign_weights, open_weights
@@ -42,6 +43,7 @@ def create_model(
     in_channels: int = 3,
     output_stride: int | None = None,
     drop_rate: float = 0.0,
+    global_pool: str = "avg",
     device: torch.device | str | None = None,
     manifest: str | os.PathLike[str] | None = None,
     **others: NoReturn,
@@ -67,6 +69,8 @@ def create_model(
         output_stride: How many times smaller than the image the last stage's maps are, where that is to be 16 or 8
             instead of 32, for segmentation (see `ResNet.set_output_stride`).
         drop_rate: Probability with which each value of the pooled vectors is dropped in training. No file keeps it.
+        global_pool: ``avg``, ``max`` or ``avgmax``; empty with ``num_classes=0`` for maps instead of vectors (see
+            `ResNet.set_global_pool`). No file keeps it.
         device: Where to put the network: a torch device, or ``auto`` (CUDA, MPS, then CPU).
         manifest: The manifest file of a private zoo; ``None`` means the one in use (``RESNET_ZOO_MANIFEST``).
         others: None are taken; for those of timm and torchvision, the error names the equivalent here.
@@ -84,8 +88,8 @@ def create_model(
         IntegrityError, UnsafeCheckpointError, CheckpointError: As `load_checkpoint`.
         ManifestError: The manifest cannot be read, or breaks a rule.
         ArgumentError: ``num_classes`` is negative, ``in_channels`` is not positive, ``drop_rate`` is not from 0 to
-            below 1, the network cannot have ``output_stride``, ``weights`` were given for a repository or file, the
-            file has no weights under ``weights_key``, or the device is not available.
+            below 1, the network cannot have ``output_stride`` or ``global_pool``, ``weights`` were given for a
+            repository or file, the file has no weights under ``weights_key``, or the device is not available.
         TypeError: There is no such argument.
 
     Example:
@@ -101,6 +105,7 @@ def create_model(
         raise ArgumentError(f"Expected a positive in_channels, got {in_channels}.")
     if not 0 <= drop_rate < 1:
         raise ArgumentError(f"Expected a drop_rate of 0 to below 1, got {drop_rate}.")
+    check_global_pool(global_pool, 1 if num_classes is None else num_classes)
     with use_manifest(manifest):
         if kind_of(name) == "row" and weights is None and not pretrained and weights_key is None:
             entry = get_entry(str(name))
@@ -116,6 +121,8 @@ def create_model(
         model.set_output_stride(output_stride)
     if drop_rate:
         model.drop = nn.Dropout(drop_rate)
+    if global_pool != "avg":
+        model.set_global_pool(global_pool)
     return model if target is None else model.to(target)
 
 
@@ -222,8 +229,7 @@ _ELSEWHERE = {
     "features_only": "create_feature_extractor(name, layers=('stage2', 'stage4')) returns feature maps.",
     "out_indices": "create_feature_extractor(name, layers=(…)) names the maps: timm's 0 to 4 are "
     "stem.relu and stage1 to stage4.",
-    "global_pool": "model.forward_features(images) are the maps without pooling; for their maxima, set "
-    "model.avgpool = torch.nn.AdaptiveMaxPool2d(1).",
+    "global_pool": "layers=('stage4',) are the maps without pooling.",
     "replace_stride_with_dilation": "Here it is output_stride=16 or 8.",
     "pretrained_cfg": "Here it is weights=PATH; open_network(name).transform prepares the images.",
     "cache_dir": "Weights are kept in $RESNET_ZOO_HOME.",

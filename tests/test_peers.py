@@ -124,6 +124,16 @@ def test_logits_equal_those_of_timm(name: str) -> None:
     assert largest_difference(entry, ours, theirs) == 0.0
 
 
+@pytest.mark.parametrize("pool", ["", "max", "avgmax"])
+def test_networks_that_pool_otherwise_are_those_of_timm(pool: str) -> None:
+    timm = pytest.importorskip("timm")
+    entry = get_entry("resnet18")
+    ours, theirs = create_model("resnet18", num_classes=0, global_pool=pool), timm.create_model("resnet18")
+    theirs.reset_classifier(0, pool)
+    theirs.load_state_dict(randomise(ours).state_dict(), strict=True)
+    assert largest_difference(entry, ours.eval(), theirs.eval()) == 0.0
+
+
 @pytest.mark.parametrize("name", ["resnet18", "resnetv1d50"])
 def test_networks_without_a_classifier_and_with_dropout_are_those_of_timm(name: str) -> None:
     timm = pytest.importorskip("timm")

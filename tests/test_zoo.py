@@ -26,6 +26,7 @@ from resnet_zoo.errors import (
     WeightsUnavailableError,
 )
 from resnet_zoo.network.building import build, build_on_meta
+from resnet_zoo.network.features import FeatureExtractor
 from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.weights.checkpoint import load_checkpoint
 from resnet_zoo.weights.loading import adapt_input
@@ -115,7 +116,7 @@ def test_a_number_out_of_range_is_refused(argument: str, value: float, message: 
     [
         ({"in_chans": 1}, r"create_model\(\) got an unexpected keyword argument 'in_chans'. Here it is in_channels"),
         ({"features_only": True}, "create_feature_extractor"),
-        ({"global_pool": ""}, "forward_features"),
+        ({"pool": ""}, "'pool'"),
         ({"num_clases": 3}, "Did you mean num_classes"),
         ({"frobnicate": 1}, "'frobnicate'.$"),
     ],
@@ -348,10 +349,48 @@ def test_a_network_without_a_classifier_goes_where_it_can(tmp_path: Path, class_
 
 
 def test_a_network_that_pools_maxima_is_not_saved(tmp_path: Path) -> None:
+    for pool in ("max", "avgmax"):
+        model = create_model(NAME, global_pool=pool)
+        with pytest.raises(ArgumentError, match="avgpool"):
+            save_network(tmp_path / "maxima.safetensors", model, row=NAME, class_names=list("abcdefghij"))
+    model.set_global_pool("avg")
+    assert save_network(tmp_path / "means.safetensors", model, row=NAME, class_names=list("abcdefghij"))
+
+
+def test_maps_become_vectors_as_is_asked_for_or_stay_maps() -> None:
+    model = randomise(create_model(NAME, num_classes=0, global_pool="")).eval()
+    assert isinstance(model, ResNet)
+    with torch.inference_mode():
+        maps = model(image())
+        assert maps.shape == (2, 512, 4, 4)
+        assert torch.equal(maps, model.forward_features(image()))
+        vectors = {"avg": maps.mean((2, 3)), "max": maps.amax((2, 3))}
+        vectors["avgmax"] = (vectors["avg"] + vectors["max"]) / 2
+        for pool, expected in vectors.items():
+            model.set_global_pool(pool)
+            assert torch.allclose(model(image()), expected, atol=1e-6)
+        model.reset_classifier(0, "")
+        assert torch.equal(model(image()), maps)
+        model.reset_classifier(3, "max")
+        assert model(image()).shape == (2, 3)
+
+
+def test_what_cannot_be_pooled_is_refused() -> None:
+    with pytest.raises(ArgumentError, match="global_pool of avg, max, avgmax or '', got 'mean'"):
+        create_model(NAME, global_pool="mean")
+    with pytest.raises(ArgumentError, match="goes with num_classes=0"):
+        create_model(NAME, global_pool="")
     model = create_model(NAME)
-    model.avgpool = nn.AdaptiveMaxPool2d(1)  # type: ignore[assignment]
-    with pytest.raises(ArgumentError, match="avgpool"):
-        save_network(tmp_path / "maxima.safetensors", model, row=NAME, class_names=list("abcdefghij"))
+    with pytest.raises(ArgumentError, match="goes with num_classes=0"):
+        model.set_global_pool("")
+    model.reset_classifier(0, "")
+    with pytest.raises(ArgumentError, match="goes with num_classes=0"):
+        model.reset_classifier(5)
+    with pytest.raises(ArgumentError, match="Take stage4, its maps"):
+        FeatureExtractor(model, layers=("pool",))
+    assert FeatureExtractor(model, layers=("stage4",)).channels == {"stage4": 512}
+    with pytest.raises(TypeError, match="stage4"):
+        create_feature_extractor(NAME, global_pool="max")  # type: ignore[arg-type]
 
 
 def test_a_file_for_another_row_is_refused_with_a_fresh_head_too(pth: Path) -> None:

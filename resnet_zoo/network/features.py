@@ -93,6 +93,8 @@ class FeatureExtractor(Trunk):
         last = max(layers, key=_in_order(blocks).index)
         if last == "logits" and isinstance(model.fc, nn.Identity):
             raise ArgumentError("The network has no classifier, and so no logits. Take pool, its vectors.")
+        if last in ("pool", "logits") and isinstance(model.avgpool, nn.Identity):
+            raise ArgumentError("The network does not pool, and so has no vectors. Take stage4, its maps.")
         self.drop = model.drop if last == "logits" else None
         self._after_stem: list[tuple[str, str, bool]] = []
         """Each layer after the stem's first maps, its module, and whether one of its blocks is wanted."""

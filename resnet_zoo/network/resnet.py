@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from resnet_zoo.catalog.architectures import STAGE_WIDTHS, Architecture
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.network.counting import dry_run
+from resnet_zoo.network.pooling import POOLS, check_global_pool
 from resnet_zoo.network.trunk import Block, Trunk
 
 
@@ -150,6 +151,7 @@ class ResNet(Trunk):
         drop: What the pooled vectors go through before it, such as a dropout; ``None`` for nothing.
     """
 
+    avgpool: nn.Module
     drop: nn.Module | None
 
     def __init__(
@@ -161,7 +163,7 @@ class ResNet(Trunk):
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.Identity() if stem == "cifar" else nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
         self.layer1, self.layer2, self.layer3, self.layer4 = build_stages(architecture)
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.avgpool = POOLS["avg"]()
         num_features = STAGE_WIDTHS[-1] * BLOCKS[architecture.block].expansion
         self.drop = None
         self.fc = nn.Linear(num_features, num_classes) if num_classes else cast("nn.Linear", nn.Identity())
@@ -225,8 +227,12 @@ class ResNet(Trunk):
         return maps
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Return logits (N, K), or pooled vectors (N, C') before the classifier, for maps of the last stage."""
-        x = torch.flatten(self.avgpool(x), 1)
+        """Return logits (N, K), or pooled vectors (N, C') before the classifier, for maps of the last stage.
+
+        Without pooling (see `set_global_pool`) it returns the maps.
+        """
+        x = self.avgpool(x)
+        x = x if isinstance(self.avgpool, nn.Identity) else torch.flatten(x, 1)
         x = x if self.drop is None else self.drop(x)
         return x if pre_logits else self.fc(x)
 
@@ -250,17 +256,20 @@ class ResNet(Trunk):
         """Return the classifier, ``fc``; an identity if there is none."""
         return self.fc
 
-    def reset_classifier(self, num_classes: int) -> None:
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Replace the classifier, whatever ``fc`` is now, by a fresh linear one of the network's device and type.
 
         Args:
             num_classes: K; 0 leaves the network without a classifier, and it returns pooled vectors.
+            global_pool: How maps become vectors from now on, as in `set_global_pool`; ``None`` changes nothing.
 
         Raises:
-            ArgumentError: ``num_classes`` is negative.
+            ArgumentError: ``num_classes`` is negative, or as `set_global_pool`.
         """
         if num_classes < 0:
             raise ArgumentError(f"Expected a num_classes of 0 or more, got {num_classes}.")
+        is_unpooled = isinstance(self.avgpool, nn.Identity) if global_pool is None else not global_pool
+        check_global_pool("" if is_unpooled else global_pool or "avg", num_classes)
         scale = cast("BasicBlock | Bottleneck", self.layer4[-1]).last_bn.weight
         if num_classes:
             self.fc = nn.Linear(self.num_features, num_classes, device=scale.device, dtype=scale.dtype)
@@ -269,6 +278,24 @@ class ResNet(Trunk):
             self.fc = cast("nn.Linear", nn.Identity())
         if self.entry is not None:
             self.entry = replace(self.entry, num_classes=num_classes)
+        if global_pool is not None:
+            self.set_global_pool(global_pool)
+
+    def set_global_pool(self, global_pool: str) -> None:
+        """Choose how the maps of the last stage become a vector, as timm's ``global_pool`` does.
+
+        The weights stay as they are, and were trained with the mean: a pretrained classifier is of no use with another
+        pool. No file keeps it.
+
+        Args:
+            global_pool: ``avg`` for the mean of each map, ``max`` for its maximum, ``avgmax`` for the mean of both;
+                empty for none: the network, which must have no classifier, then returns the maps.
+
+        Raises:
+            ArgumentError: It is another word, or empty and the network has a classifier.
+        """
+        check_global_pool(global_pool, self.num_classes)
+        self.avgpool = POOLS[global_pool]()
 
     def set_output_stride(self, output_stride: int) -> None:
         """Let the last stages dilate their convolutions instead of striding, so that their maps stay larger.
