@@ -127,7 +127,7 @@ def aligned(numbers: Sequence[str]) -> list[str]:
 def vouchers(pin: str) -> str:
     """Return who vouches for the hash of a file, for a person; ``pin`` as in `Chain`."""
     if pin.endswith("-bit pin"):
-        return f"{int(pin.partition('-')[0]) // 4} of 64 digits in the manifest"
+        return f"{int(pin.partition('-')[0]) // 4} of 64 digits in the manifest ({pin})"
     words = {"sha256": "the manifest", "hub": "its repository", "path": "nobody: a file given by its path"}
     return words.get(pin, pin)
 
