@@ -483,7 +483,7 @@ def test_evaluate_without_images_could_not_check(tmp_path: Path, where: str, wei
 def test_evaluate_without_weights_could_not_check(class_tree: Callable[..., Path]) -> None:
     data = class_tree(class_folders("cifar10"))
     done = run("evaluate", ROW, "--data", data, "--weights", "openmmlab")
-    assert_one_sentence(done, 3, "bd6371c8.pth: not contacted, because offline mode is on")
+    assert_one_sentence(done, 3, "bd6371c8.pth (not contacted, because offline mode is on)")
 
 
 # --- predict ------------------------------------------------------------------------------------------------------
