@@ -165,7 +165,7 @@ def test_a_wrong_integer_fails_that_check_alone_and_shows_both(monkeypatch: pyte
 def test_weights_that_fit_pass_with_their_hash(weights: Path) -> None:
     check = verify(NAME, weights=weights)[0].check("weights")
     assert check.status == "passed"
-    assert check.detail.startswith(f"mine.pth (path; from {weights}): 122 tensors")
+    assert check.detail.startswith(f"mine.pth (pin: path; from {weights}): 122 tensors")
     assert check.measured is not None
     assert check.measured.startswith("sha256 ")
 
