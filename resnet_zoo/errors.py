@@ -119,9 +119,8 @@ class ManifestError(ZooError, ValueError):
         super().__init__(self.path, row, field, why)
 
     def _sentence(self) -> str:
-        place = ", ".join(
-            f"{kind} {shown(name)}" for kind, name in (("model", self.row), ("field", self.field)) if name
-        )
+        parts = (("model", self.row), ("field", self.field))
+        place = ", ".join(f"{kind} {shown(name)}" for kind, name in parts if name)
         return f"{self.path}: {place + ': ' if place else ''}{self.why}"
 
 

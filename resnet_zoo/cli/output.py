@@ -188,7 +188,9 @@ def echo_entries(entries: Sequence[Entry], sets: Mapping[str, Sequence[WeightFac
     for entry, *numbers in zip(entries, *printed, strict=True):
         table.add_row(entry.name, DATASET_TITLES[entry.dataset], *numbers, _place(sets[entry.name]))
     echo_table(table, narrow=("Data set", "Top-5", "FLOPs (G)"))
-    if entries and terminal_width(sys.stdout):
+    if not terminal_width(sys.stdout):
+        return
+    if entries:
         tell("Numbers as their source printed them (so 21.8, not 21.80); top-1 and top-5 in percent.")
     if any(_place(found)[:1].isdecimal() for found in sets.values()):
         tell("1 ships, 1 here: a set that is not the default, which is to be fetched; `list --local` names it.")

@@ -71,7 +71,7 @@ def test_a_file_is_replaced_only_on_request_and_never_half_written(photos: Path,
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("-o", "out.txt"), "ends in .csv, .jsonl or .json, got out.txt"),
+        (("-o", "out.txt"), "ends in .csv, .jsonl or .json; out.txt does not"),
         (("-o", "out.json", "--format", "csv"), "out.json is a json file, and --format says csv"),
         (("--threshold", "1.5"), "1.5 is not in the range"),
     ],

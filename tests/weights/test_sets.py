@@ -440,8 +440,8 @@ def stop(done: int, total: int) -> None:
 # --- the command --------------------------------------------------------------------------------------------------
 
 
-def zoo_command(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [*map(str, arguments)])
+def zoo_command(*arguments: object, columns: str | None = None) -> Result:
+    return CliRunner().invoke(main, [*map(str, arguments)], env={"COLUMNS": columns})
 
 
 def test_the_command_lists_every_set_of_the_rows_with_its_own_numbers() -> None:
@@ -468,7 +468,7 @@ def test_the_table_of_sets_fits_a_terminal_and_says_where_they_are() -> None:
 
 
 def test_the_plain_list_says_where_the_default_weights_are_and_fits_a_terminal() -> None:
-    done = zoo_command("list")
+    done = zoo_command("list", columns="80")
     assert done.exit_code == 0, done.output
     assert max(map(len, done.stdout.splitlines())) <= 80
     places = {line.split()[0]: line.split("  ")[-1].strip() for line in done.stdout.splitlines()[2:]}
@@ -477,8 +477,8 @@ def test_the_plain_list_says_where_the_default_weights_are_and_fits_a_terminal()
     others = {name: f"{sum(own.values())} ships" if any(own.values()) else "to fetch" for name, own in sets.items()}
     assert places == {name: "ships" if default[name] else others[name] for name in default}
     assert {"ships", "1 ships", "to fetch"} == set(places.values())
-    assert "1 ships, 1 here: a set that is not the default" in done.stderr
-    assert "1 here" not in zoo_command("list", "in1k").stderr
+    assert "1 ships, 1 here: a set that is not the default" in " ".join(done.stderr.split())
+    assert "1 here" not in zoo_command("list", "in1k", columns="80").stderr
 
 
 @pytest.mark.parametrize("name", ["resnet18_cifar10", "resnet18_in1k"])
