@@ -17,6 +17,7 @@ from resnet_zoo.inference.scores import (
     most_confused,
     write_confusion,
 )
+from tests.conftest import slow
 
 NAMES = ["cat", "=dog", "newt"]
 CONFUSION = ((3, 1, 0), (2, 2, 0), (0, 0, 0))
@@ -69,7 +70,7 @@ def test_the_matrix_is_written_as_json_and_as_csv_that_no_spreadsheet_computes(t
     assert rows == [["cat", "3", "1", "0"], ["'=dog", "2", "2", "0"], ["newt", "0", "0", "0"]]
 
 
-@pytest.mark.parametrize(("num_classes", "times"), [(3, 2), (40, 1), (100, 1)])
+@pytest.mark.parametrize(("num_classes", "times"), [(3, 2), slow(40, 1), slow(100, 1)])
 def test_the_matrix_is_drawn_and_the_same_twice(num_classes: int, times: int, tmp_path: Path) -> None:
     cells = np.diag(np.arange(num_classes)) + np.eye(num_classes, k=1, dtype=np.int64)
     confusion = tuple(map(tuple, cells.tolist()))

@@ -16,7 +16,7 @@ from resnet_zoo.errors import ArgumentError
 from resnet_zoo.network.building import build, build_on_meta
 from resnet_zoo.network.features import FeatureExtractor
 from resnet_zoo.network.resnet import BLOCKS, BasicBlock, Bottleneck, ResNet, stem_convolutions
-from tests.conftest import ENTRIES, NAMES, randomise
+from tests.conftest import ENTRIES, NAMES, randomise, slow
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 REGENERATE = "If that is meant, run `python -m tests.network.test_resnet` and read the diff of tests/golden."
@@ -434,7 +434,7 @@ def test_logits_of_every_plain_row_are_exactly_those_of_torchvision(name: str) -
         assert greatest_difference(ours, theirs, height, width) == 0.0
 
 
-@pytest.mark.parametrize("output_stride", [16, 8])
+@pytest.mark.parametrize("output_stride", [16, slow(8)])
 def test_a_dilated_network_is_torchvision_s_bit_by_bit_and_can_be_undone(output_stride: int) -> None:
     ours, strided = pair("resnet50_in1k")
     dilated = torchvision.models.resnet50(replace_stride_with_dilation=[False, output_stride == 8, True]).eval()

@@ -391,6 +391,7 @@ def test_augmentation_of_every_strength_goes_on_to_the_same_bytes(
     assert not torch.equal(tensors(usual.path)["fc.weight"], tensors(whole.path)["fc.weight"])
 
 
+@pytest.mark.slow
 def test_rare_classes_count_as_much_as_frequent_ones(small: Path, tmp_path: Path) -> None:
     data = paint(tmp_path / "uneven", 8)
     for path in sorted((data / "red").iterdir())[2:]:

@@ -34,6 +34,7 @@ def step_by_hand(model: nn.Module, recipe: Recipe, momentum: dict[str, torch.Ten
     return loss.item()
 
 
+@pytest.mark.slow
 def test_published_steps_are_plain_sgd_with_decay_on_everything() -> None:
     recipe = small_recipe(weight_decay=5e-4)
     learner = small_learner(recipe)

@@ -103,6 +103,7 @@ def unfinished(cifar: Path, runs: Path, monkeypatch: pytest.MonkeyPatch, **optio
     return folder
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on_and_a_new_one_begins(
     cifar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,8 +127,8 @@ def test_a_new_run_that_torchrun_starts_again_goes_on(
     ("change", "words"),
     [
         ("recipe", "overridden.lr was None and is 0.0123; values.lr was"),
-        ("code", "code_sha256 was"),
-        ("data", "data.test_sha256 was"),
+        slow("code", "code_sha256 was"),
+        slow("data", "data.test_sha256 was"),
         ("threads", "device was"),
     ],
 )

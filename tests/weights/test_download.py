@@ -848,7 +848,7 @@ def test_a_warm_cache_that_may_only_be_read_serves_another_user(origin: str, mon
 
 
 SLOWLY = fault_server.trickle(1 << 14, 0.002)
-RACERS = [8, pytest.param(16, marks=pytest.mark.slow)]
+RACERS = [4, slow(16)]
 
 
 @pytest.mark.parametrize("count", RACERS)
@@ -895,7 +895,7 @@ def test_racing_processes_load_equal_networks(origin: str, server: FaultServer) 
 
 
 @posix_only
-@pytest.mark.parametrize("count", [4, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [2, slow(200)])
 def test_a_download_killed_at_any_moment_is_continued_by_the_next(
     count: int, small: str, server: FaultServer, tmp_path: Path, own_cache: Path
 ) -> None:
