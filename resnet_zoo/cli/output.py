@@ -193,7 +193,7 @@ def echo_entries(entries: Sequence[Entry], sets: Mapping[str, Sequence[WeightFac
     if entries:
         tell("Numbers as their source printed them (so 21.8, not 21.80); top-1 and top-5 in percent.")
     if any(_place(found)[:1].isdecimal() for found in sets.values()):
-        tell("1 ships, 1 here: a set that is not the default, which is to be fetched; `list --local` names it.")
+        tell("1 ships, 1 here: a set that is not the default (see list --local).")
 
 
 def _place(sets: Sequence[WeightFacts]) -> str:

@@ -85,7 +85,9 @@ def _summary(comparison: CurveComparison) -> dict[str, str]:
 
 
 def _title(curve: Curve) -> str:
-    return f"{curve.title}: {len(curve.points)} epochs, {curve.dataset or 'unknown data set'} ({curve.format} log)"
+    count = len(curve.points)
+    epochs = f"{count} epoch{'s' if count != 1 else ''}"
+    return f"{curve.title}: {epochs}, {curve.dataset or 'unknown data set'} ({curve.format} log)"
 
 
 def _final(curve: Curve) -> str:

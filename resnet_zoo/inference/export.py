@@ -209,7 +209,7 @@ def _checked_form(target: Path, named: Format | None, *, int8: bool, half: bool,
     if target.suffix != form.suffixes[0]:
         raise ArgumentError(f"{target}: expected a path that ends in {form.suffixes[0]}.")
     if half and named != "openvino":
-        raise ArgumentError(f"Weights in float16 are for the format openvino, got {named}. Leave out half.")
+        raise ArgumentError(f"Weights in float16 (half) are for the format openvino, got {named}. Leave it out.")
     if int8 and named == "torch-export":
         raise ArgumentError("8-bit integers are for the formats onnx and openvino, got torch-export. Choose another.")
     if opset is not None and (named != "onnx" or opset < OPSET):

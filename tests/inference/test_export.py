@@ -304,7 +304,7 @@ def test_float16_halves_the_weights_and_costs_little(weights: Path, model: ResNe
     with torch.no_grad():
         assert np.abs(run(x)["logits"] - model(x).numpy()).max() < 0.01
     assert json.loads(metadata["classes"]) == class_names("cifar10")
-    with pytest.raises(ArgumentError, match="float16 are for the format openvino, got torch-export"):
+    with pytest.raises(ArgumentError, match="are for the format openvino, got torch-export"):
         export_model(ROW, tmp_path / "row.pt2", weights=weights, half=True)
 
 

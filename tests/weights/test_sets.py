@@ -481,7 +481,7 @@ def test_the_plain_list_says_where_the_default_weights_are_and_fits_a_terminal(
     others = {name: f"{sum(own.values())} ships" if any(own.values()) else "to fetch" for name, own in sets.items()}
     assert places == {name: "ships" if default[name] else others[name] for name in default}
     assert {"ships", "1 ships", "to fetch"} == set(places.values())
-    assert "1 ships, 1 here: a set that is not the default" in " ".join(done.stderr.split())
+    assert "1 ships, 1 here: a set that is not the default" in done.stderr
     assert "1 here" not in zoo_command("list", "in1k").stderr
 
 
