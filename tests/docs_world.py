@@ -48,7 +48,7 @@ _LOG_LINES: list[dict[str, Any]] = [
 ]
 REAL_PHOTO = "val/n02110958/pug.JPEG"
 
-_VARIES = re.compile(r"^(?:images/s|sha256|size|compared) .*\n", re.MULTILINE)
+_VARIES = re.compile(r"^(?:images/s|sha256|size|compared) .*\n(?: .*\n)*", re.MULTILINE)
 """Lines of an output that depend on the machine, the time or the versions of libraries."""
 
 _SHIMS = {

@@ -11,7 +11,7 @@ from resnet_zoo.catalog.manifest import current_manifest
 from resnet_zoo.errors import ArgumentError, DatasetError
 from resnet_zoo.site.build import build_site
 from resnet_zoo.site.samples import MAX_SAMPLES, classify_samples
-from tests.conftest import SHIPPING, smooth_image
+from tests.conftest import SHIPPING, UNFETCHED, smooth_image
 from tests.run_folders import NAME
 
 
@@ -66,7 +66,7 @@ def test_the_page_shows_them_and_a_folder_s_name_stays_out(samples: Path, tmp_pa
     assert all(f'alt="{text}"' in page for text in ("cat", "ship", "An image of no known class"))
     assert "a folder <b>" not in page
     assert "a folder &lt;b&gt;" not in page
-    assert "<img " not in (made.folder / "models" / "resnet34_cifar10.html").read_text()
+    assert "<img " not in (made.folder / "models" / f"{UNFETCHED}.html").read_text()
     assert len(list((made.folder / "samples").iterdir())) == MAX_SAMPLES
 
 
