@@ -895,7 +895,7 @@ def test_racing_processes_load_equal_networks(origin: str, server: FaultServer) 
 
 
 @posix_only
-@pytest.mark.parametrize("count", [2, slow(200)])
+@pytest.mark.parametrize("count", [4, slow(200)])
 def test_a_download_killed_at_any_moment_is_continued_by_the_next(
     count: int, small: str, server: FaultServer, tmp_path: Path, own_cache: Path
 ) -> None:
