@@ -46,8 +46,7 @@ def describe_network(network: Network) -> dict[str, str]:
     if made:
         lines["fine-tuned from"] = str(made.get("weights", "-"))
     if facts["finetuning"]:
-        given = {key: value for key, value in facts["finetuning"].items() if value is not None}
-        given = readable({"learning_rate" if key == "lr" else key: value for key, value in given.items()})
+        given = readable({key: value for key, value in facts["finetuning"].items() if value is not None})
         lines["fine-tuning"] = ", ".join(f"{key} {value}" for key, value in given.items())
     if recorded:
         note = ", which also chose the epoch" if recorded["chose_epoch"] else ""

@@ -145,6 +145,7 @@ def readable(fields: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in fields.items():
         if name == "pin":
             name, value = "vouched_for_by", vouchers(value)
+        name = "learning_rate" if name == "lr" else name
         words = name.removeprefix("num_").removesuffix("_bytes").replace("_per_s", "/s").replace("_", " ")
         if name.endswith("_bytes"):
             value = f"{value:,} bytes"

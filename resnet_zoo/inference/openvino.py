@@ -186,7 +186,8 @@ def load(name: str) -> Any:
         try:
             return importlib.import_module(name)
         except ImportError as error:
-            title, extra = ("NNCF", "int8") if name == "nncf" else ("OpenVINO", "openvino")
+            package = name.partition(".")[0]
+            (title, _), extra = _OLDEST[package], "int8" if package == "nncf" else package
             raise ArgumentError(
                 f"The network needs {title}, which is not installed. Run: pip install 'resnet-zoo[{extra}]'"
             ) from error

@@ -279,7 +279,7 @@ class ResNet(Trunk):
         if self.entry is not None:
             self.entry = replace(self.entry, num_classes=num_classes)
         if global_pool is not None:
-            self.set_global_pool(global_pool)
+            self.avgpool = POOLS[global_pool]()
 
     def set_global_pool(self, global_pool: str) -> None:
         """Choose how the maps of the last stage become a vector, as timm's ``global_pool`` does.
