@@ -455,7 +455,7 @@ def test_the_command_lists_every_set_of_the_rows_with_its_own_numbers() -> None:
     assert (record["pin_bits"], record["place"]) == (256, "huggingface.co")
     assert [(at["size"], at["top1"]) for at in record["tested"]] == [(224, "80.382"), (288, "81.240")]
     assert found[entry.name, "timm_gluon"]["pin_bits"] == 32
-    assert [record["weights"] for record in found.values() if record["is_default"]][:1] == ["openmmlab"]
+    assert [tag for name, tag in found if name == entry.name and found[name, tag]["is_default"]] == ["openmmlab"]
 
 
 def test_the_table_of_sets_fits_a_terminal_and_says_where_they_are() -> None:
