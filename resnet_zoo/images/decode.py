@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.machinery
+import importlib.util
 import io
 import os
 from collections.abc import Callable, Iterator
@@ -14,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image, UnidentifiedImageError
-from torchvision.io import ImageReadMode  # also registers torch.ops.image
 
 from resnet_zoo.base.files import open_regular
 from resnet_zoo.errors import DatasetError
@@ -55,6 +56,9 @@ MAX_FILE_BYTES = 8 * MAX_PIXELS
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM")
 """Pillow's names of the formats that are decoded, AVIF where Pillow has it. The content decides, not the file's name.
 Pillow knows more, and hands some of them to other programs: PostScript goes to Ghostscript."""
+
+_MODE_RGB = 3
+"""``torchvision.io.ImageReadMode.RGB``."""
 
 _EXIF_START = b"Exif\0\0"
 _EXIF_ORIENTATION = 0x0112
@@ -146,10 +150,10 @@ def _read_bytes(image: FileSource) -> Pixels:
 
 def _decode_bytes(data: Pixels, title: str) -> Pixels:
     size = size_of_jpeg(data)
-    if size is not None and _DECODE_JPEG is not None:
+    if size is not None and (decode_jpeg := _jpeg_operator()):
         check_size(*size, title)
         # Not turned by the operator, which finds the orientation in the first APP1 segment only: XMP may come first.
-        decoded: Pixels = _DECODE_JPEG(torch.from_numpy(data), ImageReadMode.RGB.value, False).permute(1, 2, 0).numpy()
+        decoded: Pixels = decode_jpeg(torch.from_numpy(data), _MODE_RGB, False).permute(1, 2, 0).numpy()
         return np.ascontiguousarray(_turned(decoded, exif_of_jpeg(data)))
     # What Pillow warns of goes to the caller: filters belong to the whole process, and images are read in threads.
     opened = Image.open(io.BytesIO(data.data), formats=_formats_here())
@@ -157,19 +161,20 @@ def _decode_bytes(data: Pixels, title: str) -> Pixels:
     return _upright(_decode_with_pillow(opened, title), opened)
 
 
+@functools.cache
 def _jpeg_operator() -> Callable[..., torch.Tensor] | None:
-    """Return torchvision's JPEG decoder: Pillow's bits in three quarters of its time.
+    """Return torchvision's JPEG decoder: Pillow's bits in three quarters of its time; ``None`` where it is gone.
 
-    The operator itself, because the function around it is deprecated since torchvision 0.29; ``None`` once it is gone.
+    The operator itself, from its library: to import torchvision takes a second, and the function around the operator
+    is deprecated since torchvision 0.29.
     """
-    try:
-        operator: Callable[..., torch.Tensor] = torch.ops.image.decode_jpeg
-    except AttributeError:
-        return None
-    return operator
-
-
-_DECODE_JPEG = _jpeg_operator()
+    found = importlib.util.find_spec("torchvision")
+    for folder in (found and found.submodule_search_locations) or ():
+        for path in sorted(Path(folder).glob("image*")):
+            if path.name.endswith(tuple(importlib.machinery.EXTENSION_SUFFIXES)):
+                with contextlib.suppress(OSError):  # made for another torch
+                    torch.ops.load_library(path)  # type: ignore[no-untyped-call]
+    return getattr(torch.ops.image, "decode_jpeg", None)
 
 
 def check_size(height: int, width: int, title: str) -> None:

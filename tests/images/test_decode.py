@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
 import sys
 import warnings
 import zlib
@@ -97,7 +98,7 @@ def test_the_orientation_is_found_behind_other_segments(others: list[bytes], ori
 @pytest.mark.parametrize("operator", [True, False], ids=["torchvision", "Pillow"])
 def test_an_orientation_in_xmp_alone_turns_nothing(operator: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not operator:
-        monkeypatch.setattr("resnet_zoo.images.decode._DECODE_JPEG", None)
+        monkeypatch.setattr("resnet_zoo.images.decode._jpeg_operator", lambda: None)
     plain = encoded(Image.fromarray(smooth_image(24, 40)), "JPEG")
     assert np.array_equal(decode(with_exif(plain, XMP)), decode(plain))
     with_both = with_exif(with_exif(plain, b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0"), XMP)
@@ -118,7 +119,7 @@ def test_the_orientation_is_read_in_either_byte_order(
     order: Literal["little", "big"], operator: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not operator:
-        monkeypatch.setattr("resnet_zoo.images.decode._DECODE_JPEG", None)
+        monkeypatch.setattr("resnet_zoo.images.decode._jpeg_operator", lambda: None)
     numbers = [
         (42, 2),
         (8, 4),
@@ -212,6 +213,23 @@ def test_a_jpeg_is_decoded_bit_for_bit_as_pillow_does(subsampling: int, progress
     image = Image.fromarray(smooth_image(37, 51))
     data = encoded(image, "JPEG", quality=83, subsampling=subsampling, progressive=progressive)
     assert np.array_equal(decode(data), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+
+
+def test_torchvisions_decoder_comes_without_torchvision(tmp_path: Path) -> None:
+    path = tmp_path / "image.jpg"
+    Image.fromarray(smooth_image(24, 40)).save(path)
+    code = (
+        "import sys, resnet_zoo; from resnet_zoo.images import decode as at; {more}; resnet_zoo.create_model\n"
+        "print(at.decode(sys.argv[1]).sum(), bool(at._jpeg_operator()), 'torchvision' in sys.modules)"
+    )
+    total = int(decode(path).sum())
+    assert ran(code.format(more="pass"), path) == f"{total} True False\n"
+    assert ran(code.format(more="at.importlib.util.find_spec = lambda name: None"), path) == f"{total} False False\n"
+    assert ran(code.format(more="import torchvision"), path) == f"{total} True True\n"
+
+
+def ran(code: str, path: Path) -> str:
+    return subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True).stdout
 
 
 def test_decoding_a_jpeg_warns_of_nothing() -> None:
