@@ -62,10 +62,10 @@ def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
     """Make the convolution compute what both did; in float64, so that only the last rounding differs."""
     if norm.running_mean is None or norm.running_var is None:
         raise ArgumentError("A batch-norm without running statistics cannot be folded.")
-    weight, dtype = convolution.weight.double(), convolution.weight.dtype
     mean, variance = norm.running_mean.double(), norm.running_var.double()
     bias, scale, shift = (
         None if tensor is None else tensor.double() for tensor in (convolution.bias, norm.weight, norm.bias)
     )
-    fused = fuse_conv_bn_weights(weight, bias, mean, variance, norm.eps, scale, shift)
-    convolution.weight, convolution.bias = (nn.Parameter(tensor.to(dtype), requires_grad=False) for tensor in fused)
+    weight, bias = fuse_conv_bn_weights(convolution.weight, bias, mean, variance, norm.eps, scale, shift)
+    convolution.weight = nn.Parameter(weight, requires_grad=False)
+    convolution.bias = nn.Parameter(bias.to(weight.dtype), requires_grad=False)

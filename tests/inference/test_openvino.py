@@ -114,6 +114,32 @@ def test_it_uses_as_many_threads_as_torch(model: ResNet, monkeypatch: pytest.Mon
 
 
 @needs_openvino
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, pytest.param(torch.int8, marks=needs_int8)])
+def test_a_single_image_that_comes_again_has_a_graph_of_its_own_and_the_same_bits(
+    dtype: torch.dtype, model: ResNet
+) -> None:
+    if dtype not in (*supported_dtypes(CPU), torch.int8):
+        pytest.skip("this CPU does not multiply bfloat16")
+    optimized = optimize_for_inference(model, dtype=dtype, calibration=images(8) if dtype is torch.int8 else None)
+    engine, image, larger = optimized.engine, images(1), images(1, 40)
+    assert engine is not None
+
+    def fixed() -> list[str]:
+        shapes = [str(graph.input().partial_shape) for graph, _ in engine._compiled.values()]
+        return [shape for shape in shapes if "?" not in shape]
+
+    first = optimized(images(1)), optimized(larger), optimized(torch.cat([image, image]))[:1]
+    assert fixed() == []
+    for _ in range(3):
+        assert torch.equal(optimized(image), first[0])
+        assert torch.equal(first[2], first[0])
+    assert fixed() == ([] if dtype is torch.int8 else ["[1,3,32,32]"])
+    for _ in range(3):
+        assert torch.equal(optimized(larger), first[1])
+    assert len(fixed()) <= 1
+
+
+@needs_openvino
 def test_threads_may_call_it_at_the_same_time(model: ResNet) -> None:
     optimized = optimize_for_inference(model)
     batches = [images(1 + seed % 3, seed=seed) for seed in range(12)]
