@@ -64,6 +64,11 @@ def shown_address(address: str) -> str:
     return parts._replace(netloc=host, query="", fragment="").geturl()
 
 
+def quantity(number: int, noun: str) -> str:
+    """Return a number with its noun: ``1 image``, ``2 images``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def suggestion(name: str, known: Iterable[str]) -> str:
     """Return a sentence that names close matches, after a space; empty if there are none."""
     import difflib  # here, because it would slow down every import of the package

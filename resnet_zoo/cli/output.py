@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from resnet_zoo.base.progress import folded, tell, terminal_width
-from resnet_zoo.base.shown import LONGEST_SENTENCE, printable, shown, shown_address
+from resnet_zoo.base.shown import LONGEST_SENTENCE, printable, quantity, shown, shown_address
 from resnet_zoo.catalog.datasets import official_accuracy
 from resnet_zoo.catalog.listing import DATASET_TITLES, PRINTED
 from resnet_zoo.catalog.manifest import get_entry
@@ -259,9 +259,9 @@ def echo_reports(reports: Sequence[Report]) -> None:
     if short:
         recorded = has_run or any(check.recorded is not None for report in reports for check in report.checks)
         click.echo(f"✓ equal to the {'recorded or ' if recorded else ''}published value, - not checked")
-    models = "model" if len(reports) == 1 else "models"
     click.echo(
-        f"{len(reports)} {models}: " + ", ".join(f"{statuses[s]} {s}" for s in ("passed", "failed", "not checked"))
+        f"{quantity(len(reports), 'model')}: "
+        + ", ".join(f"{statuses[s]} {s}" for s in ("passed", "failed", "not checked"))
     )
     for report in reports:
         for check in report.checks:

@@ -15,7 +15,7 @@ from click.core import ParameterSource
 
 from resnet_zoo.base.files import check_target
 from resnet_zoo.base.progress import is_terminal, tell
-from resnet_zoo.base.shown import shown
+from resnet_zoo.base.shown import quantity, shown
 from resnet_zoo.catalog.names import check_name
 from resnet_zoo.cli.output import (
     echo_json,
@@ -125,7 +125,7 @@ def predict(
         _echo(_some(predictions), form)
         return
     num_images = write_predictions(_some(predictions), Path(output), form)
-    tell(f"Wrote {num_images} {'prediction' if num_images == 1 else 'predictions'} to {output}")
+    tell(f"Wrote {quantity(num_images, 'prediction')} to {output}")
 
 
 def _form_of(path: Path, form: str) -> str:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from resnet_zoo.base.devices import borrowed, fast_dtype
+from resnet_zoo.base.shown import quantity
 from resnet_zoo.catalog.classes import class_folders
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.images.batches import batched, map_in_order, num_cores, read_batch
@@ -99,7 +100,7 @@ def read_calibration(folder: str | os.PathLike[str], transform: Transform, class
     paths = list(find_images([folder]))
     if len(paths) < _LEAST_IMAGES:
         raise ArgumentError(
-            f"{os.fspath(folder)} holds {len(paths)} {'image' if len(paths) == 1 else 'images'}; int8 needs "
+            f"{os.fspath(folder)} holds {quantity(len(paths), 'image')}; int8 needs "
             f"{_LEAST_IMAGES} or more like those to come, and takes up to {NUM_IMAGES}. Put more there."
         )
     label_of = {name: label for label, name in enumerate(classes)}

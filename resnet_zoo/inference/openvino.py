@@ -104,7 +104,7 @@ class OpenVinoNetwork:
         """Convert a float32 network in eval mode.
 
         Args:
-            network: Its weights are copied.
+            network: Its weights are copied; none requires gradients.
             images: Images (N, C, H, W) to trace it with; one is enough.
             dtype: What to compute with.
             names: Keys of the network's outputs in order, or ``None`` if it returns one tensor.

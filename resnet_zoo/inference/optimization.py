@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from resnet_zoo.base.devices import cpu_flags, supported_dtypes
+from resnet_zoo.base.shown import quantity
 from resnet_zoo.catalog.records import Entry
 from resnet_zoo.errors import ArgumentError
 from resnet_zoo.inference import openvino, quantization
@@ -69,7 +70,7 @@ class InferenceReport:
 
     def __str__(self) -> str:
         """Return it as a sentence."""
-        probe = "1 probe image" if self.probe_size[0] == 1 else f"{self.probe_size[0]} probe images"
+        probe = quantity(self.probe_size[0], "probe image")
         agreement = "" if self.argmax_agreement is None else f"; the best class agrees on {self.argmax_agreement:.0%}"
         return (
             f"Computes in {self.dtype} with {self.engine}"

@@ -14,6 +14,7 @@ from torch import Tensor
 from resnet_zoo.base.devices import device_title
 from resnet_zoo.base.machine import code_sha256, versions
 from resnet_zoo.base.processes import Processes
+from resnet_zoo.base.shown import quantity
 from resnet_zoo.catalog.recipes import Recipe
 from resnet_zoo.catalog.records import Entry
 from resnet_zoo.images.batches import map_in_order, num_cores
@@ -284,8 +285,8 @@ class Tuner:
         learner = Learner(
             model, recipe, self.network.transform.normalise, self.processes, class_weights=self._class_weights()
         )
-        most, epochs = "at most " if best is not None else "", "epoch" if recipe.epochs == 1 else "epochs"
-        self.screen.say(f"The {'classifier' if is_head else 'whole network'}: {most}{recipe.epochs} {epochs}")
+        most = "at most " if best is not None else ""
+        self.screen.say(f"The {'classifier' if is_head else 'whole network'}: {most}{quantity(recipe.epochs, 'epoch')}")
         loop = Loop(
             learner,
             training,

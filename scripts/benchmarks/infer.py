@@ -56,7 +56,7 @@ def infer_contestants(name: str) -> Iterator[tuple[int, Contestants]]:
     half = fast_dtype(device)
     kind = str(half).removeprefix("torch.")
     theirs = timm.create_model(name).eval().to(device)
-    ours = create_model(name, device=device).eval()
+    ours = create_model(name, device=device).eval().requires_grad_(False)
     int8 = None
     optimised = {dtype: optimize_for_inference(ours, dtype=dtype) for dtype in (torch.float32, half)}
     on_gpu = device.type == "cuda"
