@@ -133,15 +133,14 @@ class OpenVinoNetwork:
             request = compiled.create_infer_request()
         x = x.detach().to(torch.float32).contiguous()  # held here, because OpenVINO computes with its memory
         request.set_input_tensor(openvino.Tensor(x.numpy(), shared_memory=True))
-        ranks = [port.partial_shape.rank.get_length() for port in compiled.outputs]
-        maps = {i: openvino.Tensor(openvino.Type.f32, [0] * rank) for i, rank in enumerate(ranks) if rank > 2}
-        for index, memory in maps.items():
-            request.set_output_tensor(index, memory)
+        for index, port in enumerate(compiled.outputs):
+            shape = port.partial_shape
+            if (rank := shape.rank.get_length()) > 2:
+                memory = shape.to_shape() if shape.is_static else [0] * rank
+                request.set_output_tensor(index, openvino.Tensor(port.element_type, memory))
         request.infer()
-        outputs = [
-            torch.from_numpy(maps[i].data if i in maps else request.get_output_tensor(i).data.copy())
-            for i in range(len(ranks))
-        ]
+        found = [request.get_output_tensor(index).data for index in range(len(compiled.outputs))]
+        outputs = [torch.from_numpy(values if values.ndim > 2 else values.copy()) for values in found]
         idle.append(request)
         return outputs[0] if self.names is None else dict(zip(self.names, outputs, strict=True))
 
