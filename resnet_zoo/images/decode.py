@@ -168,12 +168,12 @@ def _jpeg_operator() -> Callable[..., torch.Tensor] | None:
     The operator itself, from its library: to import torchvision takes a second, and the function around the operator
     is deprecated since torchvision 0.29.
     """
-    found = importlib.util.find_spec("torchvision")
-    for folder in (found and found.submodule_search_locations) or ():
-        for path in sorted(Path(folder).glob("image*")):
-            if path.name.endswith(tuple(importlib.machinery.EXTENSION_SUFFIXES)):
-                with contextlib.suppress(OSError):  # made for another torch
-                    torch.ops.load_library(path)  # type: ignore[no-untyped-call]
+    torchvision = importlib.util.find_spec("torchvision")
+    files = Path(torchvision.origin).parent.glob("image*") if torchvision and torchvision.origin else ()
+    for path in files:
+        if path.name.endswith(tuple(importlib.machinery.EXTENSION_SUFFIXES)):
+            with contextlib.suppress(OSError):  # made for another torch
+                torch.ops.load_library(path)  # type: ignore[no-untyped-call]
     return getattr(torch.ops.image, "decode_jpeg", None)
 
 

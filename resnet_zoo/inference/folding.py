@@ -59,7 +59,10 @@ def _convolutions_and_norms(module: nn.Module) -> Iterator[tuple[nn.Module, nn.C
 
 
 def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    """Make the convolution compute what both did; in float64, so that only the last rounding differs."""
+    """Make the convolution compute what both did; in float64, so that only the last rounding differs.
+
+    The weight becomes float64 in the product, not before: a copy of it would take longer than the rest.
+    """
     if norm.running_mean is None or norm.running_var is None:
         raise ArgumentError("A batch-norm without running statistics cannot be folded.")
     mean, variance = norm.running_mean.double(), norm.running_var.double()

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.jit import TracerWarning  # type: ignore[attr-defined]
+from torch.jit._trace import TracerWarning
 
 from resnet_zoo.errors import ArgumentError
 
@@ -180,8 +180,9 @@ class OpenVinoNetwork:
                     "NUM_STREAMS": self.num_callers,
                     "ENABLE_CPU_PINNING": False,  # processes beside this one would be pinned to the same cores
                 }
-                model = self.model.clone() if own else self.model
+                model = self.model
                 if own:
+                    model = model.clone()
                     model.reshape(list(own))
                 self._compiled[threads, own] = _core().compile_model(model, "CPU", settings), []
             return self._compiled[threads, own]

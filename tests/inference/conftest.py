@@ -8,6 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from resnet_zoo.base.devices import supported_dtypes
 from resnet_zoo.inference import openvino, quantization
 from resnet_zoo.network.resnet import ResNet
 from tests.conftest import random_network
@@ -15,6 +16,9 @@ from tests.conftest import random_network
 CPU = torch.device("cpu")
 needs_openvino = pytest.mark.skipif(not openvino.is_available(CPU), reason="needs the extra `openvino`")
 needs_int8 = pytest.mark.skipif(not quantization.is_available(CPU), reason="needs the extra `int8`")
+needs_bfloat16 = pytest.mark.skipif(
+    torch.bfloat16 not in supported_dtypes(CPU), reason="this CPU does not multiply bfloat16"
+)
 
 
 @pytest.fixture(scope="module")

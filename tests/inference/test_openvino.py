@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from resnet_zoo import FeatureExtractor
-from resnet_zoo.base.devices import supported_dtypes
 from resnet_zoo.errors import ArgumentError, NonFiniteOutputError
 from resnet_zoo.inference import openvino
 from resnet_zoo.inference.embedding import Pipeline
@@ -29,7 +28,7 @@ from resnet_zoo.network.resnet import ResNet
 from resnet_zoo.weights.network_file import save_network
 from resnet_zoo.zoo import open_network
 from tests.conftest import random_network, slow, smooth_image
-from tests.inference.conftest import needs_int8, needs_openvino
+from tests.inference.conftest import needs_bfloat16, needs_int8, needs_openvino
 
 ROW, CPU = "resnet18_cifar10", torch.device("cpu")
 
@@ -55,7 +54,7 @@ def test_float32_logits_are_those_of_the_network_for_any_batch_and_size(name: st
 
 @pytest.mark.slow
 @needs_openvino
-@pytest.mark.skipif(torch.bfloat16 not in supported_dtypes(CPU), reason="this CPU does not multiply bfloat16")
+@needs_bfloat16
 def test_bfloat16_is_chosen_and_not_taken_where_float32_was_asked_for(model: ResNet) -> None:
     x = images(64)
     with torch.no_grad():
@@ -115,12 +114,17 @@ def test_it_uses_as_many_threads_as_torch(model: ResNet, monkeypatch: pytest.Mon
 
 
 @needs_openvino
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, pytest.param(torch.int8, marks=needs_int8)])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        torch.float32,
+        pytest.param(torch.bfloat16, marks=needs_bfloat16),
+        pytest.param(torch.int8, marks=needs_int8),
+    ],
+)
 def test_a_single_image_that_comes_again_has_a_graph_of_its_own_and_the_same_bits(
     dtype: torch.dtype, model: ResNet
 ) -> None:
-    if dtype not in (*supported_dtypes(CPU), torch.int8):
-        pytest.skip("this CPU does not multiply bfloat16")
     optimized = optimize_for_inference(model, dtype=dtype, calibration=images(8) if dtype is torch.int8 else None)
     engine, image, larger = optimized.engine, images(1), images(1, 40)
     assert engine is not None

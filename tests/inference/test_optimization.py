@@ -36,16 +36,13 @@ from resnet_zoo.inference.prediction import predict
 from resnet_zoo.network.building import build
 from resnet_zoo.network.resnet import ResNet
 from tests.conftest import NAMES, random_network, slow, smooth_image
-from tests.inference.conftest import needs_int8, needs_openvino
+from tests.inference.conftest import needs_bfloat16, needs_int8, needs_openvino
 
 ROW, DEEP_ROW = "resnet18_cifar10", "resnetv1d50_in1k"
 CPU = torch.device("cpu")
 ENGINE = openvino.title() if openvino.is_available(CPU) else f"torch {torch.__version__}"
 """What is chosen here."""
 Tree = Callable[..., Path]
-needs_bfloat16 = pytest.mark.skipif(
-    torch.bfloat16 not in supported_dtypes(CPU), reason="this CPU does not multiply bfloat16"
-)
 
 
 @pytest.fixture(params=["torch", pytest.param("openvino", marks=needs_openvino)])

@@ -14,14 +14,13 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from resnet_zoo.base.devices import supported_dtypes
 from resnet_zoo.catalog.manifest import get_entry
 from resnet_zoo.cli.main import main
 from resnet_zoo.errors import ArgumentError, DatasetError, UnknownModelError
 from resnet_zoo.inference import speed
 from resnet_zoo.inference.speed import Benchmark, as_csv, matrix_peak_tflops, measure_speed, percentile, time_runs
 from tests.conftest import make_class_tree
-from tests.inference.conftest import needs_int8
+from tests.inference.conftest import needs_bfloat16, needs_int8
 
 ROW = "resnet18_cifar10"
 CPU = torch.device("cpu")
@@ -123,7 +122,7 @@ def test_progress_counts_to_the_end() -> None:
     assert seen == [(ROW, 1, 1)]
 
 
-@pytest.mark.skipif(torch.bfloat16 not in supported_dtypes(CPU), reason="this CPU does not multiply bfloat16")
+@needs_bfloat16
 def test_each_dtype_has_its_own_peak() -> None:
     found = measure_speed(ROW, batch_sizes=(1,), dtypes=("float32", "bfloat16"), device="cpu", seconds=1e-3)
     assert [line.dtype for line in found.speeds] == ["float32", "bfloat16"]
